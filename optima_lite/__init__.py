@@ -1,0 +1,44 @@
+"""optima-lite: teach two LLM agents to solve more and say less, on one GPU.
+
+`train` is the whole of the Python interface; everything else is on the command line (`optima-lite --help`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .progress import Observer
+
+__all__ = ["train"]
+
+
+def train(
+    recipe: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    variants: Sequence[str] = (),
+    run: str | Path | None = None,
+    config: str | Path | None = None,
+    observe: Observer | None = None,
+) -> dict[str, Any]:
+    """Run a recipe as `optima-lite train` does, or carry on with its run, and return the content of summary.json.
+
+    recipe: a file, or a shipped recipe's name. overrides: settings such as "training.iterations=4". run: the run
+    folder, when it is not to be named after the recipe. config: the machine file. observe: is called with every event
+    of `optima_lite.progress`; nothing is printed without it. Raises an `optima_lite.errors.OptimaError` for anything
+    that can be mended from outside; the same call resumes.
+    """
+    from .config import load_machine, load_recipe
+    from .loop import train as run_loop
+    from .progress import silent
+    from .store import read_run, run_folder
+
+    loaded = load_recipe(recipe, overrides=overrides, variants=variants)
+    machine = load_machine(None if config is None else Path(config))
+    folder = Path(run) if run else run_folder(loaded, machine)
+    run_loop(loaded, machine=machine, folder=folder, observe=observe or silent)
+    summary: dict[str, Any] = read_run(folder).read_json("summary.json")
+    return summary

@@ -1,0 +1,87 @@
+"""The agents of a recipe, ready to talk: its model loaded, its roles cast, its machine's limits settled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from .config import Machine, Recipe
+from .dialogue import exchange, solo
+from .errors import RunError
+from .generate import Generator, Sampling, affordable_batch_tokens, fastest_threads
+from .model import Policy, load
+from .prompts import EXCHANGE_SYSTEM, SOLO_SYSTEM
+from .records import Question
+from .render import Renderer
+from .rollout import Agents
+from .store import RunFolder
+
+Settle = Callable[[str, Callable[[], int]], int]
+"""The value of a named limit: what a run has settled on before, else what the callable decides."""
+
+
+@dataclass(frozen=True)
+class Cast:
+    """pair: the two agents that are trained. single: one agent with all the facts, to compare with. Both are one
+    policy."""
+
+    recipe: Recipe
+    policy: Policy
+    pair: Agents
+    single: Agents
+
+    def sampling(self, agents: Agents, *, greedy: bool = False, pool: bool = False) -> Sampling:
+        """The recipe's sampling. pool: with the temperature of iteration 0. A single message may be as long as a whole
+        dialogue of the pair."""
+        settings = self.recipe.sampling
+        temperature = (settings.pool_temperature if pool else None) or settings.temperature
+        messages = self.pair.protocol.max_turns if agents is self.single else 1
+        return Sampling(0.0 if greedy else temperature, settings.top_p, settings.max_turn_tokens * messages)
+
+    def fit(self, agents: Agents, questions: Sequence[Question]) -> tuple[list[Question], int]:
+        """The questions with facts that fit the model (see `Agents.fit`), and how many had to be shortened."""
+        fitted = agents.fit(questions, max_turn_tokens=self.sampling(agents).max_new_tokens)
+        return fitted, sum(before is not after for before, after in zip(questions, fitted, strict=True))
+
+
+def assemble(recipe: Recipe, *, machine: Machine, settle: Settle) -> Cast:
+    """Loads the model with a fresh adapter. Threads and batch size are settled, because on the CPU results depend on
+    them.
+
+    Raises ModelError when the model cannot be loaded.
+    """
+    policy = load(recipe.model, machine=machine, seed=recipe.seed)
+    torch.set_num_threads(settle("threads", lambda: _given(machine.threads) or fastest_threads(policy)))
+    budget = settle("max_batch_tokens", lambda: _given(machine.max_batch_tokens) or affordable_batch_tokens(policy))
+    generator = Generator(policy, max_batch_tokens=budget)
+    renderer = Renderer(policy.tokenizer, end_ids=policy.end_ids)
+    protocol = exchange(recipe.protocol.roles, recipe.protocol.max_turns)
+    pair = Agents(generator, renderer, protocol, recipe.prompts.system or EXCHANGE_SYSTEM)
+    single = Agents(generator, renderer, solo(), recipe.prompts.solo_system or SOLO_SYSTEM)
+    return Cast(recipe, policy, pair, single)
+
+
+def recall(run: RunFolder, *, machine: Machine, iteration: int | None) -> Cast:
+    """The agents of a run as they stood after an iteration, or untrained for None.
+
+    Raises RunError for an iteration that has not been trained, ConfigError for a manifest of another version.
+    """
+    if iteration is not None and iteration not in run.trained():
+        have = f"trained so far: {', '.join(map(str, run.trained()))}" if run.trained() else "none has been trained yet"
+        raise RunError(f"there is no iteration {iteration}", where=run.folder, hint=have)
+    adapter = None if iteration is None else run.adapter(iteration)
+    recipe = Recipe.from_dict(run.manifest["recipe"], where=run.folder / "manifest.json")
+
+    def settled(key: str, decide: Callable[[], int]) -> int:
+        return int(run.manifest.get(key) or decide())
+
+    cast = assemble(recipe, machine=machine, settle=settled)
+    if adapter is not None:
+        cast.policy.load_adapter(adapter)
+    return cast
+
+
+def _given(value: int | str) -> int | None:
+    return None if value == "auto" else int(value)

@@ -1,0 +1,446 @@
+"""The command line. Heavy imports live inside the commands; only here do errors become messages and exit codes.
+
+Exit codes: 0 done, 1 a training self-check failed, 2 a mistake that the message tells how to mend, 130 stopped by
+Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from .errors import OptimaError
+
+if TYPE_CHECKING:
+    from .cast import Cast
+    from .config import LoadedRecipe, Machine
+    from .preflight import Finding
+    from .progress import Observer
+    from .records import Dialogue, Question
+    from .store import RunFolder
+
+app = typer.Typer(
+    name="optima-lite",
+    help="Teach two LLM agents to solve more and say less, on one GPU (or, with the bundled tiny model, on none).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+recipes_app = typer.Typer(help="Shipped recipes: list, show, copy.", no_args_is_help=True)
+runs_app = typer.Typer(help="Finished and unfinished runs.", no_args_is_help=True)
+app.add_typer(recipes_app, name="recipes")
+app.add_typer(runs_app, name="runs")
+
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, such as training.iterations=4."),
+]
+Variant = Annotated[list[str] | None, typer.Option("--variant", "-v", help="Variants of the recipe, as a,b.")]
+RunOption = Annotated[Path | None, typer.Option("--run", help="The run folder, instead of one named after the recipe.")]
+RunFolderArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or its name under run_folder.")]
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="The machine file, instead of ./optima_lite.toml.")]
+Iteration = Annotated[str, typer.Option("--iteration", "-i", help="An iteration's number, `last`, or `untrained`.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result and errors.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Events and the result as JSON, one object a line.")]
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        print(installed("optima-lite"))
+        raise typer.Exit()
+
+
+@app.command()
+def train(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    variant: Variant = None,
+    run: RunOption = None,
+    config: ConfigOption = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a recipe from the untrained pair to the final table; the same command resumes."""
+    command = shlex.join(["optima-lite", *sys.argv[1:]])
+    with _errors(go_on=command):
+        from .store import run_folder
+
+        loaded, machine = _load(recipe, overrides, variant, config)
+        console = _console(machine)
+        folder = run or run_folder(loaded, machine)
+        finished = (folder / "summary.json").exists()
+        _announce(console, loaded, folder, quiet=quiet or as_json, finished=finished)
+        with _progress(console, quiet=quiet or (finished and not as_json), as_json=as_json) as observe:
+            from .loop import train as run_loop
+
+            run_loop(loaded, machine=machine, folder=folder, observe=observe)
+        _show_result(console, folder, as_json=as_json)
+
+
+@app.command()
+def check(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    variant: Variant = None,
+    run: RunOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Read a recipe, say what its run would do and what it needs; nothing is computed or written."""
+    with _errors():
+        from .preflight import check as findings
+        from .store import run_folder
+
+        loaded, machine = _load(recipe, overrides, variant, config)
+        folder = run or run_folder(loaded, machine)
+        _report_findings(_console(machine), findings(loaded, machine=machine, folder=folder))
+
+
+@app.command("eval")
+def evaluate(
+    run: RunFolderArgument,
+    iteration: Iteration = "last",
+    questions: Annotated[int | None, typer.Option(min=1, help="Held-out questions; default: the recipe's.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Sampling seed; default: the recipe's.")] = None,
+    config: ConfigOption = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate any iteration of a run again, sampled and greedy; the run folder stays as it is."""
+    with _errors():
+        machine = _machine(config)
+        console = _console(machine)
+        folder = _open_run(run, machine)
+        number = _iteration_number(folder, iteration)
+        with _progress(console, quiet=quiet, as_json=as_json) as observe:
+            from .cast import recall
+            from .evaluate import evaluate_again
+
+            name = "untrained" if number is None else f"iteration_{number}"
+            cast = recall(folder, machine=machine, iteration=number)
+            rows = evaluate_again(cast, name=name, questions_wanted=questions, seed=seed, observe=observe)
+        if not as_json:
+            from .report import evaluation_table
+
+            console.print(evaluation_table(rows))
+
+
+@app.command()
+def chat(
+    run: RunFolderArgument,
+    iteration: Iteration = "last",
+    sample: Annotated[int, typer.Option(help="Take this many held-out questions of the run's task instead.")] = 0,
+    greedy: Annotated[bool, typer.Option("--greedy", help="Always the likeliest token.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Sampling seed.")] = 0,
+    config: ConfigOption = None,
+) -> None:
+    """Type a question with facts for each agent and watch the two agents of a run talk about it."""
+    with _errors():
+        machine = _machine(config)
+        console = _console(machine)
+        folder = _open_run(run, machine)
+        number = _iteration_number(folder, iteration)
+        from .cast import recall
+
+        cast = recall(folder, machine=machine, iteration=number)
+        who = "untrained" if number is None else f"iteration {number}"
+        console.print(f"[bold]{' and '.join(cast.pair.protocol.roles)}[/bold] of {folder.folder}, {who}")
+        for question in _questions_for_chat(console, cast, sample):
+            _talk(console, cast, question, greedy=greedy, seed=seed)
+
+
+@app.command()
+def report(run: RunFolderArgument, config: ConfigOption = None) -> None:
+    """A run's tables again, and the curve of score and tokens over its iterations."""
+    with _errors():
+        from .report import overview
+
+        machine = _machine(config)
+        _console(machine).print(overview(_open_run(run, machine)))
+
+
+@app.command()
+def doctor(config: ConfigOption = None) -> None:
+    """Python, packages, GPU, memory, disk: what will and what won't work, and how to mend it."""
+    with _errors():
+        from .preflight import doctor as findings
+
+        machine = _machine(config)
+        _report_findings(_console(machine), findings(machine))
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("optima_lite.toml"),
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+) -> None:
+    """Write a commented optima_lite.toml: the settings of this machine."""
+    with _errors():
+        from .config import EXAMPLE_TOML
+
+        _write_new(path, EXAMPLE_TOML, force=force)
+
+
+@recipes_app.command("list")
+def recipes_list() -> None:
+    """The recipes that come with optima-lite."""
+    with _errors():
+        from .config import shipped_recipes
+
+        table = Table("recipe", "what it does", box=None)
+        for name, path in shipped_recipes().items():
+            table.add_row(name, path.read_text(encoding="utf-8").splitlines()[0].lstrip("# "))
+        Console().print(table)
+
+
+@recipes_app.command("show")
+def recipes_show(recipe: RecipeName, overrides: Overrides = None, variant: Variant = None) -> None:
+    """Every setting of a recipe with its value, where the value comes from, and what it means."""
+    with _errors():
+        from .config import Recipe, load_recipe, reference
+
+        loaded = load_recipe(recipe, overrides=overrides or (), variants=variant or ())
+        values = loaded.recipe.to_dict()
+        table = Table("setting", "value", "from", "meaning", box=None)
+        for key in reference(Recipe):
+            value = values
+            for part in key.path.split("."):
+                value = value[part]
+            where = loaded.origins[key.path]
+            table.add_row(
+                key.path, escape(json.dumps(value, ensure_ascii=False)), escape(where), escape(key.description)
+            )
+        Console().print(table)
+        if loaded.available:
+            Console().print(f"variants: {', '.join(loaded.available)}")
+
+
+@recipes_app.command("copy")
+def recipes_copy(
+    recipe: RecipeName,
+    path: Annotated[Path | None, typer.Argument(help="Where to; default: here, under its own name.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+) -> None:
+    """Copy a recipe to edit it."""
+    with _errors():
+        from .config import load_recipe
+
+        source = load_recipe(recipe).path
+        _write_new(path or Path(source.name), source.read_text(encoding="utf-8"), force=force)
+
+
+@runs_app.command("list")
+def runs_list(config: ConfigOption = None) -> None:
+    """The runs in the run folder, and how far each has come."""
+    with _errors():
+        from .store import runs
+
+        machine = _machine(config)
+        console, found = _console(machine), runs(Path(machine.run_folder))
+        table = Table("run", "recipe", "seed", "iterations", "state", box=None)
+        for one in found:
+            if one.problem:
+                table.add_row(one.name, "", "", "", f"[red]{escape(one.problem)}[/red]")
+                continue
+            state = "running" if one.running else "finished" if one.finished else "unfinished"
+            done = f"{one.iterations_done} of {one.iterations_planned}"
+            table.add_row(one.name, one.recipe or "", str(one.seed), done, state)
+        console.print(table if found else f"no runs in {machine.run_folder} yet: optima-lite train quickstart")
+
+
+# --- Helpers --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _errors(*, go_on: str | None = None) -> Iterator[None]:
+    """Mistakes as a message with their exit code; Ctrl-C as one line with the command that goes on."""
+    try:
+        yield
+    except OptimaError as error:
+        console = Console(stderr=True, soft_wrap=True, highlight=False)
+        console.print(f"[bold red]error[/bold red] {escape(str(error))}")
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        ending = f"; what is complete is kept. Go on with: {go_on}" if go_on else ""
+        print(f"\nstopped{ending}", file=sys.stderr)
+        raise typer.Exit(130) from None
+    except BrokenPipeError:  # `... | head` has seen enough
+        sys.stderr.close()
+        raise typer.Exit(0) from None
+
+
+def _console(machine: Machine) -> Console:
+    force = {"always": True, "never": None, "auto": None}[machine.colour]
+    return Console(force_terminal=force, no_color=machine.colour == "never" or None, highlight=False)
+
+
+def _machine(config: Path | None) -> Machine:
+    from .config import load_machine
+
+    return load_machine(config)
+
+
+def _load(
+    recipe: str, overrides: list[str] | None, variant: list[str] | None, config: Path | None
+) -> tuple[LoadedRecipe, Machine]:
+    from .config import load_recipe
+
+    return load_recipe(recipe, overrides=overrides or (), variants=variant or ()), _machine(config)
+
+
+def _open_run(run: Path, machine: Machine) -> RunFolder:
+    from .store import read_run
+
+    under = Path(machine.run_folder) / run
+    return read_run(under if not run.exists() and under.exists() else run)
+
+
+def _iteration_number(run: RunFolder, wanted: str) -> int | None:
+    from .errors import RunError
+
+    if wanted == "untrained":
+        return None
+    if wanted == "last":
+        return max(run.trained(), default=None)
+    if not wanted.isdecimal():
+        raise RunError(f"'{wanted}' is no iteration", where="--iteration", hint="a number, `last` or `untrained`")
+    return int(wanted)
+
+
+def _announce(console: Console, loaded: LoadedRecipe, folder: Path, *, quiet: bool, finished: bool) -> None:
+    if quiet:
+        return
+    recipe = loaded.recipe
+    console.print(
+        f"[bold]{loaded.name}[/bold]: {recipe.training.iterations} iterations of {recipe.training.questions} questions "
+        f"x {recipe.sampling.rollouts} dialogues, model {escape(recipe.model.name)}, seed {recipe.seed}"
+    )
+    console.print(f"{'finished already in' if finished else 'run folder'} {escape(str(folder))}")
+
+
+@contextmanager
+def _progress(console: Console, *, quiet: bool, as_json: bool) -> Iterator[Observer]:
+    from .progress import JsonObserver, LiveObserver, PlainObserver, silent
+
+    if as_json:
+        yield JsonObserver(sys.stdout)
+    elif quiet:
+        yield silent
+    elif console.is_terminal:
+        with LiveObserver(console) as observe:
+            yield observe
+    else:
+        yield PlainObserver(sys.stdout)
+
+
+def _show_result(console: Console, folder: Path, *, as_json: bool) -> None:
+    from .report import result
+    from .store import read_run
+
+    run = read_run(folder)
+    if as_json:
+        print(json.dumps({"summary": run.read_json("summary.json")}), flush=True)
+        return
+    console.print(result(run))
+    name = shlex.quote(str(folder))
+    console.print(f"\nGo on with:  optima-lite chat {name} --sample 3\n             optima-lite report {name}")
+
+
+def _report_findings(console: Console, findings: Iterator[Finding]) -> None:
+    colours = {"ok": "green", "note": "yellow", "problem": "red"}
+    problems = 0
+    for number, finding in enumerate(findings, start=1):
+        status = f"[{colours[finding.status]}]{finding.status:<7}[/]"
+        console.print(f"{number:>2} {status} {finding.subject}: {escape(finding.detail)}", soft_wrap=True)
+        if finding.hint:
+            console.print(f"           {escape(finding.hint)}", soft_wrap=True)
+        problems += finding.status == "problem"
+    if problems:
+        console.print(f"[red]{problems} problem{'s' * (problems > 1)}[/red]")
+        raise typer.Exit(2)
+
+
+def _questions_for_chat(console: Console, cast: Cast, sample: int) -> Iterator[Question]:
+    if sample:
+        from .tasks import questions
+
+        yield from questions(cast.recipe.task, "held_out", sample, seed=0)
+        return
+    from .records import Question
+
+    console.print("An empty question, or Ctrl-D, ends the chat.")
+    while True:
+        try:
+            text = console.input("\n[bold]Question:[/bold] ").strip()
+            if not text:
+                return
+            hands = [_facts(console, role) for role in cast.pair.protocol.roles]
+        except EOFError:
+            console.print()
+            return
+        yield Question("chat", text, ("",), (hands[0], hands[1]))
+
+
+def _facts(console: Console, role: str) -> tuple[str, ...]:
+    console.print(f"Facts of {role}, a line each, then an empty line:")
+    lines = []
+    while line := console.input("  - ").strip():
+        lines.append(line)
+    return tuple(lines)
+
+
+def _talk(console: Console, cast: Cast, question: Question, *, greedy: bool, seed: int) -> None:
+    from .report import printable
+    from .rollout import unfold
+
+    roles = cast.pair.protocol.roles
+    (fitted,), shortened = cast.fit(cast.pair, [question])
+    console.rule()
+    console.print(f"[bold]{escape(printable(question.text))}[/bold]")
+    for role, facts in zip(roles, question.contexts, strict=True):
+        console.print(f"[dim]{role} knows: {escape(printable('; '.join(facts))) or 'nothing'}[/dim]")
+    if shortened:
+        console.print("[yellow]the facts were shortened to fit the model[/yellow]")
+    dialogue: Dialogue | None = None
+    for dialogue in unfold(cast.pair, fitted, sampling=cast.sampling(cast.pair, greedy=greedy), seed=(seed, "chat")):
+        turn = dialogue.turns[-1]
+        answer = f"  [green]answer: {escape(turn.answer)}[/green]" if turn.answer else ""
+        cut = "" if turn.finished else " [red](cut)[/red]"
+        said = f"[cyan]{roles[turn.speaker]}[/cyan] [dim]({len(turn.ids)})[/dim] {escape(printable(turn.text))}"
+        console.print(f"{said}{cut}{answer}")
+    assert dialogue is not None and dialogue.ending is not None
+    gold = f", right: {' / '.join(question.answers)}" if any(question.answers) else ""
+    outcome = dialogue.answer or "none"
+    console.print(f"[bold]{dialogue.ending}[/bold], answer: {escape(outcome)}{escape(gold)}, {dialogue.tokens} tokens")
+
+
+def _write_new(path: Path, text: str, *, force: bool) -> None:
+    from .errors import OptimaError
+
+    if path.exists() and not force:
+        raise OptimaError("exists already", where=path, hint="--force to replace it, or another path")
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OptimaError(f"cannot be written: {error.strerror}", where=path) from error
+    Console(highlight=False).print(f"wrote {escape(str(path))}")

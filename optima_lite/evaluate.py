@@ -1,0 +1,94 @@
+"""Held-out score, tokens and agreement with 95 % bootstrap intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .cast import Cast
+from .config import RewardSettings
+from .generate import Sampling
+from .progress import Evaluated, Observer, phase
+from .records import Ending, EvalRow, Metric, Question, Rollouts
+from .rollout import Advance, Agents, ranked, sample
+from .tasks import questions
+
+_RESAMPLES = 2000
+
+
+def examine(
+    agents: Agents,
+    questions: Sequence[Question],
+    *,
+    sampling: Sampling,
+    seed: int,
+    metric: Metric,
+    settings: RewardSettings,
+    advance: Advance,
+) -> list[Rollouts]:
+    """One scored dialogue for every question. Greedy when the sampling's temperature is 0."""
+    talked = sample(agents, questions, rollouts=1, sampling=sampling, seed=(seed, "evaluation"), advance=advance)
+    return ranked(agents, talked, metric=metric, settings=settings)
+
+
+def summarise(examined: Sequence[Rollouts], *, name: str, decoding: str) -> EvalRow:
+    """The means over questions, with percentile-bootstrap intervals from a fixed seed; at least one question is
+    needed."""
+    dialogues = [group.dialogues[0] for group in examined]
+    rewards = [group.rewards[0] for group in examined]
+    scores = np.array([reward.task for reward in rewards])
+    tokens = np.array([dialogue.tokens for dialogue in dialogues], dtype=float)
+    score_low, score_high = interval(scores)
+    tokens_low, tokens_high = interval(tokens)
+    total = float(scores.sum())
+    return EvalRow(
+        name=name,
+        decoding=decoding,
+        questions=len(examined),
+        score=float(scores.mean()),
+        score_low=score_low,
+        score_high=score_high,
+        tokens=float(tokens.mean()),
+        tokens_low=tokens_low,
+        tokens_high=tokens_high,
+        turns=float(np.mean([len(dialogue.turns) for dialogue in dialogues])),
+        agreement=float(np.mean([dialogue.ending is Ending.AGREED for dialogue in dialogues])),
+        tokens_per_correct=float(tokens.sum()) / total if total > 0 else None,
+        readability_loss=float(np.mean([reward.worst_loss for reward in rewards])),
+    )
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """The central 95 % of the means of resamples with replacement. values: one a question."""
+    rows = np.random.default_rng(0).integers(0, len(values), size=(_RESAMPLES, len(values)))
+    low, high = np.percentile(values[rows].mean(axis=1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def evaluate_again(
+    cast: Cast, *, name: str, questions_wanted: int | None, seed: int | None, observe: Observer
+) -> list[EvalRow]:
+    """The pair's row sampled and its row greedy, on the recipe's held-out questions; nothing is stored."""
+    recipe = cast.recipe
+    drawn = questions(recipe.task, "held_out", questions_wanted or recipe.evaluation.questions, seed=0)
+    fitted, _ = cast.fit(cast.pair, drawn)
+
+    def row(decoding: str) -> EvalRow:
+        with phase(
+            observe, f"evaluate {name} {decoding}", iteration=None, total=len(fitted), unit="questions"
+        ) as advance:
+            examined = examine(
+                cast.pair,
+                fitted,
+                sampling=cast.sampling(cast.pair, greedy=decoding == "greedy"),
+                seed=recipe.seed if seed is None else seed,
+                metric=recipe.task.metric,
+                settings=recipe.reward,
+                advance=lambda done, tokens: advance(done, tokens=tokens),
+            )
+        found = summarise(examined, name=name, decoding=decoding)
+        observe(Evaluated(found))
+        return found
+
+    return [row("sampled"), row("greedy")]

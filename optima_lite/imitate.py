@@ -1,0 +1,110 @@
+"""One imitation step (paper section 3.3, iSFT): sample dialogues, rank them, select the best, train on them.
+
+In iteration 0 the dialogues are sampled with the format-prompt pool and learnt without it (paper section 3.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from .progress import Note, Ranked, phase
+from .records import Demonstration, Question, Rollouts
+from .render import Rendered
+from .reward import mean
+from .rollout import ranked, sample
+from .selection import demonstrations
+from .stage import CHUNK, Stage
+from .store import IMITATED, stage_name
+from .train import fine_tune, planned_steps
+
+
+def imitate(stage: Stage, iteration: int) -> Path:
+    """The folder of the adapter after the step; the policy speaks with it already."""
+    dialogues = _sample(stage, iteration)
+    scored = _rank(stage, iteration, dialogues)
+    chosen = stage.run.whole(
+        stage_name(iteration, "3_demonstrations"),
+        Demonstration,
+        lambda: demonstrations(scored, settings=stage.cast.recipe.selection),
+    )
+    return _train(stage, iteration, chosen)
+
+
+def _sample(stage: Stage, iteration: int) -> list[Rollouts]:
+    recipe, pair = stage.cast.recipe, stage.cast.pair
+    rollouts = recipe.sampling.rollouts
+    fitted = stage.fit(pair, stage.draw(iteration, preference=False), stage_name(iteration, "0_questions"))
+    with phase(
+        stage.observe, "generate", iteration=iteration, total=len(fitted) * rollouts, unit="dialogues"
+    ) as advance:
+
+        def work(chunk: Sequence[Question]) -> list[Rollouts]:
+            return sample(
+                pair,
+                chunk,
+                rollouts=rollouts,
+                sampling=stage.cast.sampling(pair, pool=iteration == 0),
+                seed=(recipe.seed, iteration),
+                formats=recipe.prompts.formats if iteration == 0 else (),
+                advance=lambda done, tokens: advance(done, tokens=tokens),
+            )
+
+        return stage.run.chunks(
+            stage_name(iteration, "1_dialogues"),
+            Rollouts,
+            fitted,
+            size=max(1, CHUNK // rollouts),
+            work=work,
+            stored=lambda found: advance(found * rollouts, stored=True),
+        )
+
+
+def _rank(stage: Stage, iteration: int, rollouts: Sequence[Rollouts]) -> list[Rollouts]:
+    recipe = stage.cast.recipe
+    with phase(stage.observe, "rank", iteration=iteration, total=len(rollouts), unit="questions") as advance:
+
+        def work(chunk: Sequence[Rollouts]) -> list[Rollouts]:
+            scored = ranked(stage.cast.pair, chunk, metric=recipe.task.metric, settings=recipe.reward)
+            advance(len(chunk))
+            return scored
+
+        scored = stage.run.chunks(
+            stage_name(iteration, "2_rewards"),
+            Rollouts,
+            rollouts,
+            size=max(1, CHUNK // recipe.sampling.rollouts),
+            work=work,
+            stored=lambda found: advance(found, stored=True),
+        )
+    stage.observe(Ranked(iteration, mean([reward for group in scored for reward in group.rewards])))
+    return scored
+
+
+def _train(stage: Stage, iteration: int, chosen: Sequence[Demonstration]) -> Path:
+    """The selected dialogues from every speaker's view; without any the adapter stays as it is."""
+    recipe, policy = stage.cast.recipe, stage.cast.policy
+    rows: list[Rendered] = []
+    for demonstration in chosen:
+        rows += stage.cast.pair.views(demonstration.question, demonstration.dialogue)
+    if not rows:
+        stage.observe(Note(f"iteration {iteration}: no dialogue passed selection.min_reward, so nothing is trained"))
+
+    def make(folder: Path) -> None:
+        if recipe.training.restart == "base":
+            policy.restart(seed=recipe.seed + iteration)
+        facts = fine_tune(
+            policy,
+            rows,
+            settings=recipe.training,
+            micro_batch=stage.micro_batch,
+            seed=recipe.seed + iteration,
+            on_step=advance,
+        )
+        stage.save_adapter(folder, iteration=iteration, facts=facts)
+
+    steps = planned_steps(len(rows), recipe.training)
+    with phase(stage.observe, "train", iteration=iteration, total=steps, unit="steps") as advance:
+        folder = stage.run.folder_stage(stage_name(iteration, IMITATED), make)
+    policy.load_adapter(folder)  # even when it was just trained: a run that goes on and one that resumes do the same
+    return folder

@@ -1,0 +1,97 @@
+"""One preference step (paper section 3.4, iDPO): grow dialogue trees, pair siblings, train on the better of two."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from .dpo import PairIds, optimise
+from .progress import Note, phase
+from .records import Dialogue, PreferencePair, Question, Rollouts, Tree, Turn
+from .reward import scale
+from .rollout import search_rewards
+from .search import search
+from .selection import pairs
+from .stage import CHUNK, Stage
+from .store import PREFERRED, stage_name
+from .train import planned_steps
+
+
+def prefer(stage: Stage, iteration: int, *, probe: Sequence[Rollouts]) -> Path:
+    """The folder of the adapter after the step; the policy speaks with it already.
+
+    probe: ranked dialogues of the pair as it stands; they give the scale of the rewards in the trees.
+    """
+    trees = _search(stage, iteration, probe)
+    chosen = stage.run.whole(
+        stage_name(iteration, "7_pairs"), PreferencePair, lambda: pairs(trees, settings=stage.cast.recipe.selection)
+    )
+    return _train(stage, iteration, chosen)
+
+
+def _search(stage: Stage, iteration: int, probe: Sequence[Rollouts]) -> list[Tree]:
+    recipe, pair = stage.cast.recipe, stage.cast.pair
+    fitted = stage.fit(pair, stage.draw(iteration, preference=True), stage_name(iteration, "6_questions"))
+    score = partial(
+        search_rewards,
+        pair,
+        metric=recipe.task.metric,
+        settings=recipe.reward,
+        scale=scale(probe, percentile=recipe.search.normaliser_percentile, settings=recipe.reward),
+    )
+    rollouts = recipe.search.searches * recipe.search.rollouts
+    seed = (recipe.seed, iteration, "search")
+    with phase(stage.observe, "search", iteration=iteration, total=len(fitted), unit="questions") as advance:
+
+        def speak(drafts: Sequence[tuple[Question, Dialogue]]) -> list[Turn]:
+            turns = pair.speak(drafts, sampling=stage.cast.sampling(pair), seed=seed)
+            advance(0, tokens=sum(len(turn.ids) for turn in turns))
+            return turns
+
+        def work(chunk: Sequence[Question]) -> list[Tree]:
+            pair.generator.forget()  # a chunk's batches must not depend on the chunks before it
+            trees = search(chunk, protocol=pair.protocol, speak=speak, score=score, settings=recipe.search, seed=seed)
+            advance(len(chunk))
+            return trees
+
+        return stage.run.chunks(
+            stage_name(iteration, "6_trees"),
+            Tree,
+            fitted,
+            size=max(1, CHUNK // rollouts),
+            work=work,
+            stored=lambda found: advance(found, stored=True),
+        )
+
+
+def _train(stage: Stage, iteration: int, chosen: Sequence[PreferencePair]) -> Path:
+    """The pairs as ids, each after what its speaker saw; without any the adapter stays as it is."""
+    recipe, policy, pair = stage.cast.recipe, stage.cast.policy, stage.cast.pair
+    rows = [
+        PairIds(pair.prompt(one.question, Dialogue(one.question.id, 0, one.prefix)), one.chosen.ids, one.rejected.ids)
+        for one in chosen
+    ]
+    if not rows:
+        stage.observe(Note(f"iteration {iteration}: no two messages differ enough in worth, so nothing is trained"))
+
+    def make(folder: Path) -> None:
+        if recipe.dpo.restart == "base":
+            policy.restart(seed=recipe.seed + iteration)
+        facts = optimise(
+            policy,
+            rows,
+            settings=recipe.dpo,
+            micro_batch=stage.micro_batch,
+            seed=recipe.seed + iteration,
+            on_step=advance,
+        )
+        if facts.stopped:
+            stage.observe(Note(f"iteration {iteration}: stopped early, the preferred messages were becoming unlikely"))
+        stage.save_adapter(folder, iteration=iteration, facts=facts)
+
+    steps = planned_steps(len(rows), recipe.dpo)
+    with phase(stage.observe, "prefer", iteration=iteration, total=steps, unit="steps") as advance:
+        folder = stage.run.folder_stage(stage_name(iteration, PREFERRED), make)
+    policy.load_adapter(folder)
+    return folder

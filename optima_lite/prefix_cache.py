@@ -1,0 +1,228 @@
+"""Keys and values of token sequences that were computed before, found again by their longest common prefix.
+
+A radix tree: every node holds some token ids and the attention states of just these, so sequences share what they
+have in common and a fork costs nothing. States carry their rotary positions, which count from the start of the
+sequence; that is why they can be stored without padding and laid into any later batch.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicLayer
+
+
+class _Node:
+    """states: (layers, 2, heads, len(ids), head width), keys first. used: the clock when it was last of use."""
+
+    __slots__ = ("children", "ids", "parent", "states", "used")
+
+    def __init__(self, ids: tuple[int, ...], states: Tensor | None, parent: _Node | None, used: int) -> None:
+        self.ids = ids
+        self.states = states
+        self.parent = parent
+        self.used = used
+        self.children: dict[int, _Node] = {}
+
+
+class PrefixCache:
+    """Least recently used sequences leave first, so that never more than `max_bytes` of states are held.
+
+    The same ids have other states under other weights: `adapter` says whether those of the adapter or of the bare base
+    model are meant.
+    """
+
+    def __init__(self, *, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything: the weights have changed, or work begins that must not depend on what came before."""
+        self.bytes = 0
+        self._clock = 0
+        self._roots = {adapter: _Node((), None, None, 0) for adapter in (True, False)}
+
+    def find(self, ids: Sequence[int], *, limit: int, adapter: bool) -> tuple[int, list[Tensor]]:
+        """The length of the longest known prefix of ids[:limit], and its states in pieces, in order."""
+        self._clock += 1
+        length, pieces = 0, []
+        for node, common in self._walk(ids, limit, adapter):
+            node.used = self._clock
+            length += common
+            assert node.states is not None
+            pieces.append(node.states[..., :common, :])
+        return length, pieces
+
+    def add(self, ids: Sequence[int], pieces: Sequence[Tensor], *, adapter: bool) -> None:
+        """Keep the states of ids, given in pieces from the first id on; only what is not known yet is copied."""
+        self._clock += 1
+        node, length = self._roots[adapter], 0
+        for child, common in self._walk(ids, len(ids), adapter):
+            child.used = self._clock
+            length += common
+            node = child if common == len(child.ids) else self._split(child, common)
+        if length == len(ids):
+            return
+        fresh = _after(pieces, length)
+        size = sum(piece.nbytes for piece in fresh)
+        if not self._make_room(size) or (node.parent and node.parent.children.get(node.ids[0]) is not node):
+            return  # too large, or what it would go on from had to leave for it
+        node.children[ids[length]] = _Node(tuple(ids[length:]), torch.cat(fresh, dim=-2), node, self._clock)
+        self.bytes += size
+
+    def _walk(self, ids: Sequence[int], limit: int, adapter: bool) -> Iterator[tuple[_Node, int]]:
+        """Every node on the path of ids[:limit] with the number of its ids that match; the last may match in part."""
+        node, length = self._roots[adapter], 0
+        while length < limit and (child := node.children.get(ids[length])) is not None:
+            common = _common(child.ids, ids, length, limit)
+            in_part = common < len(child.ids)  # asked first: the receiver may split the node
+            yield child, common
+            length += common
+            if in_part:
+                return
+            node = child
+
+    def _split(self, node: _Node, length: int) -> _Node:
+        """The new parent that holds the first `length` ids of `node`, which keeps the rest. Copies, not views: a view
+        would hold on to the memory of both halves when one of them leaves."""
+        assert node.parent is not None and node.states is not None
+        upper = _Node(node.ids[:length], node.states[..., :length, :].clone(), node.parent, node.used)
+        node.parent.children[upper.ids[0]] = upper
+        node.ids, node.states, node.parent = node.ids[length:], node.states[..., length:, :].clone(), upper
+        upper.children[node.ids[0]] = node
+        return upper
+
+    def _make_room(self, size: int) -> bool:
+        """Drops leaves, oldest first, until `size` bytes fit; then a tenth more, so that this is not every step's work.
+        False when they never will."""
+        if size > self.max_bytes or self.bytes + size <= self.max_bytes:
+            return size <= self.max_bytes
+        leaves = [(node.used, id(node), node) for node in self._nodes() if not node.children]
+        heapq.heapify(leaves)
+        while leaves and self.bytes + size > 0.9 * self.max_bytes:
+            node = heapq.heappop(leaves)[2]
+            assert node.parent is not None and node.states is not None
+            del node.parent.children[node.ids[0]]
+            self.bytes -= node.states.nbytes
+            if not node.parent.children and node.parent.parent is not None:
+                heapq.heappush(leaves, (node.parent.used, id(node.parent), node.parent))
+        return True
+
+    def _nodes(self) -> Iterator[_Node]:
+        waiting = [child for root in self._roots.values() for child in root.children.values()]
+        while waiting:
+            node = waiting.pop()
+            waiting += node.children.values()
+            yield node
+
+
+def _common(known: tuple[int, ...], ids: Sequence[int], offset: int, limit: int) -> int:
+    """How many ids of `known` equal those of ids[offset:limit], from the first on."""
+    longest = min(len(known), limit - offset)
+    if tuple(ids[offset : offset + longest]) == known[:longest]:
+        return longest
+    return next(k for k in range(longest) if known[k] != ids[offset + k])
+
+
+def _after(pieces: Sequence[Tensor], length: int) -> list[Tensor]:
+    """The pieces without their first `length` positions."""
+    rest = []
+    for piece in pieces:
+        if length < piece.shape[-2]:
+            rest.append(piece[..., length:, :])
+        length = max(0, length - piece.shape[-2])
+    return rest
+
+
+class Batch:
+    """Sequences side by side: states that are known, on the left, and ids still to be computed, on the right.
+
+    Both parts are padded on the left, so a row may have a gap between them. transformers' own dynamic layers join the
+    whole history to each new token; the states of this cache lie in one tensor with room behind them and grow in place.
+
+    known: how many of a row's ids have states. ids: (rows, longest rest) what remains to be computed. mask: 1 for every
+    token in the order of the cache. states: (layers, 2, rows, heads, capacity, head width).
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Sequence[int]],
+        found: Sequence[tuple[int, list[Tensor]]],
+        *,
+        shape: tuple[int, int, int],
+        room: int,
+        pad: int,
+        like: Tensor,
+    ) -> None:
+        """rows: all ids of each. found: how many states are known of each, in pieces, as `PrefixCache.find` returns
+        them. shape: layers, heads, head width. room: positions to add after `rows`. like: a tensor of the dtype and
+        device wanted."""
+        layers, heads, head_width = shape
+        self.known = [known for known, _ in found]
+        self._width = max(self.known)
+        rest = [row[known:] for row, known in zip(rows, self.known, strict=True)]
+        self.ids, mask = left_pad(rest, pad=pad, device=like.device)
+        self._starts = [self._width + self.ids.shape[1] - len(ids) for ids in rest]  # where the rest begins
+        self.mask = torch.cat([_right_aligned(self.known, self._width).to(like.device), mask], dim=1)
+        capacity = self.mask.shape[1] + room
+        self.states = like.new_empty((layers, 2, len(rows), heads, capacity, head_width))
+        for row, (known, pieces) in enumerate(found):
+            at = self._width - known
+            self.states[:, :, row, :, :at] = 0  # masked, but attention multiplies it by nought: it must be a number
+            for piece in pieces:
+                self.states[:, :, row, :, at : at + piece.shape[-2]] = piece
+                at += piece.shape[-2]
+        self.cache: Any = Cache(layers=[_InPlaceLayer(states, self._width) for states in self.states])
+
+    def pieces(self, row: int, length: int) -> list[Tensor]:
+        """The states of a row's first `length` ids, which must have been computed; views into the batch."""
+        known, start, states = self.known[row], self._starts[row], self.states[:, :, row]
+        return [states[:, :, :, self._width - known : self._width], states[:, :, :, start : start + length - known]]
+
+    def computed(self, row: int) -> int:
+        """How many ids of a row have states by now."""
+        return self.known[row] + self.cache.get_seq_length() - self._starts[row]
+
+    def go_on(self, ids: Tensor) -> None:
+        """One more id for each row, (rows, 1), follows everything that the cache has taken up."""
+        self.ids = ids
+        filled = self.cache.get_seq_length()
+        self.mask = torch.cat([self.mask, self.mask.new_ones((len(ids), filled + 1 - self.mask.shape[1]))], dim=1)
+
+
+def left_pad(rows: Sequence[Sequence[int]], *, pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows of ids as one (rows, longest) tensor filled up on the left, and its attention mask."""
+    lengths = list(map(len, rows))
+    width = max(lengths)
+    ids = torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows], dtype=torch.long)
+    return ids.to(device), _right_aligned(lengths, width).to(device)
+
+
+def _right_aligned(lengths: Sequence[int], width: int) -> Tensor:
+    """(rows, width) with 1 in the last `length` columns of each row, else 0."""
+    return (torch.arange(width) >= width - torch.tensor(lengths)[:, None]).long()
+
+
+class _InPlaceLayer(DynamicLayer):
+    """One layer of a Batch. states: (2, rows, heads, capacity, head width)."""
+
+    def __init__(self, states: Tensor, length: int) -> None:
+        super().__init__()
+        self.states = states
+        self.length = length
+        self.dtype, self.device = states.dtype, states.device
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        end = self.length + key_states.shape[-2]
+        self.states[0, :, :, self.length : end] = key_states
+        self.states[1, :, :, self.length : end] = value_states
+        self.length = end
+        return self.states[0, :, :, :end], self.states[1, :, :, :end]
+
+    def get_seq_length(self) -> int:
+        return self.length

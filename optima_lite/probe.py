@@ -1,0 +1,117 @@
+"""What a model really takes: each phase of a run once, at full size, on made-up tokens, with its peak of memory.
+
+The counterpart of `memory`, which forecasts the same phases from the model's shape.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .config import DpoSettings, TrainingSettings
+from .dpo import PairIds, optimise
+from .generate import Generator, Sampling
+from .memory import Limits
+from .model import Policy
+from .render import Rendered
+from .train import fine_tune
+
+_STATUS = Path("/proc/self/status")
+
+
+@dataclass
+class Peak:
+    """bytes: the most that was held at a time, known when the block of `watch` is done."""
+
+    bytes: int = 0
+
+
+@contextmanager
+def watch(device: torch.device) -> Iterator[Peak]:
+    """The peak of what torch holds on a GPU, or of this process's resident memory on Linux (0 elsewhere)."""
+    peak = Peak()
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        yield peak
+        torch.cuda.synchronize(device)
+        peak.bytes = torch.cuda.max_memory_allocated(device)
+    elif _STATUS.exists():
+        Path("/proc/self/clear_refs").write_text("5")  # the kernel's own peak starts again from what is held now
+        yield peak
+        peak.bytes = resident("VmHWM")
+    else:
+        yield peak
+
+
+def resident(field: str = "VmRSS") -> int:
+    """Bytes of this process in memory now, or at most since the last `watch` began (VmHWM). Linux only."""
+    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(f"{field}:"))
+    return int(line.split()[1]) * 1024
+
+
+def measure(policy: Policy, limits: Limits, *, seed: int = 0) -> Iterator[tuple[str, int]]:
+    """Each phase's name, as in `memory.forecast`, and its measured peak in bytes.
+
+    One batch is sampled and read, one optimiser step taken of each kind, on the longest rows there can be. The adapter
+    is started afresh afterwards.
+    """
+    ids = _MadeUp(policy, seed)
+    rows = max(1, limits.batch_tokens // limits.row_tokens)
+    generator = Generator(policy, max_batch_tokens=rows * limits.row_tokens, max_cache_bytes=limits.cache_bytes)
+    prompts = [ids.text(limits.row_tokens - limits.turn_tokens) for _ in range(rows)]
+    with watch(policy.device) as peak:
+        sampling = Sampling(1.0, 1.0, limits.turn_tokens)
+        generator.generate(prompts, sampling=sampling, keys=range(rows))
+    yield "sample", peak.bytes
+    views = [ids.row(limits) for _ in range(rows)]
+    with watch(policy.device) as peak:
+        generator.losses(views)
+    yield "read", peak.bytes
+    del generator
+    examples = range(limits.micro_batch)
+    how: dict[str, Any] = {"micro_batch": limits.micro_batch, "seed": seed, "on_step": lambda done: None}
+    with watch(policy.device) as peak:
+        training = TrainingSettings(epochs=1, batch_size=limits.micro_batch)
+        fine_tune(policy, [ids.row(limits) for _ in examples], settings=training, **how)
+    yield "sft", peak.bytes
+    with watch(policy.device) as peak:
+        preference = DpoSettings(batch_size=limits.micro_batch, sft_weight=1.0)
+        optimise(policy, [ids.pair(limits) for _ in examples], settings=preference, **how)
+    yield "dpo", peak.bytes
+    policy.restart(seed=seed)
+
+
+class _MadeUp:
+    """Random plain tokens, each row with one beginning-of-text; no two rows begin alike, so nothing can be shared."""
+
+    def __init__(self, policy: Policy, seed: int) -> None:
+        special = {policy.pad_id, *policy.end_ids, *policy.tokenizer.all_special_ids}
+        self.random = random.Random(seed)
+        self.plain = [i for i in range(min(len(policy.tokenizer), 4096)) if i not in special]
+        bos = policy.tokenizer.bos_token_id
+        self.start: tuple[int, ...] = () if bos is None else (bos,)
+        self.end = policy.end_ids[0]
+
+    def text(self, length: int) -> tuple[int, ...]:
+        return (*self.start, *self.random.choices(self.plain, k=length - len(self.start)))
+
+    def turn(self, length: int) -> tuple[int, ...]:
+        return (*self.random.choices(self.plain, k=length - 1), self.end)
+
+    def row(self, limits: Limits) -> Rendered:
+        start = limits.row_tokens - limits.turn_tokens
+        return Rendered(self.text(start) + self.turn(limits.turn_tokens), ((start, limits.row_tokens),))
+
+    def pair(self, limits: Limits) -> PairIds:
+        prompt = self.text(limits.row_tokens - limits.turn_tokens)
+        return PairIds(prompt, self.turn(limits.turn_tokens), self.turn(limits.turn_tokens))

@@ -1,0 +1,290 @@
+"""The frozen nouns that travel between the modules; plain data, no behaviour beyond what is derived from the fields.
+
+`to_json` and `from_json` are the one way they enter and leave the run folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, Union
+
+Record = TypeVar("Record")
+Metric = Literal["f1", "exact", "numeric", "math"]
+"""How an answer is scored against the gold answers; see `answers`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One task instance with its information already split between the agents.
+
+    id: stable and unique within the task. answers: accepted gold answers, at least one. contexts: for each agent the
+    facts that only this agent sees; both empty when the question stands alone. supporting: the context items known to
+    be needed, for reports; may be empty.
+    """
+
+    id: str
+    text: str
+    answers: tuple[str, ...]
+    contexts: tuple[tuple[str, ...], tuple[str, ...]]
+    supporting: tuple[str, ...] = ()
+
+
+class Ending(enum.StrEnum):
+    """Why a dialogue stopped."""
+
+    AGREED = "agreed"  # the protocol's stop rule was met
+    MAX_TURNS = "max_turns"  # the turns ran out; the last stated answer counts
+    TRUNCATED = "truncated"  # a turn hit its token limit: score 0, never selected
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message. ids: exactly the sampled token ids, turn end included. answer: what it marks as answer, or None.
+
+    finished: False when the message hit its token limit, so that its ids end without a turn end.
+    """
+
+    speaker: int
+    ids: tuple[int, ...]
+    text: str
+    answer: str | None = None
+    finished: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """A conversation about one question; `ending` is None while it is under way.
+
+    rollout: its index among the samples of the question. format: name of the pool's format it was sampled with, or
+    None.
+    """
+
+    question: str
+    rollout: int
+    turns: tuple[Turn, ...] = ()
+    ending: Ending | None = None
+    format: str | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Sampled tokens over all turns, turn ends included."""
+        return sum(len(turn.ids) for turn in self.turns)
+
+    @property
+    def answer(self) -> str | None:
+        """The answer stated last, by anyone; None when there is none or the dialogue was truncated."""
+        if self.ending is Ending.TRUNCATED:
+            return None
+        return next((turn.answer for turn in reversed(self.turns) if turn.answer is not None), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """R = task - token_weight * token_share + readability_weight * readability (paper section 3.1), with every part.
+
+    task: score in [0, 1]. token_share: tokens over those of the longest sibling. readability: the term's value before
+    its weight. worst_loss: mean nats per token of the message the base model finds least natural.
+    """
+
+    total: float
+    task: float
+    token_share: float
+    readability: float
+    worst_loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rollouts:
+    """All dialogues sampled for one question, in rollout order; rewards come in the same order, empty until ranked."""
+
+    question: Question
+    dialogues: tuple[Dialogue, ...]
+    rewards: tuple[Reward, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """A selected dialogue, to be imitated from every speaker's view."""
+
+    question: Question
+    dialogue: Dialogue
+    reward: Reward
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One message of a dialogue tree, or its root, which is the question itself.
+
+    parent: index of the message before; None at the root, as is turn. visits: rollouts that went through it. reward:
+    the mean of each part over these; None before the first. ending: why the dialogue ends here; None where it goes on.
+    """
+
+    parent: int | None = None
+    turn: Turn | None = None
+    visits: int = 0
+    reward: Reward | None = None
+    ending: Ending | None = None
+
+    @property
+    def value(self) -> float:
+        """The mean reward of all rollouts through this node; 0 before the first."""
+        return self.reward.total if self.reward else 0.0
+
+    @property
+    def text(self) -> str:
+        """What is said here; nothing at the root."""
+        return self.turn.text if self.turn else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """All dialogues that a search tried on one question; see `tree` for what is derived from it.
+
+    nodes: the root first, every parent before its children. expanded: the nodes that the search steps began at, in
+    order.
+    """
+
+    question: Question
+    nodes: tuple[Node, ...] = (Node(),)
+    expanded: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PreferencePair:
+    """Two messages that could follow the same prefix, the better one first; speaker and ids are in the turns.
+
+    prefix: the turns before, by everyone. The rewards are means over the rollouts through each message, of which there
+    were as many as its visits.
+    """
+
+    question: Question
+    prefix: tuple[Turn, ...]
+    chosen: Turn
+    rejected: Turn
+    chosen_reward: Reward
+    rejected_reward: Reward
+    chosen_visits: int
+    rejected_visits: int
+
+    @property
+    def speaker(self) -> int:
+        """Who speaks, in either message."""
+        return self.chosen.speaker
+
+    @property
+    def depth(self) -> int:
+        """Messages before this one."""
+        return len(self.prefix)
+
+    @property
+    def chosen_value(self) -> float:
+        """Mean reward of the better message."""
+        return self.chosen_reward.total
+
+    @property
+    def rejected_value(self) -> float:
+        """Mean reward of the worse message."""
+        return self.rejected_reward.total
+
+    @property
+    def gap(self) -> float:
+        """By how much the better message is better."""
+        return self.chosen_value - self.rejected_value
+
+
+@dataclass(frozen=True, slots=True)
+class EvalRow:
+    """One line of the final table and of summary.json: means over `questions`, with 95 % bootstrap intervals.
+
+    tokens and turns are per dialogue; agreement is the share of dialogues that ended in agreement; tokens_per_correct
+    is all tokens over the summed score, None when nothing was right; readability_loss is the mean worst message loss
+    in nats.
+    """
+
+    name: str
+    decoding: str
+    questions: int
+    score: float
+    score_low: float
+    score_high: float
+    tokens: float
+    tokens_low: float
+    tokens_high: float
+    turns: float
+    agreement: float
+    tokens_per_correct: float | None
+    readability_loss: float
+
+
+class StopRule(enum.StrEnum):
+    """When the talk ends, besides running out of turns."""
+
+    PARTNER = "partner"  # an agent states the answer its partner last stated
+    ANYONE = "anyone"  # an answer equals the last one stated, by anyone
+
+
+@dataclass(frozen=True, slots=True)
+class InteractionProtocol:
+    """Who speaks, what each sees, when it ends: data, interpreted by `dialogue` and `prompts`.
+
+    roles: display names, in order of speaking. stop: the stop rule. split: True when each role sees only its own
+    context, False when everyone sees all of it. metric: how the task scores answers, which decides when two are the
+    same.
+    """
+
+    name: str
+    roles: tuple[str, ...]
+    stop: StopRule
+    split: bool
+    max_turns: int
+    metric: Metric = "f1"
+
+    def speaker(self, turn: int) -> int:
+        """Index of the role that says turn number `turn`, counted from 0."""
+        return turn % len(self.roles)
+
+
+def to_json(record: Any) -> Any:
+    """Any record, or tuple of records, as values that `json` writes."""
+    if dataclasses.is_dataclass(record):
+        return {field.name: to_json(getattr(record, field.name)) for field in dataclasses.fields(record)}
+    if isinstance(record, tuple | list):
+        return [to_json(item) for item in record]
+    return record
+
+
+def from_json(kind: type[Record], value: Any) -> Record:
+    """The record of type `kind` that `to_json` wrote as `value`. Raises KeyError, TypeError or ValueError if it is
+    none."""
+    return typing.cast(Record, _build(kind, value))
+
+
+def _build(kind: Any, value: Any) -> Any:
+    origin = typing.get_origin(kind)
+    if origin in (Union, types.UnionType):
+        inner = next(arg for arg in typing.get_args(kind) if arg is not type(None))
+        return None if value is None else _build(inner, value)
+    if origin is tuple:
+        args = typing.get_args(kind)
+        if len(args) == 2 and args[1] is Ellipsis:
+            return tuple(_build(args[0], item) for item in value)
+        return tuple(_build(arg, item) for arg, item in zip(args, value, strict=True))
+    if dataclasses.is_dataclass(kind):
+        hints = _field_types(typing.cast(type, kind))
+        return typing.cast(type, kind)(**{name: _build(hint, value[name]) for name, hint in hints.items()})
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return kind(value)
+    return value
+
+
+_FIELD_TYPES: dict[type, dict[str, Any]] = {}
+
+
+def _field_types(kind: type) -> dict[str, Any]:
+    if kind not in _FIELD_TYPES:  # get_type_hints is slow, and rows come by the thousand
+        _FIELD_TYPES[kind] = typing.get_type_hints(kind)
+    return _FIELD_TYPES[kind]

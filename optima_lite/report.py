@@ -1,0 +1,465 @@
+"""A run folder to tables and pictures: what came out, what training saw, and how the agents talk now.
+
+Every function takes a run folder opened for reading, or records read from it, and returns something that `rich` can
+draw; `summary` and `write_adapter_card` return and write plain data. Nothing that the run has stored is computed again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from .errors import RunError
+from .records import Demonstration, Dialogue, Ending, EvalRow, Question, Reward, Rollouts, from_json, to_json
+from .store import IMITATED, PREFERRED, RunFolder, stage_name
+
+DECODINGS = ("sampled", "greedy")
+SIDE_BY_SIDE = 100  # columns from which two dialogues stand next to each other
+ITERATIONS_A_TABLE = 7  # as many as 80 columns hold
+RESAMPLES = 2000
+
+
+def evaluation_stage(name: str, decoding: str) -> str:
+    """The stage of an evaluation: its rows are in `<stage>.jsonl`, their means in `<stage>.json`.
+
+    name: untrained, single_agent, or iteration_3 (stored as iteration_03, so that files sort as they came).
+    """
+    padded = re.sub(r"(?<=^iteration_)\d+$", lambda number: number[0].zfill(2), name)
+    return f"evaluation/{padded}_{decoding}"
+
+
+def overview(run: RunFolder) -> RenderableType:
+    """Everything that `optima-lite report` shows."""
+    rows = evaluations(run)
+    facts = training_facts(run)
+    variants = "".join(f", {variant}" for variant in run.manifest.get("variants", ()))
+    title = f"{run.manifest.get('recipe_name')}{variants}, seed {run.manifest['recipe'].get('seed')}, in {run.folder}"
+    parts: list[RenderableType] = [Text(title, style="bold")]
+    if rows:
+        gain = gain_table(run, rows)
+        parts += [evaluation_table(rows), Text(""), Curve(rows)]
+        parts += [Text(""), gain] if gain else []
+    else:
+        parts.append(Text("nothing has been evaluated yet"))
+    if facts:
+        parts += [Text(""), training_table(facts), *format_lines(facts)]
+    pair = typical_pair(run, rows)
+    if pair:
+        parts += [Text(""), pair]
+    return Group(*parts)
+
+
+def result(run: RunFolder) -> RenderableType:
+    """What `optima-lite train` ends with: the table, the gain, and how the pair talked before and after."""
+    rows = evaluations(run)
+    parts: list[RenderableType | None] = [evaluation_table(rows), gain_table(run, rows), typical_pair(run, rows)]
+    return Group(*[line for part in parts if part is not None for line in (Text(""), part)])
+
+
+# --- Evaluations ----------------------------------------------------------------------------------
+
+
+def evaluations(run: RunFolder) -> list[EvalRow]:
+    """The evaluations so far: untrained, single agent, then the iterations; sampled before greedy."""
+    rows = []
+    for path in run.folder.glob("evaluation/*.json"):
+        if path.stem.rpartition("_")[2] in DECODINGS:
+            try:
+                rows.append(from_json(EvalRow, run.read_json(f"evaluation/{path.name}")))
+            except (KeyError, TypeError, ValueError) as error:
+                hint = f"delete it and {path.stem}.jsonl, and run the same command again"
+                raise RunError("is not an evaluation of this version", where=path, hint=hint) from error
+    return sorted(rows, key=_order)
+
+
+def _order(row: EvalRow) -> tuple[int, int, str, int]:
+    iteration = _iteration(row)
+    first = {"untrained": 0, "single_agent": 1}.get(row.name, 2 if iteration is None else 3)
+    return first, iteration or 0, row.name, DECODINGS.index(row.decoding)
+
+
+def _iteration(row: EvalRow) -> int | None:
+    found = re.fullmatch(r"iteration_(\d+)", row.name)
+    return int(found[1]) if found else None
+
+
+def evaluation_table(rows: Sequence[EvalRow]) -> Table:
+    """One row an evaluation, with 95 % intervals below score and tokens; fits 80 columns."""
+    table = _table("evaluation")
+    for heading in ("score", "tokens", "turns", "agreement", "tokens per\ncorrect", "readability\nloss"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(
+            Text.assemble(row.name, "\n", (f"  {row.decoding}", "dim")),
+            _with_interval(f"{row.score:.3f}", row.score_low, row.score_high, decimals=2),
+            _with_interval(f"{row.tokens:.1f}", row.tokens_low, row.tokens_high, decimals=1),
+            f"{row.turns:.1f}",
+            f"{row.agreement:.0%}",
+            "-" if row.tokens_per_correct is None else f"{row.tokens_per_correct:.1f}",
+            f"{row.readability_loss:.2f}",
+        )
+    return table
+
+
+def _table(first: str) -> Table:
+    return Table(first, box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+
+
+def _with_interval(value: str, low: float, high: float, *, decimals: int) -> Text:
+    return Text.assemble(value, "\n", (f"[{low:.{decimals}f}-{high:.{decimals}f}]", "dim"))
+
+
+def gain_table(run: RunFolder, rows: Sequence[EvalRow]) -> Table | None:
+    """What training gained: the last iteration against the untrained pair and the single agent, for each decoding.
+
+    The score's difference has a 95 % interval from a paired bootstrap over the questions, where both sides' rows exist.
+    None while there is nothing to compare.
+    """
+    trained = {row.decoding: row for row in rows if _iteration(row) is not None}
+    pairs = [
+        (before, trained[before.decoding])
+        for name in ("untrained", "single_agent")
+        for before in rows
+        if before.name == name and before.decoding in trained
+    ]
+    if not pairs:
+        return None
+    table = _table("gain")
+    table.add_column("score", justify="right")
+    table.add_column("tokens", justify="right")
+    for before, after in pairs:
+        interval = paired_interval(_scores(run, before), _scores(run, after))
+        bounds = f" [{interval[0]:+.2f}, {interval[1]:+.2f}]" if interval else ""
+        share = f"{after.tokens / before.tokens - 1:+.0%}" if before.tokens else "-"
+        label = f"{after.name} against {before.name}, {before.decoding}"
+        table.add_row(label, f"{after.score - before.score:+.3f}{bounds}", share)
+    return table
+
+
+def _scores(run: RunFolder, row: EvalRow) -> dict[str, float]:
+    rollouts = run.read(evaluation_stage(row.name, row.decoding), Rollouts)
+    return {one.question.id: one.rewards[0].task for one in rollouts if one.rewards}
+
+
+def paired_interval(before: Mapping[str, float], after: Mapping[str, float]) -> tuple[float, float] | None:
+    """The central 95 % of the mean difference over resampled questions; None unless both hold the same questions."""
+    if not before or before.keys() != after.keys():
+        return None
+    differences = [after[question] - before[question] for question in before]
+    draw = random.Random(0)
+    means = sorted(fmean(draw.choices(differences, k=len(differences))) for _ in range(RESAMPLES))
+    return means[int(0.025 * RESAMPLES)], means[int(0.975 * RESAMPLES) - 1]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Score and tokens of the sampled evaluations over the iterations, as bars; in ASCII where blocks cannot be."""
+
+    rows: Sequence[EvalRow]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        decoding = DECODINGS[0] if any(row.decoding == DECODINGS[0] for row in self.rows) else DECODINGS[1]
+        rows = [row for row in self.rows if row.decoding == decoding]
+        if not rows:
+            return
+        label = max(len(row.name) for row in rows)
+        most = max(row.tokens for row in rows)
+        figures = max(len(f"{row.tokens:.1f}") for row in rows)
+        width = max(4, (options.max_width - label - figures - len("  0.000    ")) // 2)
+        head = f"{'':{label}}  {'score':{width + 6}}  tokens per dialogue ({decoding})"
+        yield Text(head.rstrip(), style="dim", no_wrap=True)
+        for row in rows:
+            yield Text.assemble(
+                f"{row.name:{label}}  ",
+                (bar(row.score, width, ascii_only=options.ascii_only), "green"),
+                f" {row.score:.3f}  ",
+                (bar(row.tokens / most if most else 0.0, width, ascii_only=options.ascii_only), "cyan"),
+                f" {row.tokens:{figures}.1f}",
+                no_wrap=True,
+            )
+
+
+def bar(share: float, width: int, *, ascii_only: bool) -> str:
+    """A bar of `share` in [0, 1] of `width` cells, padded with spaces; in eighths of a cell unless `ascii_only`."""
+    share = min(1.0, max(0.0, share))
+    if ascii_only:
+        return ("#" * round(share * width)).ljust(width)
+    cells, eighths = divmod(round(share * width * 8), 8)
+    return ("█" * cells + " ▏▎▍▌▋▊▉"[eighths]).ljust(width)[:width]
+
+
+# --- Training -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class IterationFacts:
+    """What an iteration sampled, selected and trained on. None: not stored (yet).
+
+    tokens: sampled in all dialogues. reward: the mean of each part. endings: share of the dialogues that ended so.
+    two_messages: share of dialogues of only two messages; when it nears 1 the talk has collapsed to a bare exchange.
+    formats: the pool's formats among the selected dialogues, most frequent first. trainer_tokens: over all epochs.
+    shortened: questions whose facts did not fit the model.
+    """
+
+    iteration: int
+    dialogues: int
+    tokens: int
+    endings: Mapping[Ending, float]
+    two_messages: float
+    reward: Reward | None
+    selected: int | None
+    formats: tuple[tuple[str, int], ...]
+    trainer_tokens: int | None
+    shortened: int | None
+
+
+def training_facts(run: RunFolder) -> list[IterationFacts]:
+    """The facts of each iteration that has dialogues."""
+    facts = []
+    for iteration in run.iterations():
+        rollouts = run.read(stage_name(iteration, "2_rewards"), Rollouts)
+        rollouts = rollouts or run.read(stage_name(iteration, "1_dialogues"), Rollouts)
+        if any(one.dialogues for one in rollouts):
+            facts.append(_facts(run, iteration, rollouts))
+    return facts
+
+
+def _facts(run: RunFolder, iteration: int, rollouts: Sequence[Rollouts]) -> IterationFacts:
+    dialogues = [dialogue for one in rollouts for dialogue in one.dialogues]
+    rewards = [reward for one in rollouts for reward in one.rewards]
+    stage = stage_name(iteration, "3_demonstrations")
+    selected = run.read(stage, Demonstration) if (run.folder / f"{stage}.jsonl").exists() else None
+    formats = Counter(one.dialogue.format for one in selected or () if one.dialogue.format)
+    training = [
+        facts
+        for adapter in (IMITATED, PREFERRED)
+        if (facts := run.read_json(f"{stage_name(iteration, adapter)}/training.json"))
+    ]
+    questions = run.read_json(f"{stage_name(iteration, '0_questions')}.json") or {}
+    return IterationFacts(
+        iteration,
+        dialogues=len(dialogues),
+        tokens=sum(dialogue.tokens for dialogue in dialogues),
+        endings={ending: _share(dialogue.ending is ending for dialogue in dialogues) for ending in Ending},
+        two_messages=_share(len(dialogue.turns) == 2 for dialogue in dialogues),
+        reward=_mean(rewards) if rewards else None,
+        selected=None if selected is None else len(selected),
+        formats=tuple(formats.most_common()),
+        trainer_tokens=sum(one["trainer_tokens"] * one["epochs"] for one in training) if training else None,
+        shortened=questions.get("shortened"),
+    )
+
+
+def _share(of: Iterable[bool]) -> float:
+    return fmean(map(float, of))
+
+
+def _mean(rewards: Sequence[Reward]) -> Reward:
+    names = [field.name for field in dataclasses.fields(Reward)]
+    return Reward(**{name: fmean(getattr(reward, name) for reward in rewards) for name in names})
+
+
+def training_table(facts: Sequence[IterationFacts]) -> RenderableType:
+    """A column an iteration, a row a quantity; several tables when the iterations do not fit 80 columns."""
+    parts = [facts[i : i + ITERATIONS_A_TABLE] for i in range(0, len(facts), ITERATIONS_A_TABLE)]
+    return Group(*(_training_part(part) for part in parts))
+
+
+def _training_part(facts: Sequence[IterationFacts]) -> Table:
+    table = _table("training, iteration")
+    for one in facts:
+        table.add_column(str(one.iteration), justify="right", min_width=7)
+
+    def parts(name: str) -> list[str]:
+        return ["-" if one.reward is None else f"{getattr(one.reward, name):.3f}" for one in facts]
+
+    lines: list[tuple[str, list[str]]] = [
+        ("dialogues", [f"{one.dialogues:,}" for one in facts]),
+        ("tokens per dialogue", [f"{one.tokens / one.dialogues:.1f}" for one in facts]),
+        ("mean reward", parts("total")),
+        ("  task", parts("task")),
+        ("  token share", parts("token_share")),
+        ("  readability", parts("readability")),
+        ("ended: agreed", [f"{one.endings[Ending.AGREED]:.0%}" for one in facts]),
+        ("ended: out of turns", [f"{one.endings[Ending.MAX_TURNS]:.0%}" for one in facts]),
+        ("ended: truncated", [f"{one.endings[Ending.TRUNCATED]:.0%}" for one in facts]),
+        ("only two messages", [f"{one.two_messages:.0%}" for one in facts]),
+        ("selected", [_count(one.selected) for one in facts]),
+        ("trained tokens", [_count(one.trainer_tokens) for one in facts]),
+    ]
+    if any(one.shortened for one in facts):
+        lines.append(("questions shortened", [_count(one.shortened) for one in facts]))
+    for name, cells in lines:
+        table.add_row(name, *cells)
+    return table
+
+
+def _count(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
+
+
+def format_lines(facts: Sequence[IterationFacts]) -> list[Text]:
+    """Which formats of the pool won in the iterations that used it."""
+    lines = []
+    for one in facts:
+        if one.formats:
+            counts = ", ".join(f"{name} {count}" for name, count in one.formats)
+            lines.append(Text(f"formats selected in iteration {one.iteration}: {counts}"))
+    return lines
+
+
+# --- Dialogues ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DialoguePair:
+    """Two dialogues on the same question: side by side where there is room, else one under the other.
+
+    titles: what each panel is called. roles: display names of the speakers.
+    """
+
+    question: Question
+    dialogues: tuple[Dialogue, Dialogue]
+    rewards: tuple[Reward, Reward]
+    titles: tuple[str, str]
+    roles: Sequence[str]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        yield Text(f"{printable(self.question.text)}  (answer: {printable(' or '.join(self.question.answers))})")
+        panels = [
+            Panel(_talk(dialogue, reward, self.roles), title=Text(title), title_align="left")
+            for dialogue, reward, title in zip(self.dialogues, self.rewards, self.titles, strict=True)
+        ]
+        if options.max_width < SIDE_BY_SIDE:
+            yield from panels
+            return
+        grid = Table.grid(expand=True)
+        grid.add_column(ratio=1)
+        grid.add_column(ratio=1)
+        grid.add_row(*panels)
+        yield grid
+
+
+def _talk(dialogue: Dialogue, reward: Reward, roles: Sequence[str]) -> Text:
+    text = Text()
+    for turn in dialogue.turns:
+        text.append(f"{roles[turn.speaker]}: ", style="bold")
+        text.append(f"{printable(turn.text.strip())}\n")
+    endings = {Ending.AGREED: "agreed", Ending.MAX_TURNS: "out of turns", Ending.TRUNCATED: "truncated"}
+    ending = f", {endings[dialogue.ending]}" if dialogue.ending else ""
+    text.append(f"score {reward.task:.2f}, {dialogue.tokens} tokens{ending}", style="dim")
+    return text
+
+
+def typical_pair(run: RunFolder, rows: Sequence[EvalRow]) -> DialoguePair | None:
+    """The untrained and the last trained dialogue on a typical question, or None while either is missing.
+
+    Typical: both dialogues are together as near as possible to the mean score and tokens of their evaluations.
+    """
+    sampled = [row for row in rows if row.decoding == DECODINGS[0]]
+    ends = [row for row in sampled if row.name == "untrained"] + [row for row in sampled if _iteration(row) is not None]
+    if len(ends) < 2 or ends[0].name != "untrained":
+        return None
+    first, last = ends[0], ends[-1]
+    before, after = (
+        {one.question.id: one for one in run.read(evaluation_stage(row.name, row.decoding), Rollouts) if one.rewards}
+        for row in (first, last)
+    )
+    shared = [question for question in before if question in after]
+    if not shared:
+        return None
+    found = min(shared, key=lambda question: _oddity(before[question], first) + _oddity(after[question], last))
+    old, new = before[found], after[found]
+    roles = run.manifest["recipe"].get("protocol", {}).get("roles", ("first", "second"))
+    return DialoguePair(
+        old.question,
+        (old.dialogues[0], new.dialogues[0]),
+        (old.rewards[0], new.rewards[0]),
+        (first.name, last.name),
+        roles,
+    )
+
+
+def _oddity(rollouts: Rollouts, row: EvalRow) -> float:
+    tokens = abs(rollouts.dialogues[0].tokens - row.tokens) / row.tokens if row.tokens else 0.0
+    return tokens + abs(rollouts.rewards[0].task - row.score)
+
+
+def printable(text: str) -> str:
+    """`text` with control characters and lone surrogates escaped: models may sample what would steer a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+# --- Plain data -----------------------------------------------------------------------------------
+
+
+def summary(run: RunFolder) -> dict[str, Any]:
+    """The content of summary.json; what is not known is None.
+
+    seconds: time spent in all phases, over all starts. training_tokens: tokens sampled for training, plus the trainer's
+    tokens times its epochs; None unless every iteration that has begun has stored both.
+    """
+    timings, facts = run.timings(), training_facts(run)
+    trained = [one.tokens + one.trainer_tokens for one in facts if one.trainer_tokens is not None]
+    complete = bool(trained) and len(trained) == len(run.iterations())
+    return {
+        "recipe": run.manifest.get("recipe_name"),
+        "seed": run.manifest["recipe"].get("seed"),
+        "seconds": round(sum(timing.seconds for timing in timings), 3) if timings else None,
+        "training_tokens": sum(trained) if complete else None,
+        "evaluations": [to_json(row) for row in evaluations(run)],
+    }
+
+
+def write_adapter_card(folder: Path, recipe: Mapping[str, Any], *, iteration: int, facts: Mapping[str, Any]) -> None:
+    """Write README.md into an adapter folder: what it is, what it was trained with, and the lines that load it.
+
+    recipe: the plain recipe. facts: what the training step tells of itself, by name; None is left out.
+    """
+    lines = [f"- {name.replace('_', ' ')}: {value}" for name, value in facts.items() if value is not None]
+    (folder / "README.md").write_text(
+        CARD.format(
+            iteration=iteration,
+            base=recipe["model"]["name"],
+            seed=recipe["seed"],
+            task=recipe["task"]["name"],
+            protocol=recipe["protocol"]["name"],
+            facts="\n".join(lines),
+        ),
+        encoding="utf-8",
+    )
+
+
+CARD = """---
+library_name: peft
+tags: [optima-lite, lora]
+---
+
+# Adapter of iteration {iteration}
+
+A LoRA adapter for `{base}`, trained by optima-lite so that two agents solve more and say less: task `{task}`, protocol
+`{protocol}`, seed {seed}. Both agents speak with this adapter. The run's manifest.json holds the whole recipe and the
+versions it ran with.
+
+{facts}
+
+```python
+from peft import AutoPeftModelForCausalLM
+
+model = AutoPeftModelForCausalLM.from_pretrained("path/to/this/folder")
+```
+
+If the base model lies elsewhere now, load it first: `PeftModel.from_pretrained(base, "path/to/this/folder")`.
+"""

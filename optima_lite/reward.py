@@ -1,0 +1,111 @@
+"""The reward of a dialogue among its siblings (paper section 3.1, equation 1), pure, every part kept for the report.
+
+    R = R_task - token_weight * tokens / max sibling tokens + readability_weight * readability(worst message loss)
+
+The worst message decides because one unreadable message is enough to lose the partner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .config import RewardSettings
+from .records import Dialogue, Reward, Rollouts
+
+
+def rank(
+    dialogues: Sequence[Dialogue],
+    *,
+    scores: Sequence[float],
+    losses: Sequence[float],
+    settings: RewardSettings,
+    normaliser: int | None = None,
+    best_loss: float | None = None,
+) -> tuple[Reward, ...]:
+    """The rewards of all dialogues sampled for one question, in their order.
+
+    scores: the task score of each in [0, 1]. losses: the worst message's mean nats per token under the base model.
+    normaliser: the tokens that make a token share of 1, where siblings come one by one (see `normaliser`); longer
+    dialogues then have a share above 1. best_loss: what `relative` readability compares with there. None: the longest,
+    and the lowest, of these dialogues.
+    """
+    longest = normaliser or max((dialogue.tokens for dialogue in dialogues), default=0)
+    floored = [max(loss, settings.loss_floor) for loss in losses]
+    readable = readability(floored, form=settings.readability, best=best_loss)
+    rewards = []
+    for dialogue, score, loss, ease in zip(dialogues, scores, losses, readable, strict=True):
+        share = dialogue.tokens / max(longest, 1)
+        total = score - settings.token_weight * share + settings.readability_weight * ease
+        rewards.append(Reward(total, score, share, ease, loss))
+    return tuple(rewards)
+
+
+def readability(losses: Sequence[float], *, form: str, best: float | None = None) -> list[float]:
+    """The readability of each sibling from its worst message loss L > 0, in nats.
+
+    inverse: 1/L, the paper's; right where losses are 1 to 3 nats. capped: min(1/L, 1), for models so sure of themselves
+    that 1/L would drown the other terms. relative: the best sibling's L (or `best`) over this one's, at most 1:
+    compares within the question only.
+    """
+    if form == "inverse":
+        return [1 / loss for loss in losses]
+    if form == "capped":
+        return [min(1 / loss, 1.0) for loss in losses]
+    best = best or min(losses, default=1.0)
+    return [min(best / loss, 1.0) for loss in losses]
+
+
+def normaliser(tokens: Sequence[int], percentile: int) -> int:
+    """The tokens that count as a whole dialogue in a search tree: a percentile of a probe's dialogue lengths, plus 1.
+
+    The official code's rule, with linear interpolation. Raises ValueError for an empty probe.
+    """
+    if not tokens:
+        raise ValueError("a percentile of no dialogues")
+    ordered = sorted(tokens)
+    below, part = divmod((len(ordered) - 1) * percentile, 100)
+    above = ordered[min(below + 1, len(ordered) - 1)]
+    return (ordered[below] * (100 - part) + above * part) // 100 + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """What counts as one where dialogues come without siblings: a length in tokens, and a loss that is fully readable."""
+
+    tokens: int
+    best_loss: float
+
+
+def scale(probe: Sequence[Rollouts], *, percentile: int, settings: RewardSettings) -> Scale:
+    """The scale that a sample of ranked dialogues gives: its lengths at `percentile` (official code), its losses at the
+    opposite one."""
+    lengths = [dialogue.tokens for group in probe for dialogue in group.dialogues]
+    losses = sorted(reward.worst_loss for group in probe for reward in group.rewards)
+    best_loss = losses[(len(losses) - 1) * (100 - percentile) // 100]
+    return Scale(normaliser(lengths, percentile), max(settings.loss_floor, best_loss))
+
+
+def alone(dialogue: Dialogue, *, score: float, loss: float, scale: Scale, settings: RewardSettings) -> Reward:
+    """The reward of a dialogue without siblings, on a given scale."""
+    (reward,) = rank(
+        [dialogue],
+        scores=[score],
+        losses=[loss],
+        settings=settings,
+        normaliser=scale.tokens,
+        best_loss=scale.best_loss,
+    )
+    return reward
+
+
+def mean(rewards: Sequence[Reward]) -> Reward:
+    """Each part averaged over the rewards given; at least one is needed."""
+    n = len(rewards)
+    return Reward(
+        total=sum(r.total for r in rewards) / n,
+        task=sum(r.task for r in rewards) / n,
+        token_share=sum(r.token_share for r in rewards) / n,
+        readability=sum(r.readability for r in rewards) / n,
+        worst_loss=sum(r.worst_loss for r in rewards) / n,
+    )

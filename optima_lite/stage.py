@@ -1,0 +1,84 @@
+"""What every step of a run works with and writes to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from .cast import Cast
+from .dpo import PreferenceFacts
+from .evaluate import examine
+from .progress import Note, Observer, phase
+from .records import Question, Rollouts
+from .report import write_adapter_card
+from .rollout import Agents
+from .store import Run
+from .tasks import questions
+from .train import TrainingFacts
+
+CHUNK = 400  # dialogues written at a time: the most that a kill can cost
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The agents, the run folder, and who is told of progress. micro_batch: training rows held in memory at once."""
+
+    cast: Cast
+    run: Run
+    observe: Observer
+    micro_batch: int
+
+    def draw(self, iteration: int, *, preference: bool) -> list[Question]:
+        """This iteration's training questions; imitation and preference steps never ask the same ones."""
+        recipe = self.cast.recipe
+        imitated, preferred = recipe.training.questions, 0 if recipe.schedule == "isft" else recipe.dpo.questions
+        start = iteration * (imitated + preferred) + (imitated if preference else 0)
+        count = preferred if preference else imitated
+        return questions(recipe.task, "train", count, seed=recipe.seed, start=start)
+
+    def fit(self, agents: Agents, drawn: Sequence[Question], name: str) -> list[Question]:
+        """The questions with facts that fit the model; how many had to be shortened is said, and stored as `name`."""
+        fitted, shortened = self.cast.fit(agents, drawn)
+        self.run.write_json(f"{name}.json", {"questions": len(drawn), "shortened": shortened})
+        if shortened:
+            self.observe(Note(f"{shortened} of {len(drawn)} questions had their facts shortened to fit the model"))
+        return fitted
+
+    def save_adapter(self, folder: Path, *, iteration: int, facts: TrainingFacts | PreferenceFacts) -> None:
+        """The adapter as it stands, with what its training did and a card, into a folder that is being made."""
+        self.cast.policy.save_adapter(folder)
+        plain = asdict(facts)
+        (folder / "training.json").write_text(json.dumps(plain) + "\n", encoding="utf-8")
+        write_adapter_card(folder, self.cast.recipe.to_dict(), iteration=iteration, facts=plain)
+
+    def examine(
+        self,
+        agents: Agents,
+        fitted: Sequence[Question],
+        name: str,
+        *,
+        greedy: bool,
+        label: str,
+        iteration: int | None = None,
+    ) -> list[Rollouts]:
+        """One scored dialogue about each question, by the adapter as it stands, stored as `name`. label: of the
+        phase."""
+        recipe = self.cast.recipe
+        with phase(self.observe, label, iteration=iteration, total=len(fitted), unit="questions") as advance:
+
+            def work(chunk: Sequence[Question]) -> list[Rollouts]:
+                return examine(
+                    agents,
+                    chunk,
+                    sampling=self.cast.sampling(agents, greedy=greedy),
+                    seed=recipe.seed,
+                    metric=recipe.task.metric,
+                    settings=recipe.reward,
+                    advance=lambda done, tokens: advance(done, tokens=tokens),
+                )
+
+            return self.run.chunks(
+                name, Rollouts, fitted, size=CHUNK, work=work, stored=lambda found: advance(found, stored=True)
+            )

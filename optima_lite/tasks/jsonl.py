@@ -1,0 +1,272 @@
+"""Questions from a JSONL file in any layout: the recipe says where a row keeps its parts.
+
+`task.fields` holds dotted paths. A name looks into an object, or into each object of a list; a number picks one item of
+a list; `*` means every item, for lists within lists: `context.*.1`. Nested lists of sentences join into one fact.
+
+A row's facts come as two lists, one for each agent, or as one list that is dealt out: those marked as needed in turn
+after a shuffle, so that neither agent can answer alone, and the others by coin flips. Both agents keep the file's
+order, so a fact's place says nothing about its worth. Everything random hangs on the row's own content, never on its
+place in the file, and a hash of the question's text decides the split: the same question never sits in two.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from ..config import FieldSettings, TaskSettings
+from ..errors import DataError
+from ..records import Question
+
+Item = TypeVar("Item")
+
+
+def load(settings: TaskSettings, *, split: str) -> list[Question]:
+    """The questions of one split (train, validation, held_out), in an order that does not depend on the file's.
+
+    An exact repeat of a row is left out. Raises DataError, with file and line, for the first row that cannot be read,
+    and for a split without rows.
+    """
+    if settings.path is None:
+        raise DataError("the recipe reads a file of questions and names none", hint="add task.path=FILE.jsonl")
+    path = Path(settings.path).expanduser()
+    found: dict[str, tuple[Question, Row]] = {}
+    for row in rows(path):
+        question = _question(row, settings)
+        earlier, first = found.setdefault(question.id, (question, row))
+        if earlier != question:
+            row.refuse(f"the id {question.id!r} belongs to line {first.line} already", "give each row its own id")
+    ours = [question for question, _ in found.values() if split_of(question.text, settings) == split]
+    if not found:
+        raise DataError("the file has no rows", where=path)
+    if not ours:
+        hint = "use a larger file, or change task.held_out_share and task.validation_share"
+        raise DataError(f"none of the {len(found)} questions falls into the {split} split", where=path, hint=hint)
+    return sorted(ours, key=lambda question: (place(question.text), question.id))
+
+
+def take(items: Sequence[Item], count: int, *, start: int = 0) -> list[Item]:
+    """`count` items from number `start` on, beginning again at the end: iteration k goes on where k - 1 stopped."""
+    return [items[(start + i) % len(items)] for i in range(count)]
+
+
+def split_of(text: str, settings: TaskSettings) -> str:
+    """The split of a question, by a hash of its text; case and spacing do not count."""
+    where = place(text)
+    if where < settings.held_out_share:
+        return "held_out"
+    return "validation" if where < settings.held_out_share + settings.validation_share else "train"
+
+
+def place(text: str) -> float:
+    """A number in [0, 1) that belongs to the text."""
+    folded = " ".join(text.split()).casefold()
+    return int.from_bytes(hashlib.blake2b(folded.encode(), digest_size=6).digest()) / 2**48
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row and where it stands, to look into it and to say what is wrong with it. line: counted from 1."""
+
+    path: Path
+    line: int
+    values: dict[str, Any]
+
+    def refuse(self, what: str, hint: str | None = None) -> NoReturn:
+        raise DataError(what, where=f"{self.path}:{self.line}", hint=hint)
+
+    def at(self, path: str) -> Any:
+        """What the row holds at a dotted path. Raises DataError where the path leads nowhere."""
+        return self._follow(self.values, path.split("."), ())
+
+    def _follow(self, value: Any, steps: Sequence[str], taken: tuple[str, ...]) -> Any:
+        if not steps:
+            return value
+        step, rest = steps[0], steps[1:]
+        if isinstance(value, dict) and step in value:
+            return self._follow(value[step], rest, (*taken, step))
+        if isinstance(value, list):
+            if step.isdecimal() and int(step) < len(value):
+                return self._follow(value[int(step)], rest, (*taken, step))
+            if not step.isdecimal():
+                return [self._follow(item, rest if step == "*" else steps, (*taken, "*")) for item in value]
+        there = f"the keys there are {', '.join(value)}" if isinstance(value, dict) else f"there is {kind(value)}"
+        place = f" at {'.'.join(taken)}" if taken else ""
+        self.refuse(
+            f"no field {'.'.join([*taken, *steps])!r}; {there}{place}", "set task.fields to the row's own paths"
+        )
+
+    def text(self, value: Any, path: str) -> str:
+        """Text, a number, or nested lists of them, as one line. Raises DataError for anything else."""
+        if isinstance(value, list):
+            return " ".join(filter(None, (self.text(item, path) for item in value)))
+        if value is None:
+            return ""
+        if isinstance(value, bool | dict):
+            self.refuse(f"{path} holds {kind(value)} where text is needed")
+        return " ".join(self.whole(str(value), path).split())
+
+    def whole(self, text: str, path: str) -> str:
+        """The text, if it can be written as UTF-8."""
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            self.refuse(f"{path} holds half of a character (a lone surrogate)")
+        return text
+
+
+def rows(path: Path) -> Iterator[Row]:
+    """The rows of a JSONL file. Raises DataError, with file and line, for what cannot be read."""
+    try:
+        with path.open("rb") as file:
+            for line, raw in enumerate(file, start=1):
+                if raw.strip() not in (b"", b"\xef\xbb\xbf"):
+                    yield Row(path, line, _parsed(raw, f"{path}:{line}"))
+    except FileNotFoundError as error:
+        raise DataError("no such file", where=path, hint="task.path is relative to the working folder") from error
+    except IsADirectoryError as error:
+        raise DataError("a folder, not a file", where=path, hint="give one .jsonl file") from error
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", where=path) from error
+
+
+def _parsed(raw: bytes, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(raw.rstrip().decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise DataError("not UTF-8 text", where=where, hint="save the file as UTF-8") from error
+    except json.JSONDecodeError as error:
+        hint = "each line holds one whole JSON object; an indented or bracketed .json file is no JSONL"
+        raise DataError(f"not JSON: {error.msg} at column {error.colno}", where=where, hint=hint) from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; thousands of brackets
+        raise DataError("JSON that is too long or too deep to read", where=where) from error
+    if not isinstance(row, dict):
+        raise DataError(f"{kind(row)} where a JSON object is needed", where=where, hint="one {...} a line")
+    return row
+
+
+def _question(row: Row, settings: TaskSettings) -> Question:
+    fields = settings.fields
+    text = row.at(fields.question)
+    if not isinstance(text, str) or not text.strip():
+        row.refuse(f"{fields.question} holds {kind(text)} where the question's text is needed")
+    text = row.whole(text.strip(), fields.question)
+    answers = _answers(row, fields.answers, settings.answer_pattern)
+    if fields.contexts:
+        hands = [_facts(row, path, titles=None) for path in fields.contexts]
+    else:
+        hands = [_facts(row, fields.context, titles=fields.titles)] if fields.context else []
+    facts = [fact for hand in hands for fact in hand]
+    needed = _needed(row, fields, facts)
+    id = row.text(row.at(fields.id), fields.id) if fields.id else digest(text, answers, [fact.text for fact in facts])
+    if not id:
+        row.refuse(f"{fields.id} is empty")
+
+    first, second = hands if len(hands) == 2 else deal(facts, needed, random.Random(f"deal/{id}"))
+    contexts = tuple(fact.text for fact in first if fact.text), tuple(fact.text for fact in second if fact.text)
+    supporting = tuple(fact.text for i, fact in enumerate(facts) if i in needed and fact.text)
+    return Question(id, text, answers, contexts, supporting)
+
+
+def digest(*parts: Any) -> str:
+    """An id made of the content."""
+    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).hexdigest()
+
+
+def _answers(row: Row, path: str, pattern: str | None) -> tuple[str, ...]:
+    value = row.at(path)
+    if isinstance(value, dict):
+        example = f"{path}.{next(iter(value), '')}"
+        row.refuse(
+            f"{path} holds an object with {', '.join(value)}", f"name the part, such as task.fields.answers={example}"
+        )
+    texts = [row.text(item, path) if pattern is None else _marked(row, item, path, pattern) for item in _flat(value)]
+    answers = tuple(dict.fromkeys(filter(None, texts)))
+    if not answers:
+        row.refuse(f"{path} holds no answer" + (f" that matches task.answer_pattern {pattern}" if pattern else ""))
+    return answers
+
+
+def _marked(row: Row, value: Any, path: str, pattern: str) -> str:
+    """The last match's last group that took part, or the whole match; on the text as it stands, line ends included."""
+    text = row.whole(value, path) if isinstance(value, str) else row.text(value, path)
+    match = None
+    for match in re.finditer(pattern, text):  # noqa: B007  (the last one)
+        pass
+    if match is None:
+        return ""
+    return " ".join(next((group for group in reversed(match.groups()) if group is not None), match[0]).split())
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    if isinstance(value, list):
+        for item in value:
+            yield from _flat(item)
+    else:
+        yield value
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A context item: what the agent reads, empty for an empty item, and what a supporting mark would call it."""
+
+    text: str
+    mark: str
+
+
+def _facts(row: Row, path: str, *, titles: str | None) -> list[Fact]:
+    value = row.at(path)
+    items = [] if value in (None, "") else value if isinstance(value, list) else [value]
+    texts = [row.text(item, path) for item in items]
+    if titles is None:
+        return [Fact(text, text) for text in texts]
+    names = [row.text(item, titles) for item in _flat(row.at(titles))]
+    if len(names) != len(texts):
+        row.refuse(f"{titles} holds {len(names)} titles for the {len(texts)} items of {path}")
+    return [Fact(f"{name}: {text}" if text else "", name) for name, text in zip(names, texts, strict=True)]
+
+
+def _needed(row: Row, fields: FieldSettings, facts: Sequence[Fact]) -> set[int]:
+    """Positions of the facts that the row marks as supporting."""
+    if fields.support is None:
+        return set()
+    marks = [mark for mark in _flat(row.at(fields.support)) if mark is not None]
+    if marks and all(isinstance(mark, bool) for mark in marks):
+        if len(marks) != len(facts):
+            row.refuse(f"{fields.support} marks {len(marks)} items, but there are {len(facts)}")
+        return {i for i, mark in enumerate(marks) if mark}
+    names = {row.text(mark, fields.support) for mark in marks if isinstance(mark, str)}
+    needed = {i for i, fact in enumerate(facts) if fact.mark in names}
+    needed |= {mark for mark in marks if isinstance(mark, int) and 0 <= mark < len(facts)}
+    if marks and not needed:
+        what = f"{fields.support} marks nothing that is in the context: {', '.join(str(mark) for mark in marks[:3])}"
+        row.refuse(what, "set task.fields.titles to what the marks name, or task.fields.support=null")
+    return needed
+
+
+def deal(facts: Sequence[Item], needed: set[int], rng: random.Random) -> tuple[list[Item], list[Item]]:
+    """The facts as two hands: those needed in turn after a shuffle, the others by coin flips, all in their old
+    order."""
+    order = sorted(needed)
+    rng.shuffle(order)
+    first = rng.randrange(2)  # whoever gets the first needed fact has one more when their number is odd
+    holder = {position: (first + turn) % 2 for turn, position in enumerate(order)}
+    holder |= {position: rng.randrange(2) for position in range(len(facts)) if position not in needed}
+    hands: tuple[list[Item], list[Item]] = ([], [])
+    for position, fact in enumerate(facts):
+        hands[holder[position]].append(fact)
+    return hands
+
+
+def kind(value: Any) -> str:
+    """What a value is, as messages call it."""
+    if isinstance(value, str):
+        return "text" if value.strip() else "empty text"
+    kinds = {dict: "an object", list: "a list", bool: "true or false", int: "a number", float: "a number"}
+    return kinds.get(type(value), "null")

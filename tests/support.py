@@ -1,0 +1,106 @@
+"""What the tests of the loop share: a recipe that runs in seconds, and the command line called in this process."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SMALL = """\
+model: {name: tiny}
+task: {name: world}
+protocol: {max_turns: 4}
+prompts:
+  system: You are {name}, working with {partner}.
+  solo_system: You work alone. Think step by step.
+sampling: {rollouts: 3, max_turn_tokens: 32}
+reward: {readability: capped}
+selection: {min_reward: -9}
+training: {iterations: 2, questions: 6, epochs: 1, batch_size: 4, learning_rate: 2e-3, warmup_ratio: 0}
+evaluation: {questions: 8, validation_questions: 4}
+"""
+MACHINE = "threads = 1\nmax_batch_tokens = 8192\n"
+CHUNK = 6  # dialogues written at a time in these runs: two questions, so that stages have several chunks
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command printed and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The output of --json, a line each."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+def call(*arguments: str | Path, stdin: str = "") -> Outcome:
+    """`optima-lite` with these arguments, in this process; anything but a clean exit is raised."""
+    from typer.testing import CliRunner
+
+    from optima_lite.cli import app
+
+    before = sys.argv
+    sys.argv = ["optima-lite", *map(str, arguments)]  # the command that an interrupted run suggests
+    try:
+        result = CliRunner().invoke(app, sys.argv[1:], input=stdin, catch_exceptions=False)
+    finally:
+        sys.argv = before
+    return Outcome(result.exit_code, result.stdout, result.stderr)
+
+
+def small_chunks() -> None:
+    """From here on this process writes CHUNK dialogues at a time."""
+    import optima_lite.loop  # noqa: F401  (and with it all modules that know the chunk)
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith("optima_lite.") and hasattr(module, "CHUNK"):
+            module.CHUNK = CHUNK
+
+
+def start(arguments: Sequence[str | Path], *, output: Path) -> Any:
+    """`optima-lite` with these arguments as a process of its own, which takes no time to import anything.
+
+    It is forked from a server that has imported everything and computed nothing; its output goes to a file.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["optima_lite.loop", "optima_lite.report"])
+    process = context.Process(target=_run, args=([str(argument) for argument in arguments], str(output)))
+    process.start()
+    return process
+
+
+def _run(arguments: list[str], output: str) -> None:
+    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    small_chunks()
+    sys.argv = ["optima-lite", *arguments]
+    from optima_lite.cli import main
+
+    main()
+
+
+def records(folder: Path) -> dict[str, bytes]:
+    """Every file of a run folder that an interrupted and resumed run has in common with an uninterrupted one."""
+    apart = {"timings.jsonl", "summary.json", "log.txt", ".lock", ".pid"}
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in apart)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+def assert_same_run(folder: Path, reference: Path) -> None:
+    """The records are equal byte for byte, and so is the summary but for the time it took."""
+    here, there = records(folder), records(reference)
+    assert here.keys() == there.keys()
+    differing = [name for name in here if here[name] != there[name]]
+    assert not differing, differing
+    one, two = (json.loads((path / "summary.json").read_text()) | {"seconds": 0} for path in (folder, reference))
+    assert one == two

@@ -1,0 +1,192 @@
+"""Training goes on when memory runs out, and learns the same."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from optima_lite.config import DpoSettings, Machine, ModelSettings, TrainingSettings
+from optima_lite.errors import OptimaError
+from optima_lite.model import Policy, load
+from optima_lite.render import Rendered
+
+CPU_MESSAGE = "[enforce fail at alloc_cpu.cpp:115] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"
+Train = Callable[[Policy, list[str]], None]
+
+
+@pytest.fixture(params=["none", "nf4"])
+def policy(request: pytest.FixtureRequest) -> Policy:
+    settings = ModelSettings(name="tiny", quantization=request.param, lora_rank=4)
+    return load(settings, machine=Machine(), seed=0)
+
+
+def row(policy: Policy, number: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """A prompt and a turn, of lengths that differ from row to row."""
+    bos, end = policy.tokenizer.bos_token_id, policy.end_ids[0]
+    ids = torch.randint(20, 200, (30,), generator=torch.Generator().manual_seed(number)).tolist()
+    return (bos, *ids[: 10 + number]), (*ids[20 : 23 + number % 3], end)
+
+
+def sft(policy: Policy, told: list[str], *, micro_batch: int = 4) -> None:
+    from optima_lite.train import fine_tune
+
+    rows = []
+    for number in range(7):  # the last step has three rows
+        prompt, turn = row(policy, number)
+        rows.append(Rendered(prompt + turn, ((len(prompt), len(prompt) + len(turn)),)))
+    settings = TrainingSettings(batch_size=4, epochs=1, learning_rate=1e-2)
+    fine_tune(
+        policy, rows, settings=settings, micro_batch=micro_batch, seed=0, on_step=lambda n: None, notify=told.append
+    )
+
+
+def dpo(policy: Policy, told: list[str], *, micro_batch: int = 4) -> None:
+    from optima_lite.dpo import PairIds, optimise
+
+    pairs = []
+    for number in range(7):
+        prompt, chosen = row(policy, number)
+        pairs.append(PairIds(prompt, chosen, row(policy, number + 10)[1]))
+    settings = DpoSettings(batch_size=4, epochs=1, learning_rate=1e-2, sft_weight=0.5)
+    optimise(
+        policy, pairs, settings=settings, micro_batch=micro_batch, seed=0, on_step=lambda n: None, notify=told.append
+    )
+
+
+def adapter(policy: Policy) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in policy.model.named_parameters() if "lora_" in name}
+
+
+def trained(policy: Policy, train: Train, **how: Any) -> tuple[dict[str, torch.Tensor], list[str]]:
+    policy.restart(seed=1)
+    told: list[str] = []
+    train(policy, told, **how)
+    return adapter(policy), told
+
+
+def furthest(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> float:
+    return max(float((one[name] - two[name]).abs().max()) for name in one)
+
+
+class Allocator:
+    """Gives up on chosen calls of the output layer's backward or of a layer's forward, as torch's allocators do."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, policy: Policy) -> None:
+        self.calls = 0
+        self.fails_at: set[int] = set()
+        self.most_rows = 10**9
+        self.error: Exception = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        layer = policy.model.get_base_model().model.layers[-1]
+        forward = layer.forward
+
+        def guarded(hidden: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            self.calls += 1
+            if self.calls in self.fails_at or len(hidden) > self.most_rows:
+                raise self.error
+            return forward(hidden, *args, **kwargs)
+
+        monkeypatch.setattr(layer, "forward", guarded)
+
+    def fail_backward(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The second backward pass ends half way: some gradients have been added, others not."""
+        real, calls = torch.Tensor.backward, iter(range(100))
+
+        def backward(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+            real(tensor, *args, **kwargs)
+            if next(calls) == 1:
+                raise self.error
+
+        monkeypatch.setattr(torch.Tensor, "backward", backward)
+
+
+@pytest.mark.parametrize("train", [sft, dpo])
+def test_a_smaller_micro_batch_learns_the_same(
+    train: Train, policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, told = trained(policy, train)
+    assert told == []
+    assert furthest(whole, trained(policy, train)[0]) == 0
+    halved, _ = trained(policy, train, micro_batch=2)
+    assert furthest(whole, halved) < 1e-5
+    rows_of = 2 if train is dpo else 1
+    allocator = Allocator(monkeypatch, policy)
+    allocator.most_rows = 2 * rows_of
+    squeezed, told = trained(policy, train)
+    assert furthest(whole, squeezed) < 1e-5
+    assert told == ["out of memory: training goes on with 2 examples at a time"]
+    allocator.most_rows = rows_of
+    squeezed, told = trained(policy, train)
+    assert furthest(whole, squeezed) < 1e-5
+    assert [line[-22:] for line in told] == ["2 examples at a time", "1 examples at a time"] or len(told) == 2
+
+
+@pytest.mark.parametrize("train", [sft, dpo])
+@pytest.mark.parametrize("failing", [1, 2, 3])
+def test_running_out_in_the_middle_of_a_step_counts_nothing_twice(
+    train: Train, failing: int, policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, _ = trained(policy, train, micro_batch=2)
+    allocator = Allocator(monkeypatch, policy)
+    allocator.fails_at = {failing}  # for dpo the second call is the reference's
+    found, told = trained(policy, train, micro_batch=2)
+    assert told == ["out of memory: training goes on with 1 examples at a time"]
+    assert furthest(expected, found) < 1e-5
+    assert policy.model.active_adapter == "default"
+
+
+@pytest.mark.parametrize("train", [sft, dpo])
+def test_half_a_backward_pass_is_taken_back(
+    train: Train, policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, _ = trained(policy, train, micro_batch=2)
+    allocator = Allocator(monkeypatch, policy)
+    allocator.error = RuntimeError(CPU_MESSAGE)
+    allocator.fail_backward(monkeypatch)
+    found, told = trained(policy, train, micro_batch=2)
+    assert len(told) == 1
+    assert furthest(expected, found) < 1e-5
+
+
+def test_a_single_example_that_does_not_fit_is_an_error_with_a_hint(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Allocator(monkeypatch, policy).most_rows = 0
+    with pytest.raises(OptimaError) as raised:
+        trained(policy, sft)
+    assert raised.value.what == (
+        "out of memory with a single training example at a time: CUDA out of memory. Tried to allocate 2.00 GiB."
+    )
+    assert raised.value.hint == "a smaller model.max_length; `optima-lite check` shows what fits"
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    allocator = Allocator(monkeypatch, policy)
+    allocator.error, allocator.most_rows = RuntimeError("shapes do not match"), 0
+    with pytest.raises(RuntimeError, match="^shapes do not match$"):
+        trained(policy, sft)
+
+
+def live_bytes() -> int:
+    """Bytes of all tensors that are alive."""
+    gc.collect()
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in _tensors()}
+    return sum(storages.values())
+
+
+def _tensors() -> Iterator[torch.Tensor]:
+    for thing in gc.get_objects():
+        if type(thing) in {torch.Tensor, torch.nn.Parameter}:
+            yield thing
+
+
+@pytest.mark.parametrize("train", [sft, dpo])
+def test_training_gives_back_what_it_took(train: Train, policy: Policy) -> None:
+    trained(policy, train)
+    before = live_bytes()
+    for _ in range(2):
+        train(policy, [])
+    assert live_bytes() == before

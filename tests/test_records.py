@@ -1,0 +1,112 @@
+"""Records enter and leave the run folder unchanged, and what they derive from their fields is right."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from optima_lite.records import (
+    Demonstration,
+    Dialogue,
+    Ending,
+    EvalRow,
+    Question,
+    Reward,
+    Rollouts,
+    Turn,
+    from_json,
+    to_json,
+)
+
+texts = st.text(st.characters(codec="utf-8"))
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+hands = st.lists(texts, max_size=3).map(tuple)
+questions = st.builds(
+    Question,
+    id=texts,
+    text=texts,
+    answers=st.lists(texts, min_size=1, max_size=3).map(tuple),
+    contexts=st.tuples(hands, hands),
+    supporting=hands,
+)
+turns = st.builds(
+    Turn,
+    speaker=st.integers(0, 1),
+    ids=st.lists(st.integers(0, 2**31), max_size=5).map(tuple),
+    text=texts,
+    answer=st.none() | texts,
+    finished=st.booleans(),
+)
+dialogues = st.builds(
+    Dialogue,
+    question=texts,
+    rollout=st.integers(0, 9),
+    turns=st.lists(turns, max_size=4).map(tuple),
+    ending=st.none() | st.sampled_from(Ending),
+    format=st.none() | texts,
+)
+rewards = st.builds(Reward, *[numbers] * 5)
+rows = st.builds(EvalRow, texts, texts, st.integers(1, 9), *[numbers] * 8, st.none() | numbers, numbers)
+
+
+@given(
+    st.one_of(
+        questions,
+        dialogues,
+        rows,
+        st.builds(Demonstration, questions, dialogues, rewards),
+        st.builds(
+            Rollouts, questions, st.lists(dialogues, max_size=2).map(tuple), st.lists(rewards, max_size=2).map(tuple)
+        ),
+    )
+)
+def test_a_record_survives_json(record: Any) -> None:
+    back = from_json(type(record), json.loads(json.dumps(to_json(record))))
+    assert back == record
+    assert hash(back) == hash(record), "lists became tuples again"
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [({}, KeyError), (None, TypeError), ({"question": "q", "rollout": 0, "turns": 3, "ending": None}, TypeError)],
+)
+def test_what_is_no_record_is_told(value: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        from_json(Dialogue, value)
+
+
+def test_an_unknown_ending_is_told() -> None:
+    value = to_json(Dialogue("q", 0)) | {"ending": "left"}
+    with pytest.raises(ValueError, match="left"):
+        from_json(Dialogue, value)
+
+
+def test_records_are_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Dialogue("q", 0).rollout = 1  # type: ignore[misc]
+
+
+def test_tokens_are_sampled_ids_over_all_turns() -> None:
+    assert Dialogue("q", 0, (Turn(0, (1, 2, 3), "a b"), Turn(1, (4,), "c"))).tokens == 4
+
+
+@pytest.mark.parametrize(
+    ("stated", "ending", "answer"),
+    [
+        (("x", None), Ending.MAX_TURNS, "x"),
+        (("x", "y"), Ending.MAX_TURNS, "y"),
+        ((None, None), Ending.MAX_TURNS, None),
+        (("x", "x"), Ending.AGREED, "x"),
+        (("x", None), Ending.TRUNCATED, None),
+    ],
+)
+def test_the_answer_is_the_one_stated_last(
+    stated: tuple[str | None, ...], ending: Ending, answer: str | None
+) -> None:
+    said = tuple(Turn(k % 2, (k,), "", answer=text) for k, text in enumerate(stated))
+    assert Dialogue("q", 0, said, ending).answer == answer
