@@ -12,6 +12,7 @@ PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 PIP_ARGS ?=
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,7 +20,7 @@ STAMP := $(VENV)/installed-$(notdir $(CONSTRAINTS))
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 SHELL := /bin/bash
 
-.PHONY: help quickstart test check install clean
+.PHONY: help quickstart test check bench install clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +36,9 @@ check: ## run every check with the Python that is active, without installing any
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 	$(PYTHON) -m pytest $(PYTEST_ARGS)
+
+bench: install ## measure what the prefix cache saves, and write bench.json (minutes)
+	$(BIN)/python scripts/bench.py $(BENCH_ARGS)
 
 install: $(STAMP) ## install the tested versions, this checkout and the tools for the checks into .venv
 

@@ -1,10 +1,10 @@
 r"""Answers: taken out of a message, made comparable, compared. No function raises on any text.
 
 An answer is marked as `<A>answer</A>` or, as models write mathematics, as `\boxed{answer}`. Comparison follows SQuAD's
-evaluation (case, punctuation and articles do not count), with three repairs that short answers need: the signs inside a
-number stay (3.5 is not 35, 1/2 is not 12), signs between words count (x+1 is not x=1), and an answer that is nothing but
-an article or a symbol (the choice "A") stays itself, where it would become empty and equal to every other such answer.
-Formulas (metric `math`) are compared in a worker process under a time limit.
+evaluation (case, punctuation and articles do not count), with three repairs that short answers need: the signs inside
+a number stay (3.5 is not 35, 1/2 is not 12), signs between words count (x+1 is not x=1), and an answer that is nothing
+but an article or a symbol (the choice "A") stays itself, where it would become empty and equal to every other such
+answer. Formulas (metric `math`) are compared in a worker process under a time limit.
 """
 
 from __future__ import annotations
@@ -172,4 +172,6 @@ def _token_f1(prediction: str, answer: str) -> float:
 
 def _same_number(prediction: str, answer: str) -> bool:
     wanted = number(answer)
-    return agree(prediction, answer) if wanted is None else number(prediction) == wanted
+    if wanted is None:
+        return agree(prediction, answer)
+    return wanted in (number(prediction), number(mathematics.canonical(prediction)))  # 1{,}000 is LaTeX for 1,000

@@ -8,6 +8,7 @@ the pipe, counts one more undecided call, and starts a fresh worker when next as
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -41,12 +42,12 @@ class Worker:
     def __call__(self, *arguments: Any) -> Any:
         """The function's result, or None for a call that came to none. Raises RuntimeError if no worker starts."""
         with self._lock:
-            process = self._process = self._process or self._started()
+            process, self._process = self._process or self._started(), None
             reply = _asked(process, json.dumps(arguments).encode() + b"\n")
             if reply:
+                self._process = process  # only now: the reply to a call that was interrupted must not answer the next
                 return json.loads(reply)
             _end(process)
-            self._process = None
             self.undecided += 1
             return None
 
@@ -77,7 +78,8 @@ def serve(function: str, seconds: float) -> None:
     silence = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):  # whatever a library prints stays out of the replies and off the terminal
         os.dup2(silence, stream)
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    with contextlib.suppress(ValueError):  # macOS knows no such limit
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
     print("ready", file=replies, flush=True)
     for line in sys.stdin:
         _limit(seconds)
@@ -108,7 +110,5 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     process.wait()
     process.stdout.close()
-    try:
+    with contextlib.suppress(BrokenPipeError):  # half a line was still on its way
         process.stdin.close()
-    except BrokenPipeError:  # half a line was still on its way
-        pass

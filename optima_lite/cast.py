@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import torch
 
+from . import answers
 from .config import Machine, Recipe
-from .dialogue import exchange, solo
+from .dialogue import debate, exchange, solo
 from .errors import RunError
 from .generate import Generator, Sampling, affordable_batch_tokens, fastest_threads
 from .model import Policy, load
-from .prompts import EXCHANGE_SYSTEM, SOLO_SYSTEM
+from .prompts import systems
 from .records import Question
 from .render import Renderer
 from .rollout import Agents
@@ -47,19 +48,23 @@ class Cast:
 
 
 def assemble(recipe: Recipe, *, machine: Machine, settle: Settle) -> Cast:
-    """Loads the model with a fresh adapter. Threads and batch size are settled, because on the CPU results depend on
-    them.
+    """Loads the model with a fresh adapter. Threads, batch size and the room for the cache are settled, because on the
+    CPU results depend on them.
 
-    Raises ModelError when the model cannot be loaded.
+    Raises ModelError when the model cannot be loaded, ConfigError when the task's metric needs an extra.
     """
+    metric = recipe.task.metric
+    answers.require(metric)
     policy = load(recipe.model, machine=machine, seed=recipe.seed)
     torch.set_num_threads(settle("threads", lambda: _given(machine.threads) or fastest_threads(policy)))
     budget = settle("max_batch_tokens", lambda: _given(machine.max_batch_tokens) or affordable_batch_tokens(policy))
-    generator = Generator(policy, max_batch_tokens=budget)
+    room = settle("max_cache_bytes", lambda: int(machine.max_cache_gib * 2**30))
+    generator = Generator(policy, max_batch_tokens=budget, max_cache_bytes=room)
     renderer = Renderer(policy.tokenizer, end_ids=policy.end_ids)
-    protocol = exchange(recipe.protocol.roles, recipe.protocol.max_turns)
-    pair = Agents(generator, renderer, protocol, recipe.prompts.system or EXCHANGE_SYSTEM)
-    single = Agents(generator, renderer, solo(), recipe.prompts.solo_system or SOLO_SYSTEM)
+    together = {"exchange": exchange, "debate": debate}[recipe.protocol.name]
+    protocol, alone = together(recipe.protocol.roles, recipe.protocol.max_turns, metric=metric), solo(metric=metric)
+    pair = Agents(generator, renderer, protocol, recipe.prompts.system or systems(protocol))
+    single = Agents(generator, renderer, alone, recipe.prompts.solo_system or systems(alone))
     return Cast(recipe, policy, pair, single)
 
 

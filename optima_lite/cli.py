@@ -7,10 +7,13 @@ Ctrl-C.
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,8 +28,8 @@ if TYPE_CHECKING:
     from .cast import Cast
     from .config import LoadedRecipe, Machine
     from .preflight import Finding
-    from .progress import Observer
-    from .records import Dialogue, Question
+    from .progress import Observer, Timing
+    from .records import Dialogue, Question, Rollouts
     from .store import RunFolder
 
 app = typer.Typer(
@@ -57,6 +60,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Events and the result as J
 
 def main() -> None:
     """The console script."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells at import what a CPU lacks for four bits
     app()
 
 
@@ -80,6 +84,7 @@ def train(
     config: ConfigOption = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Tell and keep where the time went.")] = False,
 ) -> None:
     """Run a recipe from the untrained pair to the final table; the same command resumes."""
     command = shlex.join(["optima-lite", *sys.argv[1:]])
@@ -89,12 +94,16 @@ def train(
         loaded, machine = _load(recipe, overrides, variant, config)
         console = _console(machine)
         folder = run or run_folder(loaded, machine)
-        finished = (folder / "summary.json").exists()
+        finished = _is_finished(folder, loaded)
         _announce(console, loaded, folder, quiet=quiet or as_json, finished=finished)
         with _progress(console, quiet=quiet or (finished and not as_json), as_json=as_json) as observe:
             from .loop import train as run_loop
+            from .progress import Timings, fan_out
 
-            run_loop(loaded, machine=machine, folder=folder, observe=observe)
+            timings, started = Timings(), time.monotonic()
+            run_loop(loaded, machine=machine, folder=folder, observe=fan_out(observe, timings))
+        if profile:
+            _show_profile(console, folder, timings.rows(), seconds=time.monotonic() - started, as_json=as_json)
         _show_result(console, folder, as_json=as_json)
 
 
@@ -105,15 +114,18 @@ def check(
     variant: Variant = None,
     run: RunOption = None,
     config: ConfigOption = None,
+    vram: Annotated[float | None, typer.Option(min=1, help="Forecast for a card of so many GiB.")] = None,
+    probe: Annotated[bool, typer.Option(help="On a GPU, load the model and measure each phase.")] = True,
 ) -> None:
-    """Read a recipe, say what its run would do and what it needs; nothing is computed or written."""
+    """Read a recipe, say what its run would do and what it needs, memory above all; nothing is written."""
     with _errors():
         from .preflight import check as findings
         from .store import run_folder
 
         loaded, machine = _load(recipe, overrides, variant, config)
         folder = run or run_folder(loaded, machine)
-        _report_findings(_console(machine), findings(loaded, machine=machine, folder=folder))
+        found = findings(loaded, machine=machine, folder=folder, vram=vram, probe=probe)
+        _report_findings(_console(machine), found)
 
 
 @app.command("eval")
@@ -167,6 +179,50 @@ def chat(
         console.print(f"[bold]{' and '.join(cast.pair.protocol.roles)}[/bold] of {folder.folder}, {who}")
         for question in _questions_for_chat(console, cast, sample):
             _talk(console, cast, question, greedy=greedy, seed=seed)
+
+
+@app.command()
+def search(
+    source: Annotated[str, typer.Argument(metavar="RECIPE|RUN", help="A recipe, or a run folder or its name.")],
+    overrides: Overrides = None,
+    variant: Variant = None,
+    iteration: Iteration = "last",
+    question: Annotated[str | None, typer.Option(help="A question, instead of held-out ones of the task.")] = None,
+    answer: Annotated[list[str] | None, typer.Option(help="An accepted answer to it; may be given again.")] = None,
+    facts_a: Annotated[list[str] | None, typer.Option(help="A fact of the first agent; may be given again.")] = None,
+    facts_b: Annotated[list[str] | None, typer.Option(help="A fact of the second agent; may be given again.")] = None,
+    sample: Annotated[int, typer.Option(min=1, help="Held-out questions of the task, a tree each.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Sampling seed.")] = 0,
+    config: ConfigOption = None,
+    quiet: Quiet = False,
+) -> None:
+    """Grow the dialogue tree of a question and show it, with the messages that would be preferred; stores nothing."""
+    with _errors():
+        machine = _machine(config)
+        console = _console(machine)
+        with _progress(console, quiet=quiet, as_json=False) as observe:
+            from .explore import explore
+            from .selection import pairs
+            from .tasks import questions
+
+            cast, probe = _cast_to_search(source, overrides, variant, iteration, machine)
+            if question:
+                from .records import Question
+
+                facts = (tuple(facts_a or ()), tuple(facts_b or ()))
+                asked = [Question("question", question, tuple(answer or ("",)), facts)]
+            else:
+                asked = questions(cast.recipe.task, "held_out", sample, seed=0)
+            trees = explore(cast, asked, probe=probe, seed=seed, observe=observe)
+        from .tree_view import TreeView
+
+        found = pairs(trees, settings=cast.recipe.selection)
+        for tree in trees:
+            console.print(TreeView(tree, found, cast.pair.protocol.roles))
+        console.print(
+            f"{len(found)} {'pair' if len(found) == 1 else 'pairs'} to learn from, "
+            f"{sum(tree.sampled for tree in trees):,} tokens sampled"
+        )
 
 
 @app.command()
@@ -315,6 +371,41 @@ def _open_run(run: Path, machine: Machine) -> RunFolder:
     return read_run(under if not run.exists() and under.exists() else run)
 
 
+def _cast_to_search(
+    source: str, overrides: list[str] | None, variant: list[str] | None, iteration: str, machine: Machine
+) -> tuple[Cast, list[Rollouts]]:
+    """The agents of a run, with their answers to the validation questions, or those that a recipe begins with."""
+    from .cast import assemble, recall
+    from .config import load_recipe
+    from .errors import RunError
+    from .explore import stored_probe
+
+    if _is_run(Path(source), machine):
+        if overrides or variant:
+            what = "holds a run, whose recipe stands"
+            raise RunError(what, where=source, hint="leave out the settings and variants, or name a recipe")
+        folder = _open_run(Path(source), machine)
+        number = _iteration_number(folder, iteration)
+        return recall(folder, machine=machine, iteration=number), stored_probe(folder, number)
+    loaded = load_recipe(source, overrides=overrides or (), variants=variant or ())
+    if iteration not in ("last", "untrained"):
+        raise RunError("a recipe has no iterations, only its runs have", where="--iteration", hint="name a run folder")
+    return assemble(loaded.recipe, machine=machine, settle=lambda key, decide: decide()), []
+
+
+def _is_run(path: Path, machine: Machine) -> bool:
+    return any((folder / "manifest.json").is_file() for folder in (path, Path(machine.run_folder) / path))
+
+
+def _is_finished(folder: Path, loaded: LoadedRecipe) -> bool:
+    """Whether a run of just this recipe has come to its end there."""
+    from .store import read_run
+
+    if not (folder / "summary.json").exists():
+        return False
+    return bool(read_run(folder).manifest["recipe"] == loaded.recipe.to_dict())
+
+
 def _iteration_number(run: RunFolder, wanted: str) -> int | None:
     from .errors import RunError
 
@@ -364,6 +455,26 @@ def _show_result(console: Console, folder: Path, *, as_json: bool) -> None:
     console.print(result(run))
     name = shlex.quote(str(folder))
     console.print(f"\nGo on with:  optima-lite chat {name} --sample 3\n             optima-lite report {name}")
+
+
+def _show_profile(console: Console, folder: Path, timings: Sequence[Timing], *, seconds: float, as_json: bool) -> None:
+    """Where this process's time went, also as profile.json: the stages of all iterations together, and the rest."""
+    from .progress import Timing, profile
+
+    rest = Timing(None, "everything else", round(seconds - sum(row.seconds for row in timings), 3), 0, 0)
+    rows = [*(replace(row, phase=row.phase.split()[0]) for row in timings), rest]
+    phases = {
+        name: {
+            "seconds": round(sum(row.seconds for row in rows if row.phase == name), 3),
+            "tokens": sum(row.tokens for row in rows if row.phase == name),
+        }
+        for name in dict.fromkeys(row.phase for row in rows)
+    }
+    (folder / "profile.json").write_text(json.dumps(phases, indent=2) + "\n", encoding="utf-8")
+    if as_json:
+        print(json.dumps({"profile": phases}), flush=True)
+    else:
+        console.print(profile(rows))
 
 
 def _report_findings(console: Console, findings: Iterator[Finding]) -> None:

@@ -96,7 +96,7 @@ class TaskSettings(_Settings):
     """The questions and how answers to them are scored."""
 
     name: Literal["world", "jsonl", BenchmarkName] = Field(
-        description="world: the bundled synthetic questions; jsonl: a file of rows in any layout; else a public benchmark"
+        description="world: the bundled synthetic questions; jsonl: a file of rows in any layout; else a benchmark"
     )
     path: Text | None = Field(
         None, description="The file of rows, relative to the working folder; null: a benchmark comes from the hub"
@@ -118,6 +118,13 @@ class TaskSettings(_Settings):
         if path is not None and info.data.get("name") == "world":
             raise ValueError("is not read by task.name world, which makes its own questions; set task.name=jsonl")
         return path
+
+    @field_validator("context")
+    @classmethod
+    def _has_paragraphs(cls, context: ContextForm, info: ValidationInfo) -> ContextForm:
+        if context != "paragraphs" and info.data.get("name") not in ("hotpotqa", "2wikimultihopqa"):
+            raise ValueError("is read by task.name hotpotqa and 2wikimultihopqa only")
+        return context
 
     @field_validator("answer_pattern")
     @classmethod
@@ -317,6 +324,13 @@ class Machine(_Settings):
     threads: Count | Literal["auto"] = Field("auto", description="CPU threads; auto: measured at the start")
     max_batch_tokens: Count | Literal["auto"] = Field("auto", description="Tokens of one batch while sampling")
     micro_batch: Count = Field(16, description="Training examples held in memory at once")
+    max_cache_gib: float = Field(2.0, ge=0, description="Memory for attention states that may be of use again")
+    max_vram_gib: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        "auto", description="GPU memory a run may take; auto: what the card has"
+    )
+    backend: Literal["auto", "transformers", "unsloth"] = Field(
+        "auto", description="What loads and trains the model; auto: Unsloth where it is installed and works"
+    )
     offline: bool = Field(False, description="Never ask the network for a model")
     colour: Literal["auto", "always", "never"] = Field("auto", description="Colours in the terminal")
 

@@ -134,7 +134,7 @@ def check(pairs: Sequence[PairIds], policy: Policy) -> None:
 
 
 class _PairTrainer(Halving, DPOTrainer):
-    """TRL's trainer on token ids as they are, with an SFT term that does not depend on how a batch is split."""
+    """TRL's trainer on token ids as they are, with a loss that does not depend on how a batch is split."""
 
     blocks = 2  # a batch holds all chosen rows, then all rejected ones
 
@@ -149,24 +149,31 @@ class _PairTrainer(Halving, DPOTrainer):
         return dataset  # tokenising text again would not give back the sampled ids
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> Any:
-        """TRL takes the mean over a micro-batch's tokens; weighted by their number it is the mean over the batch."""
+        """Counts what the whole batch holds, see `compute_loss`."""
         samples, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         self.chosen_tokens, self._batches = sum(map(_chosen_tokens, samples)), len(samples)
+        self._pairs = sum(map(_pairs, samples))
         return samples, items
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        share = _chosen_tokens(inputs) * self._batches * self.parts / max(1, self.chosen_tokens)
+        """TRL takes means over a micro-batch's pairs and tokens; weighted by number they add up to the batch's."""
+        pairs_share = _pairs(inputs) * self.parts * self._batches / self._pairs
+        token_share = _chosen_tokens(inputs) * self.parts * self._batches / max(1, self.chosen_tokens)
         if len(self.loss_weights) == 2:
-            self.loss_weights = [1.0, self.args.loss_weights[1] * share]
+            self.loss_weights: list[float] = [1.0, self.args.loss_weights[1] * token_share / pairs_share]
         loss = super().compute_loss(model, inputs, *args, **kwargs)
-        self._metrics["train"]["pairs"].append(len(inputs["input_ids"]) // 2)
-        return loss
+        self._metrics["train"]["pairs"].append(_pairs(inputs))
+        return loss * pairs_share
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Adds the chosen messages' log-probability summed over the step, which their mean per micro-batch hides."""
         means, counts = (self._metrics["train"].get(name, ()) for name in ("logps/chosen", "pairs"))
         self.chosen_logp = sum(mean * count for mean, count in zip(means, counts, strict=True))
         super().log(logs, *args, **kwargs)
+
+
+def _pairs(batch: Any) -> int:
+    return len(batch["input_ids"]) // 2
 
 
 def _chosen_tokens(batch: Any) -> int:

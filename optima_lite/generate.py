@@ -92,6 +92,9 @@ class Generator:
         self._notify, self._notified = notify, False
         self._cache = PrefixCache(max_bytes=max_cache_bytes)
         self._losses: dict[tuple[tuple[int, ...], int], float] = {}  # by the ids up to a span's end, and its start
+        # A message that holds a special token could not be trained on, or would pretend to be several.
+        special = (i for i, token in policy.tokenizer.added_tokens_decoder.items() if token.special)
+        self.unsayable = sorted(set(special) - set(policy.end_ids))
         self._fingerprint = self._weights()
         self._like = torch.empty(0, dtype=policy.model.dtype, device=policy.device)
 
@@ -104,7 +107,8 @@ class Generator:
     def generate(
         self, prompts: Sequence[Sequence[int]], *, sampling: Sampling, keys: Sequence[int]
     ) -> list[tuple[int, ...]]:
-        """The sampled continuation of each prompt, turn end included; without one it was cut at max_new_tokens.
+        """The sampled continuation of each prompt, turn end included; without one it was cut at max_new_tokens. No
+        other special token is ever sampled.
 
         prompts: ids of each row, of any length. keys: one a row (see `row_key`). Raises ModelError when the memory does
         not even suffice for one row at a time.
@@ -154,7 +158,8 @@ class Generator:
         # The position before a span predicts its first token, so it is computed even if its states are known.
         batch = self._look_up([row.ids for row, _ in chosen], [spans[0][0] - 1 for _, spans in chosen], adapter=False)
         hidden = self._forward(base, batch)
-        lines, columns = [], []
+        lines: list[int] = []
+        columns: list[int] = []
         targets: list[int] = []
         for k, (row, spans) in enumerate(chosen):
             offset = batch.ids.shape[1] - len(row.ids)  # column of the row's first id; before the batch if negative
@@ -381,6 +386,7 @@ class _Decoding:
             do_sample=False,
             eos_token_id=list(self._ends),
             pad_token_id=self.generator.policy.pad_id,
+            suppress_tokens=self.generator.unsayable or None,
             use_cache=True,
         )
 

@@ -19,7 +19,7 @@ from .evaluate import summarise
 from .imitate import imitate
 from .judge import Judge
 from .prefer import prefer
-from .preflight import versions
+from .preflight import require, versions
 from .progress import Evaluated, Observer, RunStarted, Timings, fan_out, phase
 from .records import Question
 from .report import evaluation_stage, summary
@@ -35,6 +35,7 @@ def train(loaded: LoadedRecipe, *, machine: Machine, folder: Path, observe: Obse
     Raises OptimaError for everything a user can mend; what was complete before stays.
     """
     recipe = loaded.recipe
+    require(recipe, machine=machine)
     manifest = {
         "recipe": recipe.to_dict(),
         "recipe_name": loaded.name,

@@ -6,9 +6,12 @@ It counts what torch allocates; a card also holds the CUDA context, which `OVERH
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+from .config import Machine, Recipe
 
 GIB = 2**30
 OVERHEAD = int(0.75 * GIB)  # CUDA context, kernels and what the allocator cannot reuse; an estimate
@@ -19,8 +22,8 @@ MOST_TOKENS, FEWEST_TOKENS = (
 
 _ADAPTER_BYTES = 4  # the adapter is float32, because a small learning rate moves nothing in bf16
 _NF4_BYTES = 0.5 + (1 + 4 / 256) / 64  # four bits, and a byte for each 64 of them, with a float for each 256 of those
-_SAMPLING_BYTES = 36  # a row's probabilities: float32 logits, then softmax, sum and mask in float64
-_LOSS_BYTES = 12  # a scored token's logits: model's, float32, log-softmax
+_LOGITS_AT_ONCE = 1 << 24  # how many the generator turns into probabilities or losses at a time ...
+_SAMPLING_BYTES, _LOSS_BYTES = 32, 12  # ... and the bytes each takes then: four copies in float64; three in float32
 _HEAD_TOKENS, _HEAD_COLUMNS = 4_096, 32_768  # TRL's loss: the tile of logits that exists at a time
 
 
@@ -116,21 +119,53 @@ class Phase:
         return sum(self.parts.values())
 
 
+LLAMA3 = {  # Llama 3.2 1B and 3B, Llama 3 and 3.1 8B
+    "1b": Shape(16, 2048, 8192, 32, 8, 64, 128_256, tied=True),
+    "3b": Shape(28, 3072, 8192, 24, 8, 128, 128_256, tied=True),
+    "8b": Shape(32, 4096, 14336, 32, 8, 128, 128_256),
+}
+
+
+def known(name: str) -> Shape | None:
+    """The shape of a Llama 3 by its name on the hub, so that a forecast needs no download; None for other names."""
+    found = re.search(r"llama-3(?:\.[12])?-([138]b)\b", name.lower())
+    return LLAMA3[found[1]] if found else None
+
+
+def planned(
+    recipe: Recipe, machine: Machine, shape: Shape, setup: Setup, *, row_tokens: int, room: int
+) -> tuple[Limits, tuple[Phase, ...]]:
+    """The sizes that a run of the recipe will work with in `room` bytes, and the forecast for them.
+
+    row_tokens: the longest row the model takes. A batch size that the machine file sets is kept.
+    """
+    given = None if machine.max_batch_tokens == "auto" else machine.max_batch_tokens
+    wanted = Limits(
+        batch_tokens=max(given or MOST_TOKENS, row_tokens),
+        turn_tokens=recipe.sampling.max_turn_tokens,
+        row_tokens=row_tokens,
+        micro_batch=machine.micro_batch,
+        cache_bytes=int(machine.max_cache_gib * GIB),
+    )
+    training, preference = recipe.schedule != "idpo", recipe.schedule != "isft"
+    sizes = ([recipe.training.batch_size] if training else []) + ([recipe.dpo.batch_size] if preference else [])
+    limits = fit(shape, setup, wanted, batch_size=min(sizes), room=room, preference=preference)
+    if given:
+        limits = replace(limits, batch_tokens=wanted.batch_tokens)
+    phases = forecast(shape, setup, limits)
+    return limits, tuple(p for p in phases if (p.name != "sft" or training) and (p.name != "dpo" or preference))
+
+
 def forecast(shape: Shape, setup: Setup, limits: Limits) -> tuple[Phase, ...]:
     """The peak of each phase: sampling dialogues, reading them for the reward, SFT, DPO."""
-    return (
-        _sampling(shape, setup, limits),
-        _reading(shape, setup, limits),
-        _fine_tuning(shape, setup, limits),
-        _preference(shape, setup, limits),
-    )
+    return tuple(phase(shape, setup, limits) for phase in (_sampling, _reading, _fine_tuning, _preference))
 
 
-def fit(shape: Shape, setup: Setup, limits: Limits, *, batch_size: int, room: int) -> Limits:
+def fit(shape: Shape, setup: Setup, limits: Limits, *, batch_size: int, room: int, preference: bool = True) -> Limits:
     """The limits, lowered where their phase would not fit into `room` bytes; `forecast` tells whether the result does.
 
     limits holds what is wanted at most. Sampling halves its batch or the prefix cache, whichever takes more; training
-    takes a micro-batch that divides batch_size, so that the effective batch stays.
+    takes a micro-batch that divides batch_size, so that the effective batch stays. preference: whether DPO must fit.
     """
     while not _fits((_sampling, _reading), shape, setup, limits, room):
         a_token = shape.cached_values * setup.number_bytes + _passing(shape, setup, limits.row_tokens, adapter=True)
@@ -146,7 +181,7 @@ def fit(shape: Shape, setup: Setup, limits: Limits, *, batch_size: int, room: in
     divisors = [n for n in range(min(limits.micro_batch, batch_size), 0, -1) if batch_size % n == 0]
     for rows in divisors:
         limits = replace(limits, micro_batch=rows)
-        if _fits((_fine_tuning, _preference), shape, setup, limits, room):
+        if _fits((_fine_tuning, *((_preference,) if preference else ())), shape, setup, limits, room):
             break
     return limits
 
@@ -179,21 +214,21 @@ def _sampling(shape: Shape, setup: Setup, limits: Limits) -> Phase:
             "cache": limits.batch_tokens * shape.cached_values * setup.number_bytes,
             "prefix cache": limits.cache_bytes,
             "activations": limits.batch_tokens * _passing(shape, setup, limits.row_tokens, adapter=setup.quantised),
-            "logits": rows * shape.vocabulary * _SAMPLING_BYTES,
+            "logits": rows * shape.vocabulary * (setup.number_bytes + 8) + _at_once(rows, shape) * _SAMPLING_BYTES,
         },
     )
 
 
 def _reading(shape: Shape, setup: Setup, limits: Limits) -> Phase:
-    """The base reads whole rows, adapter off; what was kept from speaking is still there beside what reading keeps."""
+    """The base reads whole rows, adapter off."""
     return Phase(
         "read",
         {
             **_held(shape, setup),
             "cache": limits.batch_tokens * shape.cached_values * setup.number_bytes,
-            "prefix cache": 2 * limits.cache_bytes,
+            "prefix cache": limits.cache_bytes,
             "activations": limits.batch_tokens * _passing(shape, setup, limits.row_tokens, adapter=False),
-            "logits": limits.turn_tokens * shape.vocabulary * _LOSS_BYTES,
+            "logits": _at_once(limits.batch_tokens, shape) * _LOSS_BYTES,
         },
     )
 
@@ -279,5 +314,9 @@ def _head(shape: Shape, setup: Setup, tokens: int) -> int:
     return min(tokens, _HEAD_TOKENS) * columns * tiles + states
 
 
-def _fits(phases: Any, shape: Shape, setup: Setup, limits: Limits, room: int) -> bool:
+def _at_once(rows: int, shape: Shape) -> int:
+    return min(rows * shape.vocabulary, max(_LOGITS_AT_ONCE, shape.vocabulary))
+
+
+def _fits(phases: Sequence[Callable[..., Phase]], shape: Shape, setup: Setup, limits: Limits, room: int) -> bool:
     return all(phase(shape, setup, limits).total <= room for phase in phases)

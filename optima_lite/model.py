@@ -23,18 +23,24 @@ from peft.utils import load_peft_weights, set_peft_model_state_dict
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
+from .backend import decide
 from .config import Machine, ModelSettings
 from .errors import ModelError
+from .memory import GIB, Setup, Shape
 
 ADAPTER = "default"  # TRL copies the adapter of this name as its DPO reference
+UNGATED = "unsloth/llama-3-8b-Instruct-bnb-4bit"  # Llama 3 8B Instruct, quantised already
 _ARCHITECTURES = ("LlamaForCausalLM",)
+_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+_NEEDED_FILES = ("*.json", "*.safetensors", "*.jinja")
 
 
 @dataclass(eq=False)
 class Policy:
     """A base model with one LoRA adapter, its tokenizer, and what the rest needs to know of them.
 
-    max_length: tokens a sequence may have. end_ids: ids that end a turn. version: see the module's docstring.
+    max_length: tokens a sequence may have. end_ids: ids that end a turn. version: see the module's docstring. notes:
+    what the user should know of how it was loaded, a line each.
     """
 
     model: PeftModel
@@ -42,6 +48,7 @@ class Policy:
     max_length: int
     end_ids: tuple[int, ...]
     version: int = 0
+    notes: tuple[str, ...] = ()
     _mergeable: list[Any] = field(default_factory=list)
 
     @property
@@ -53,6 +60,17 @@ class Policy:
     def pad_id(self) -> int:
         """The id that fills up batches; never one that ends a turn."""
         return int(self.tokenizer.pad_token_id)
+
+    @property
+    def shape(self) -> Shape:
+        """The sizes that a forecast of memory needs."""
+        return Shape.from_config(self.model.get_base_model().config.to_dict())
+
+    @property
+    def setup(self) -> Setup:
+        """How the weights are held, for a forecast of memory."""
+        quantised = bool(getattr(self.model.get_base_model(), "is_loaded_in_4bit", False))
+        return Setup(quantised, self.device.type == "cuda", int(self.model.peft_config[ADAPTER].r))
 
     @property
     def cache_shape(self) -> tuple[int, int, int]:
@@ -127,6 +145,8 @@ class Policy:
 
     def save_adapter(self, folder: Path) -> None:
         """Writes the adapter as safetensors, with the configuration that PEFT loads it by."""
+        config = self.model.peft_config[ADAPTER]
+        config.target_modules = sorted(config.target_modules)  # a set would be written in another order each time
         self.model.save_pretrained(str(folder), selected_adapters=[ADAPTER], safe_serialization=True)
 
 
@@ -155,7 +175,7 @@ def locate(name: str, *, machine: Machine) -> str:
         raise ModelError(
             f"no such model folder: {name}",
             where="model.name",
-            hint=f"a folder, one of {known}, or a hub id such as unsloth/llama-3-8b-Instruct-bnb-4bit",
+            hint=f"a folder, one of {known}, or a hub id such as {UNGATED}",
         )
     return name
 
@@ -163,7 +183,12 @@ def locate(name: str, *, machine: Machine) -> str:
 def check_folder(folder: Path) -> None:
     """Raises ModelError unless the folder holds a Llama as whole safetensors with a tokenizer, and asks for no code of
     its own."""
-    config_path = folder / "config.json"
+    check_config(folder / "config.json")
+    _check_files(folder)
+
+
+def check_config(config_path: Path) -> None:
+    """Raises ModelError unless this config.json describes a Llama that runs without code of its own."""
     config = _json_object(config_path)
     if "auto_map" in config:
         raise ModelError(
@@ -178,6 +203,9 @@ def check_folder(folder: Path) -> None:
             where=config_path,
             hint="a Llama-architecture chat model (Llama 3, 3.1, 3.2, or the bundled `tiny`)",
         )
+
+
+def _check_files(folder: Path) -> None:
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         pickled = [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]
@@ -228,29 +256,28 @@ def load(settings: ModelSettings, *, machine: Machine, seed: int) -> Policy:
     fp32 on the CPU, otherwise bf16 where the card can and fp16 where not; NF4 with double quantisation where asked.
     Raises ModelError with what is wrong and what to try.
     """
+    backend = decide(machine.backend)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    if machine.max_vram_gib != "auto" and torch.cuda.is_available():
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, machine.max_vram_gib * GIB / total))
     source = locate(settings.name, machine=machine)
-    if Path(source).is_dir():
-        check_folder(Path(source))
-    tokenizer, base = _load_base(source, settings, offline=machine.offline)
-    lora = LoraConfig(
-        r=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,
-        lora_dropout=settings.lora_dropout,
-        target_modules="all-linear",
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
-    with warnings.catch_warnings():  # PEFT 0.21 asks transformers 5.23 under an old name; 2026-11
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-        model = get_peft_model(base, lora, adapter_name=ADAPTER).eval()
+    folder = Path(source) if Path(source).is_dir() else download(source, offline=machine.offline)
+    check_folder(folder)
+    with _explained(folder):
+        adapted = _with_unsloth if backend.name == "unsloth" else _with_transformers
+        tokenizer, model = adapted(folder, settings)
+    model.eval()
+    base = model.get_base_model()
+    _compute_exactly(base)
     own_limit = int(base.config.max_position_embeddings)
     policy = Policy(
         model=model,
         tokenizer=tokenizer,
         max_length=min(settings.max_length or own_limit, own_limit),
         end_ids=_end_ids(base, tokenizer),
+        notes=(backend.why,) if backend.why else (),
     )
     if policy.device.type == "cpu" and not getattr(base, "is_loaded_in_4bit", False):
         policy._mergeable = _lora_layers(model)
@@ -260,52 +287,140 @@ def load(settings: ModelSettings, *, machine: Machine, seed: int) -> Policy:
     return policy
 
 
-def _load_base(source: str, settings: ModelSettings, *, offline: bool) -> tuple[Any, Any]:
-    cuda = torch.cuda.is_available()
-    dtype = torch.float32
-    if cuda:
-        dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    quantize = settings.quantization == "nf4" or (settings.quantization == "auto" and cuda)
+def _with_transformers(folder: Path, settings: ModelSettings) -> tuple[Any, PeftModel]:
+    dtype = computing_dtype()
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "attn_implementation": "sdpa"}
-    if quantize and "quantization_config" not in _config_of(source):
+    if quantised(settings) and "quantization_config" not in _json_object(folder / "config.json"):
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
         )
-    if cuda:
+    if torch.cuda.is_available():
         options["device_map"] = {"": 0}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=offline, padding_side="left")
-        base, found = AutoModelForCausalLM.from_pretrained(
-            source, local_files_only=offline, output_loading_info=True, **options
-        )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        remote = "check the name, the network (or `offline` in optima_lite.toml), and access to a gated model"
-        raise ModelError(
-            f"cannot load the model: {first_line}",
-            where=source,
-            hint="download the model again" if Path(source).is_dir() else remote,
-        ) from error
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
+    base, found = AutoModelForCausalLM.from_pretrained(
+        folder, local_files_only=True, output_loading_info=True, **options
+    )
     if found["missing_keys"]:  # transformers would make them up at random
+        what = f"part of the weights is missing: {min(found['missing_keys'])}"
+        raise ModelError(what, where=folder, hint="finish the download")
+    with warnings.catch_warnings():  # PEFT 0.21 asks transformers 5.23 under an old name; 2026-11
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        return tokenizer, get_peft_model(base, LoraConfig(**_lora(settings), task_type="CAUSAL_LM"), ADAPTER)
+
+
+def _with_unsloth(folder: Path, settings: ModelSettings) -> tuple[Any, PeftModel]:
+    from unsloth import FastLanguageModel
+
+    base, tokenizer = FastLanguageModel.from_pretrained(
+        model_name=str(folder),
+        max_seq_length=settings.max_length or _json_object(folder / "config.json")["max_position_embeddings"],
+        dtype=computing_dtype(),
+        load_in_4bit=quantised(settings),
+    )
+    tokenizer.padding_side = "left"
+    return tokenizer, FastLanguageModel.get_peft_model(base, **_lora(settings), use_gradient_checkpointing="unsloth")
+
+
+def _lora(settings: ModelSettings) -> dict[str, Any]:
+    """LoRA on every linear map of the layers; the output layer is none of them."""
+    return {
+        "r": settings.lora_rank,
+        "lora_alpha": settings.lora_alpha,
+        "lora_dropout": settings.lora_dropout,
+        "target_modules": list(_LINEARS),
+        "bias": "none",
+    }
+
+
+def computing_dtype() -> torch.dtype:
+    """float32 on the CPU; on a GPU bfloat16, or float16 where the card is too old for it."""
+    if not torch.cuda.is_available():
+        return torch.float32
+    # Emulated, bfloat16 runs on any card, slowly; the tensor cores have it from compute capability 8.0 on.
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def quantised(settings: ModelSettings) -> bool:
+    """Whether the base is to be held in four bits."""
+    return settings.quantization == "nf4" or (settings.quantization == "auto" and torch.cuda.is_available())
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """What a library finds wrong with a model folder, as one sentence."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
         raise ModelError(
-            f"part of the weights is missing: {min(found['missing_keys'])}", where=source, hint="finish the download"
-        )
-    _keep_gradients_exact(base)
-    return tokenizer, base
+            f"not enough memory for the model's weights: {_first_line(error)}",
+            where=folder,
+            hint="`optima-lite check` shows what fits",
+        ) from error
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        what = f"cannot load the model: {_first_line(error)}"
+        raise ModelError(what, where=folder, hint="download the model again") from error
 
 
-def _config_of(source: str) -> dict[str, Any]:
-    path = Path(source) / "config.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _keep_gradients_exact(base: Any) -> None:
-    """On CPUs with AVX512-BF16, bitsandbytes repacks 4-bit layers at their first evaluation and then passes no gradient
-    through them (seen in 0.50.2: relative error .87 with a loss that looks right). This keeps the plain layout."""
+def download(name: str, *, offline: bool) -> Path:
+    """The folder of a model of the Hugging Face hub in the local cache, fetched there first if need be.
+
+    Its config is fetched and checked before the gigabytes. Raises ModelError: gated, no such model, not cached and no
+    network, a file missing.
+    """
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub import logging as hub_logging
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HFValidationError,
+        HTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
+
+    hub_logging.set_verbosity_error()
+    page = f"https://huggingface.co/{name}"
+    try:
+        check_config(Path(hf_hub_download(name, "config.json", local_files_only=offline)))
+        return Path(snapshot_download(name, allow_patterns=list(_NEEDED_FILES), local_files_only=offline))
+    except GatedRepoError as error:
+        what = "this model is gated, and your account has no access to it"
+        hint = f"ask for access at {page}, then `hf auth login`; or an ungated model, such as {UNGATED}"
+        raise ModelError(what, where=name, hint=hint) from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        what = "there is no such model on the Hugging Face hub, or it is private"
+        raise ModelError(what, where=name, hint=f"check the name at {page}") from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        silent = "`offline` is set, and this model is not in the local cache"
+        unreachable = "the Hugging Face hub cannot be reached, and this model is not in the local cache"
+        hint = "name a folder with the model in it, or an alias of one in optima_lite.toml; or go online once"
+        raise ModelError(silent if offline else unreachable, where=name, hint=hint) from error
+    except EntryNotFoundError as error:
+        what = "this model has no config.json, so it is not one for transformers"
+        raise ModelError(what, where=name, hint="a version saved as *.safetensors") from error
+    except (HTTPError, OSError) as error:
+        what = f"the download broke off: {_first_line(error)}"
+        raise ModelError(what, where=name, hint="try again; the files that are complete are kept") from error
+
+
+def _compute_exactly(base: Any) -> None:
+    """Makes 4-bit layers compute in the model's own precision, and pass gradients on.
+
+    A pre-quantised model names a precision of its own, bfloat16 as a rule, that this device may not have. And on CPUs
+    with AVX512-BF16, bitsandbytes repacks 4-bit layers at their first evaluation and then passes no gradient through
+    them (seen in 0.50.2: relative error .87 with a loss that looks right); this keeps the plain layout.
+    """
     for module in base.modules():
+        if hasattr(module, "compute_type_is_set"):
+            module.compute_dtype, module.compute_type_is_set = base.dtype, True
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
 
@@ -315,9 +430,11 @@ def _lora_layers(model: Any) -> list[Any]:
 
 
 def _end_ids(base: Any, tokenizer: Any) -> tuple[int, ...]:
-    """All ids that end a turn: Llama 3 has two, <|eot_id|> and <|end_of_text|>."""
+    """All ids that end a turn: Llama 3 has two, <|eot_id|> and <|end_of_text|>, and not every copy of it says so."""
     ends = base.generation_config.eos_token_id
     ids = [*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id]
+    known = tokenizer.get_vocab()
+    ids += [known.get(token) for token in ("<|eot_id|>", "<|end_of_text|>")]
     return tuple(dict.fromkeys(int(i) for i in ids if i is not None))
 
 

@@ -225,7 +225,7 @@ def math_normalize(text: str) -> str:
 def math_equiv(one: str, other: str) -> bool:
     """Whether sympy reads both and simplifies their difference to zero; needs ANTLR 4.11 and knows no time limit.
 
-    Oddities: what cannot be read equals nothing, not even itself, and what follows the part that can be read is ignored.
+    Oddities: what cannot be read equals nothing, not even itself; what follows the part that can be read is ignored.
     """
     from sympy import SympifyError, simplify
     from sympy.parsing.latex import parse_latex

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from .dpo import PairIds, optimise
+from .explore import grow
 from .progress import Note, phase
-from .records import Dialogue, PreferencePair, Question, Rollouts, Tree, Turn
-from .reward import scale
-from .rollout import search_rewards
-from .search import search
+from .records import Dialogue, PreferencePair, Question, Rollouts, Tree
 from .selection import pairs
 from .stage import CHUNK, Stage
 from .store import PREFERRED, stage_name
@@ -31,35 +28,24 @@ def prefer(stage: Stage, iteration: int, *, probe: Sequence[Rollouts]) -> Path:
 
 
 def _search(stage: Stage, iteration: int, probe: Sequence[Rollouts]) -> list[Tree]:
-    recipe, pair = stage.cast.recipe, stage.cast.pair
-    fitted = stage.fit(pair, stage.draw(iteration, preference=True), stage_name(iteration, "6_questions"))
-    score = partial(
-        search_rewards,
-        pair,
-        metric=recipe.task.metric,
-        settings=recipe.reward,
-        scale=scale(probe, percentile=recipe.search.normaliser_percentile, settings=recipe.reward),
-    )
-    rollouts = recipe.search.searches * recipe.search.rollouts
-    seed = (recipe.seed, iteration, "search")
+    recipe = stage.cast.recipe
+    fitted = stage.fit(stage.cast.pair, stage.draw(iteration, preference=True), stage_name(iteration, "6_questions"))
     with phase(stage.observe, "search", iteration=iteration, total=len(fitted), unit="questions") as advance:
 
-        def speak(drafts: Sequence[tuple[Question, Dialogue]]) -> list[Turn]:
-            turns = pair.speak(drafts, sampling=stage.cast.sampling(pair), seed=seed)
-            advance(0, tokens=sum(len(turn.ids) for turn in turns))
-            return turns
-
         def work(chunk: Sequence[Question]) -> list[Tree]:
-            pair.generator.forget()  # a chunk's batches must not depend on the chunks before it
-            trees = search(chunk, protocol=pair.protocol, speak=speak, score=score, settings=recipe.search, seed=seed)
-            advance(len(chunk))
-            return trees
+            return grow(
+                stage.cast,
+                chunk,
+                probe=probe,
+                seed=(recipe.seed, iteration, "search"),
+                advance=lambda done, tokens: advance(done, tokens=tokens),
+            )
 
         return stage.run.chunks(
             stage_name(iteration, "6_trees"),
             Tree,
             fitted,
-            size=max(1, CHUNK // rollouts),
+            size=max(1, CHUNK // (recipe.search.searches * recipe.search.rollouts)),
             work=work,
             stored=lambda found: advance(found, stored=True),
         )

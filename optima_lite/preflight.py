@@ -1,22 +1,26 @@
 """`check` and `doctor`: what will and what won't work, and how to mend it, before anything costs time.
 
-Everything here only looks: nothing is loaded into memory and nothing is written.
+Everything here only looks, except for the probe on a GPU, which loads the model and tries each phase for a moment.
+Nothing is written.
 """
 
 from __future__ import annotations
 
 import enum
 import importlib.metadata
+import json
 import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from .config import LoadedRecipe, Machine
+from .config import LoadedRecipe, Machine, ModelSettings, Recipe
 from .errors import OptimaError
+from .memory import GIB, OVERHEAD, Limits, Phase, Setup, Shape, known, planned
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes")
 _PYTHONS = ((3, 11), (3, 14))  # supported: from, up to but without
@@ -60,8 +64,14 @@ def doctor(machine: Machine) -> Iterator[Finding]:
     yield _disk(Path(machine.run_folder))
 
 
-def check(loaded: LoadedRecipe, *, machine: Machine, folder: Path) -> Iterator[Finding]:
-    """What a run of this recipe needs from this machine; a task file that is not named yet is a note, not a problem."""
+def check(
+    loaded: LoadedRecipe, *, machine: Machine, folder: Path, vram: float | None = None, probe: bool = True
+) -> Iterator[Finding]:
+    """What a run of this recipe needs from this machine; a task file that is not named yet is a note, not a problem.
+
+    vram: forecast the memory for a card of so many GiB, instead of for this machine. probe: where there is a GPU, and
+    the forecast is for it, measure each phase, too.
+    """
     recipe = loaded.recipe
     plan = (
         f"{recipe.training.iterations} iterations of {recipe.training.questions} questions x "
@@ -77,6 +87,20 @@ def check(loaded: LoadedRecipe, *, machine: Machine, folder: Path) -> Iterator[F
     yield Finding(
         "run folder", Status.OK, f"{folder} {'holds this run already and will be resumed' if resumes else ''}"
     )
+    yield from _forecast(loaded.recipe, machine, vram=vram, probe=probe)
+
+
+def require(recipe: Recipe, *, machine: Machine) -> None:
+    """Raises the OptimaError that the model's folder or the data would raise later; for use before a run folder is
+    made, which would bind the run to a wrong path."""
+    from .model import check_folder, locate
+    from .tasks import questions
+
+    source = Path(locate(recipe.model.name, machine=machine))
+    if source.is_dir():
+        check_folder(source)
+    for split in ("train", "validation", "held_out"):
+        questions(recipe.task, split, 1, seed=0)
 
 
 def _python() -> Finding:
@@ -120,6 +144,102 @@ def _gpu() -> Finding:
         )
     card = torch.cuda.get_device_properties(0)
     return Finding("GPU", Status.OK, f"{card.name}, {card.total_memory / 2**30:.0f} GiB")
+
+
+def _forecast(recipe: Recipe, machine: Machine, *, vram: float | None, probe: bool) -> Iterator[Finding]:
+    """Memory phase by phase, the sizes that will be used, and what does not fit."""
+    config = _model_config(recipe.model, machine)
+    shape = Shape.from_config(config) if config else known(recipe.model.name)
+    if shape is None:
+        yield Finding("memory", Status.NOTE, "no forecast: the model's config.json is not here yet")
+        return
+    total, setup = _room(machine, vram), _setup(recipe.model, config, gpu=vram is not None)
+    overhead = OVERHEAD if setup.gpu else 0
+    room = total - overhead
+    longest = int(config.get("max_position_embeddings", 8192))
+    rows = min(recipe.model.max_length or longest, longest)
+    limits, phases = planned(recipe, machine, shape, setup, row_tokens=rows, room=room)
+    for phase in phases:
+        parts = ", ".join(f"{name} {_gib(size)}" for name, size in phase.parts.items() if size >= GIB / 20)
+        yield Finding(
+            f"memory to {phase.name}",
+            Status.OK if phase.total <= room else Status.PROBLEM,
+            f"{_gib(phase.total + overhead)} of {_gib(total)} GiB (forecast)" + (f": {parts}" if parts else ""),
+            None if phase.total <= room else _advice(recipe, machine, shape, setup, rows=rows, room=room),
+        )
+    yield Finding(
+        "batches",
+        Status.OK,
+        f"{limits.batch_tokens:,} tokens while sampling, {_gib(limits.cache_bytes)} GiB of attention states kept; "
+        f"{limits.micro_batch} training examples at a time, of up to {rows:,} tokens",
+    )
+    if probe and vram is None and setup.gpu and all(phase.total <= room for phase in phases):
+        yield from _probe(recipe, machine, limits, phases)
+
+
+def _probe(recipe: Recipe, machine: Machine, limits: Limits, phases: Sequence[Phase]) -> Iterator[Finding]:
+    """Every phase once on made-up rows of full length, measured beside its forecast."""
+    from .model import load
+    from .probe import measure
+
+    expected = {phase.name: phase.total for phase in phases}
+    try:
+        for name, peak in measure(load(recipe.model, machine=machine, seed=0), limits, phases=[*expected]):
+            off = expected[name] / peak - 1
+            detail = f"{_gib(peak)} GiB at most; the forecast is {_gib(expected[name])} GiB ({off:+.0%})"
+            yield Finding(f"measured: {name}", Status.OK if abs(off) <= 0.1 else Status.NOTE, detail)
+    except OptimaError as error:
+        yield Finding("measured", Status.PROBLEM, error.what, error.hint)
+
+
+def _advice(recipe: Recipe, machine: Machine, shape: Shape, setup: Setup, *, rows: int, room: int) -> str:
+    """The longest rows with which everything fits, if any do."""
+    for shorter in range((rows - 1) // 256 * 256, 0, -256):
+        if all(p.total <= room for p in planned(recipe, machine, shape, setup, row_tokens=shorter, room=room)[1]):
+            return f"model.max_length={shorter} fits"
+    return "a smaller model" if setup.quantised else "a smaller model, or model.quantization=nf4"
+
+
+def _model_config(settings: ModelSettings, machine: Machine) -> dict[str, Any]:
+    """The model's config.json, from its folder or from the hub's cache; empty where it is not here."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    from .model import locate
+
+    try:
+        source = locate(settings.name, machine=machine)
+        path = Path(source) / "config.json"
+        if not path.is_file():
+            cached = try_to_load_from_cache(source, "config.json")
+            path = Path(cached) if isinstance(cached, str) else path
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    except (OptimaError, HFValidationError, ValueError):  # reported with the model
+        return {}
+
+
+def _setup(settings: ModelSettings, config: dict[str, Any], *, gpu: bool) -> Setup:
+    import torch
+
+    gpu = gpu or torch.cuda.is_available()
+    asked = settings.quantization == "nf4" or (settings.quantization == "auto" and gpu)
+    return Setup(asked or "quantization_config" in config, gpu, settings.lora_rank)
+
+
+def _room(machine: Machine, vram: float | None) -> int:
+    """Bytes: of the card that is asked about, else what a run may take of this one, else this machine's memory."""
+    import torch
+
+    if vram is not None:
+        return int(vram * GIB)
+    if not torch.cuda.is_available():
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    total = int(torch.cuda.get_device_properties(0).total_memory)
+    return total if machine.max_vram_gib == "auto" else min(total, int(machine.max_vram_gib * GIB))
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.1f}" if size >= GIB / 10 else f"{size / GIB:.2f}"
 
 
 def _memory() -> Finding:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from .model import Policy
 from .render import Rendered
 from .train import fine_tune
 
+PHASES = ("sample", "read", "sft", "dpo")  # of `memory.forecast`
 _STATUS = Path("/proc/self/status")
 
 
@@ -59,35 +60,42 @@ def resident(field: str = "VmRSS") -> int:
     return int(line.split()[1]) * 1024
 
 
-def measure(policy: Policy, limits: Limits, *, seed: int = 0) -> Iterator[tuple[str, int]]:
+def measure(
+    policy: Policy, limits: Limits, *, phases: Sequence[str] = PHASES, seed: int = 0
+) -> Iterator[tuple[str, int]]:
     """Each phase's name, as in `memory.forecast`, and its measured peak in bytes.
 
     One batch is sampled and read, one optimiser step taken of each kind, on the longest rows there can be. The adapter
     is started afresh afterwards.
     """
-    ids = _MadeUp(policy, seed)
+    ids, examples = _MadeUp(policy, seed), range(limits.micro_batch)
     rows = max(1, limits.batch_tokens // limits.row_tokens)
     generator = Generator(policy, max_batch_tokens=rows * limits.row_tokens, max_cache_bytes=limits.cache_bytes)
-    prompts = [ids.text(limits.row_tokens - limits.turn_tokens) for _ in range(rows)]
-    with watch(policy.device) as peak:
-        sampling = Sampling(1.0, 1.0, limits.turn_tokens)
-        generator.generate(prompts, sampling=sampling, keys=range(rows))
-    yield "sample", peak.bytes
-    views = [ids.row(limits) for _ in range(rows)]
-    with watch(policy.device) as peak:
-        generator.losses(views)
-    yield "read", peak.bytes
-    del generator
-    examples = range(limits.micro_batch)
     how: dict[str, Any] = {"micro_batch": limits.micro_batch, "seed": seed, "on_step": lambda done: None}
-    with watch(policy.device) as peak:
-        training = TrainingSettings(epochs=1, batch_size=limits.micro_batch)
-        fine_tune(policy, [ids.row(limits) for _ in examples], settings=training, **how)
-    yield "sft", peak.bytes
-    with watch(policy.device) as peak:
-        preference = DpoSettings(batch_size=limits.micro_batch, sft_weight=1.0)
-        optimise(policy, [ids.pair(limits) for _ in examples], settings=preference, **how)
-    yield "dpo", peak.bytes
+
+    def sample() -> None:
+        prompts = [ids.text(limits.row_tokens - limits.turn_tokens) for _ in range(rows)]
+        generator.generate(prompts, sampling=Sampling(1.0, 1.0, limits.turn_tokens), keys=range(rows))
+
+    def read() -> None:
+        generator.losses([ids.row(limits) for _ in range(rows)])
+
+    def sft() -> None:
+        generator.forget()
+        settings = TrainingSettings(epochs=1, batch_size=limits.micro_batch)
+        fine_tune(policy, [ids.row(limits) for _ in examples], settings=settings, **how)
+
+    def dpo() -> None:
+        generator.forget()
+        settings = DpoSettings(batch_size=limits.micro_batch, sft_weight=1.0)
+        optimise(policy, [ids.pair(limits) for _ in examples], settings=settings, **how)
+
+    for phase in (sample, read, sft, dpo):
+        if phase.__name__ in phases:
+            with watch(policy.device) as peak:
+                phase()
+            yield phase.__name__, peak.bytes
+    generator.forget()
     policy.restart(seed=seed)
 
 

@@ -20,8 +20,8 @@ EXCHANGE_SYSTEM = (
 )
 # A debate (paper section 3): one agent solves, the other criticises without solving; three solve together.
 SOLVER_SYSTEM = (
-    "You are {name}. Solve the question step by step, and be concise; {partner} checks what you write. Give your answer "
-    "as <A>answer</A>. If {partner} finds a mistake, correct it; if not, give the same answer again."
+    "You are {name}. Solve the question step by step, and be concise; {partner} checks what you write. Give your "
+    "answer as <A>answer</A>. If {partner} finds a mistake, correct it; if not, give the same answer again."
 )
 CRITIC_SYSTEM = (
     "You are {name}. {partner} solves the question. Check the reasoning: name the first mistake and why it is one, or "

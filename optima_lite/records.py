@@ -145,12 +145,13 @@ class Tree:
     """All dialogues that a search tried on one question; see `tree` for what is derived from it.
 
     nodes: the root first, every parent before its children. expanded: the nodes that the search steps began at, in
-    order.
+    order. sampled: tokens of all messages that were sampled, also of those that a sibling took the place of.
     """
 
     question: Question
     nodes: tuple[Node, ...] = (Node(),)
     expanded: tuple[int, ...] = ()
+    sampled: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.panel import Panel
@@ -22,7 +22,20 @@ from rich.table import Table
 from rich.text import Text
 
 from .errors import RunError
-from .records import Demonstration, Dialogue, Ending, EvalRow, Question, Reward, Rollouts, from_json, to_json
+from .records import (
+    Demonstration,
+    Dialogue,
+    Ending,
+    EvalRow,
+    PreferencePair,
+    Question,
+    Record,
+    Reward,
+    Rollouts,
+    Tree,
+    from_json,
+    to_json,
+)
 from .store import IMITATED, PREFERRED, RunFolder, stage_name
 
 DECODINGS = ("sampled", "greedy")
@@ -43,7 +56,7 @@ def evaluation_stage(name: str, decoding: str) -> str:
 def overview(run: RunFolder) -> RenderableType:
     """Everything that `optima-lite report` shows."""
     rows = evaluations(run)
-    facts = training_facts(run)
+    imitated, preferred = imitations(run), preferences(run)
     variants = "".join(f", {variant}" for variant in run.manifest.get("variants", ()))
     title = f"{run.manifest.get('recipe_name')}{variants}, seed {run.manifest['recipe'].get('seed')}, in {run.folder}"
     parts: list[RenderableType] = [Text(title, style="bold")]
@@ -53,8 +66,10 @@ def overview(run: RunFolder) -> RenderableType:
         parts += [Text(""), gain] if gain else []
     else:
         parts.append(Text("nothing has been evaluated yet"))
-    if facts:
-        parts += [Text(""), training_table(facts), *format_lines(facts)]
+    if imitated:
+        parts += [Text(""), imitation_table(imitated), *format_lines(imitated)]
+    if preferred:
+        parts += [Text(""), preference_table(preferred)]
     pair = typical_pair(run, rows)
     if pair:
         parts += [Text(""), pair]
@@ -204,8 +219,17 @@ def bar(share: float, width: int, *, ascii_only: bool) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class IterationFacts:
-    """What an iteration sampled, selected and trained on. None: not stored (yet).
+class Verdict:
+    """What became of a training step: the validation reward before and after it; verdict: keep, revert or stop."""
+
+    before: float
+    after: float
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class Imitation:
+    """What an imitation step sampled, selected and trained on. None: not stored (yet).
 
     tokens: sampled in all dialogues. reward: the mean of each part. endings: share of the dialogues that ended so.
     two_messages: share of dialogues of only two messages; when it nears 1 the talk has collapsed to a bare exchange.
@@ -223,32 +247,50 @@ class IterationFacts:
     formats: tuple[tuple[str, int], ...]
     trainer_tokens: int | None
     shortened: int | None
+    verdict: Verdict | None
 
 
-def training_facts(run: RunFolder) -> list[IterationFacts]:
-    """The facts of each iteration that has dialogues."""
-    facts = []
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """What a preference step searched, paired and trained on. None: not stored (yet).
+
+    tokens: sampled in all trees. depths: share of the pairs after so many messages, by their number. gap: mean
+    difference in worth of chosen and rejected. The shifts are means over the training steps, in nats a message against
+    the reference. stopped: whether the guard ended the step early. trainer_tokens, shortened: as in `Imitation`.
+    """
+
+    iteration: int
+    trees: int
+    tokens: int
+    pairs: int | None
+    depths: Mapping[int, float]
+    gap: float | None
+    trainer_tokens: int | None
+    chosen_shift: float | None
+    rejected_shift: float | None
+    stopped: bool | None
+    shortened: int | None
+    verdict: Verdict | None
+
+
+def imitations(run: RunFolder) -> list[Imitation]:
+    """The imitation steps that have dialogues, in the order of the iterations."""
+    found = []
     for iteration in run.iterations():
         rollouts = run.read(stage_name(iteration, "2_rewards"), Rollouts)
         rollouts = rollouts or run.read(stage_name(iteration, "1_dialogues"), Rollouts)
         if any(one.dialogues for one in rollouts):
-            facts.append(_facts(run, iteration, rollouts))
-    return facts
+            found.append(_imitation(run, iteration, rollouts))
+    return found
 
 
-def _facts(run: RunFolder, iteration: int, rollouts: Sequence[Rollouts]) -> IterationFacts:
+def _imitation(run: RunFolder, iteration: int, rollouts: Sequence[Rollouts]) -> Imitation:
     dialogues = [dialogue for one in rollouts for dialogue in one.dialogues]
     rewards = [reward for one in rollouts for reward in one.rewards]
-    stage = stage_name(iteration, "3_demonstrations")
-    selected = run.read(stage, Demonstration) if (run.folder / f"{stage}.jsonl").exists() else None
+    selected = _stored(run, stage_name(iteration, "3_demonstrations"), Demonstration)
     formats = Counter(one.dialogue.format for one in selected or () if one.dialogue.format)
-    training = [
-        facts
-        for adapter in (IMITATED, PREFERRED)
-        if (facts := run.read_json(f"{stage_name(iteration, adapter)}/training.json"))
-    ]
-    questions = run.read_json(f"{stage_name(iteration, '0_questions')}.json") or {}
-    return IterationFacts(
+    training = _training(run, iteration, IMITATED)
+    return Imitation(
         iteration,
         dialogues=len(dialogues),
         tokens=sum(dialogue.tokens for dialogue in dialogues),
@@ -257,9 +299,61 @@ def _facts(run: RunFolder, iteration: int, rollouts: Sequence[Rollouts]) -> Iter
         reward=_mean(rewards) if rewards else None,
         selected=None if selected is None else len(selected),
         formats=tuple(formats.most_common()),
-        trainer_tokens=sum(one["trainer_tokens"] * one["epochs"] for one in training) if training else None,
-        shortened=questions.get("shortened"),
+        trainer_tokens=_trainer_tokens(training),
+        shortened=_shortened(run, stage_name(iteration, "0_questions")),
+        verdict=_verdict(run, stage_name(iteration, "5_verdict")),
     )
+
+
+def preferences(run: RunFolder) -> list[Preference]:
+    """The preference steps that have trees, in the order of the iterations."""
+    found = []
+    for iteration in run.iterations():
+        trees = run.read(stage_name(iteration, "6_trees"), Tree)
+        if trees:
+            found.append(_preference(run, iteration, trees))
+    return found
+
+
+def _preference(run: RunFolder, iteration: int, trees: Sequence[Tree]) -> Preference:
+    pairs = _stored(run, stage_name(iteration, "7_pairs"), PreferencePair)
+    depths = Counter(pair.depth for pair in pairs or ())
+    training = _training(run, iteration, PREFERRED)
+    return Preference(
+        iteration,
+        trees=len(trees),
+        tokens=sum(tree.sampled for tree in trees),
+        pairs=None if pairs is None else len(pairs),
+        depths={depth: depths[depth] / depths.total() for depth in sorted(depths)},
+        gap=fmean(pair.gap for pair in pairs) if pairs else None,
+        trainer_tokens=_trainer_tokens(training),
+        chosen_shift=training.get("chosen_shift"),
+        rejected_shift=training.get("rejected_shift"),
+        stopped=training.get("stopped"),
+        shortened=_shortened(run, stage_name(iteration, "6_questions")),
+        verdict=_verdict(run, stage_name(iteration, "9_verdict")),
+    )
+
+
+def _stored(run: RunFolder, stage: str, kind: type[Record]) -> list[Record] | None:
+    return run.read(stage, kind) if (run.folder / f"{stage}.jsonl").exists() else None
+
+
+def _training(run: RunFolder, iteration: int, adapter: str) -> dict[str, Any]:
+    return run.read_json(f"{stage_name(iteration, adapter)}/training.json") or {}
+
+
+def _trainer_tokens(training: Mapping[str, Any]) -> int | None:
+    return int(training["trainer_tokens"] * training["epochs"]) if training else None
+
+
+def _shortened(run: RunFolder, stage: str) -> int | None:
+    return (run.read_json(f"{stage}.json") or {}).get("shortened")
+
+
+def _verdict(run: RunFolder, stage: str) -> Verdict | None:
+    stored = run.read_json(f"{stage}.json")
+    return Verdict(stored["before"], stored["after"], stored["verdict"]) if stored else None
 
 
 def _share(of: Iterable[bool]) -> float:
@@ -271,36 +365,83 @@ def _mean(rewards: Sequence[Reward]) -> Reward:
     return Reward(**{name: fmean(getattr(reward, name) for reward in rewards) for name in names})
 
 
-def training_table(facts: Sequence[IterationFacts]) -> RenderableType:
+Step = TypeVar("Step", Imitation, Preference)
+Lines = list[tuple[str, list[str]]]
+"""Rows of a table of steps: a quantity's name, and its value in each iteration."""
+
+
+def imitation_table(steps: Sequence[Imitation]) -> RenderableType:
     """A column an iteration, a row a quantity; several tables when the iterations do not fit 80 columns."""
-    parts = [facts[i : i + ITERATIONS_A_TABLE] for i in range(0, len(facts), ITERATIONS_A_TABLE)]
-    return Group(*(_training_part(part) for part in parts))
+    return Group(*(_columns("imitation, iteration", part, _imitation_lines(part)) for part in _parts(steps)))
 
 
-def _training_part(facts: Sequence[IterationFacts]) -> Table:
-    table = _table("training, iteration")
-    for one in facts:
-        table.add_column(str(one.iteration), justify="right", min_width=7)
-
+def _imitation_lines(steps: Sequence[Imitation]) -> Lines:
     def parts(name: str) -> list[str]:
-        return ["-" if one.reward is None else f"{getattr(one.reward, name):.3f}" for one in facts]
+        return ["-" if one.reward is None else f"{getattr(one.reward, name):.3f}" for one in steps]
 
-    lines: list[tuple[str, list[str]]] = [
-        ("dialogues", [f"{one.dialogues:,}" for one in facts]),
-        ("tokens per dialogue", [f"{one.tokens / one.dialogues:.1f}" for one in facts]),
+    return [
+        ("dialogues", [f"{one.dialogues:,}" for one in steps]),
+        ("tokens per dialogue", [f"{one.tokens / one.dialogues:.1f}" for one in steps]),
         ("mean reward", parts("total")),
         ("  task", parts("task")),
         ("  token share", parts("token_share")),
         ("  readability", parts("readability")),
-        ("ended: agreed", [f"{one.endings[Ending.AGREED]:.0%}" for one in facts]),
-        ("ended: out of turns", [f"{one.endings[Ending.MAX_TURNS]:.0%}" for one in facts]),
-        ("ended: truncated", [f"{one.endings[Ending.TRUNCATED]:.0%}" for one in facts]),
-        ("only two messages", [f"{one.two_messages:.0%}" for one in facts]),
-        ("selected", [_count(one.selected) for one in facts]),
-        ("trained tokens", [_count(one.trainer_tokens) for one in facts]),
+        ("ended: agreed", [f"{one.endings[Ending.AGREED]:.0%}" for one in steps]),
+        ("ended: out of turns", [f"{one.endings[Ending.MAX_TURNS]:.0%}" for one in steps]),
+        ("ended: truncated", [f"{one.endings[Ending.TRUNCATED]:.0%}" for one in steps]),
+        ("only two messages", [f"{one.two_messages:.0%}" for one in steps]),
+        ("selected", [_count(one.selected) for one in steps]),
+        *_last_lines(steps),
     ]
-    if any(one.shortened for one in facts):
-        lines.append(("questions shortened", [_count(one.shortened) for one in facts]))
+
+
+def preference_table(steps: Sequence[Preference]) -> RenderableType:
+    """A column an iteration, a row a quantity; several tables when the iterations do not fit 80 columns.
+
+    Where pairs branch off, as shares of all; the shifts are of a whole message's log-probability.
+    """
+    return Group(*(_columns("preference, iteration", part, _preference_lines(part)) for part in _parts(steps)))
+
+
+def _preference_lines(steps: Sequence[Preference]) -> Lines:
+    depths = sorted({depth for one in steps for depth in one.depths})
+    lines: Lines = [
+        ("trees", [f"{one.trees:,}" for one in steps]),
+        ("tokens per tree", [f"{one.tokens / one.trees:,.1f}" for one in steps]),
+        ("pairs", [_count(one.pairs) for one in steps]),
+        *((f"  at message {d + 1}", [f"{one.depths.get(d, 0.0):.0%}" for one in steps]) for d in depths),
+        ("mean gap", ["-" if one.gap is None else f"{one.gap:.3f}" for one in steps]),
+        ("chosen shift (nats)", [_signed(one.chosen_shift) for one in steps]),
+        ("rejected shift (nats)", [_signed(one.rejected_shift) for one in steps]),
+    ]
+    if any(one.stopped for one in steps):
+        lines.append(("stopped early", ["yes" if one.stopped else "no" for one in steps]))
+    return [*lines, *_last_lines(steps)]
+
+
+def _last_lines(steps: Sequence[Imitation] | Sequence[Preference]) -> Lines:
+    """What is known of both kinds of step."""
+    verdicts = [one.verdict for one in steps]
+    lines = [("trained tokens", [_count(one.trainer_tokens) for one in steps])]
+    if any(verdicts):
+        lines += [
+            ("validation reward", ["-" if one is None else f"{one.after:.3f}" for one in verdicts]),
+            ("  change", [_signed(one.after - one.before if one else None, decimals=3) for one in verdicts]),
+            ("  verdict", ["-" if one is None else one.verdict for one in verdicts]),
+        ]
+    if any(one.shortened for one in steps):
+        lines.append(("questions shortened", [_count(one.shortened) for one in steps]))
+    return lines
+
+
+def _parts(steps: Sequence[Step]) -> Iterator[Sequence[Step]]:
+    return (steps[i : i + ITERATIONS_A_TABLE] for i in range(0, len(steps), ITERATIONS_A_TABLE))
+
+
+def _columns(heading: str, steps: Sequence[Imitation] | Sequence[Preference], lines: Lines) -> Table:
+    table = _table(heading)
+    for one in steps:
+        table.add_column(str(one.iteration), justify="right", min_width=7)
     for name, cells in lines:
         table.add_row(name, *cells)
     return table
@@ -310,10 +451,14 @@ def _count(value: int | None) -> str:
     return "-" if value is None else f"{value:,}"
 
 
-def format_lines(facts: Sequence[IterationFacts]) -> list[Text]:
+def _signed(value: float | None, *, decimals: int = 2) -> str:
+    return "-" if value is None else f"{value:+.{decimals}f}"
+
+
+def format_lines(steps: Sequence[Imitation]) -> list[Text]:
     """Which formats of the pool won in the iterations that used it."""
     lines = []
-    for one in facts:
+    for one in steps:
         if one.formats:
             counts = ", ".join(f"{name} {count}" for name, count in one.formats)
             lines.append(Text(f"formats selected in iteration {one.iteration}: {counts}"))
@@ -409,11 +554,13 @@ def summary(run: RunFolder) -> dict[str, Any]:
     """The content of summary.json; what is not known is None.
 
     seconds: time spent in all phases, over all starts. training_tokens: tokens sampled for training, plus the trainer's
-    tokens times its epochs; None unless every iteration that has begun has stored both.
+    tokens times its epochs; None unless every step that has begun, and one in every iteration, has stored both.
     """
-    timings, facts = run.timings(), training_facts(run)
-    trained = [one.tokens + one.trainer_tokens for one in facts if one.trainer_tokens is not None]
-    complete = bool(trained) and len(trained) == len(run.iterations())
+    timings = run.timings()
+    steps: list[Imitation | Preference] = [*imitations(run), *preferences(run)]
+    trained = [one.tokens + one.trainer_tokens for one in steps if one.trainer_tokens is not None]
+    complete = bool(trained) and len(trained) == len(steps)
+    complete = complete and {one.iteration for one in steps} == {*run.iterations()}
     return {
         "recipe": run.manifest.get("recipe_name"),
         "seed": run.manifest["recipe"].get("seed"),

@@ -22,12 +22,13 @@ Advance = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Agents:
-    """All that is needed to hold a dialogue. system: the role prompt's template (see `prompts.view`)."""
+    """All that is needed to hold a dialogue. system: the role prompts' template or templates (see
+    `prompts.view`)."""
 
     generator: Generator
     renderer: Renderer
     protocol: InteractionProtocol
-    system: str
+    system: str | tuple[str, ...]
 
     def fit(self, questions: Sequence[Question], *, max_turn_tokens: int) -> list[Question]:
         """The questions with facts short enough that a dialogue of full length stays within the model's limit.

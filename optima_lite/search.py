@@ -130,6 +130,7 @@ def _say(
     tree: Tree, rollout: _Rollout, turn: Turn, *, protocol: InteractionProtocol, merge: float
 ) -> tuple[Tree, _Rollout]:
     """The rollout one message on: in a new node, or in that of a sibling nearer than `merge`, which takes its place."""
+    tree = replace(tree, sampled=tree.sampled + len(turn.ids))
     if twin := _twin(tree, rollout.node, turn, distance=merge):
         node, stored = twin
         return tree, replace(rollout, node=node, dialogue=extend(rollout.dialogue, stored, protocol=protocol))

@@ -122,7 +122,8 @@ class Run(RunFolder):
         """Create the run folder, or resume the run in it.
 
         manifest: at least recipe (plain values), recipe_name, variants and versions. The stored one wins on resume,
-        since the stored records depend on it; only training.iterations may have grown.
+        since the stored records depend on it; only training.iterations may have grown. Without any records the new one
+        wins.
         Raises RunError if the folder is in use, holds something else or another recipe, or cannot be written.
         """
         folder, wanted = Path(folder), json.loads(json.dumps(to_json(dict(manifest))))
@@ -283,14 +284,6 @@ class Run(RunFolder):
         with _writing(path), path.open("a", encoding="utf-8", errors="backslashreplace") as stream:
             stream.write(f"{stamp} {text}\n")
 
-    def _replace(self, path: Path, data: bytes) -> None:
-        _make_folder(path.parent)
-        beside = _beside(path)
-        beside.unlink(missing_ok=True)
-        _append(beside, data)
-        os.replace(beside, path)
-        _sync_folder(path.parent)
-
     def _delete_what_follows(self, name: str) -> None:
         """Delete the last first, so that a kill in between leaves a beginning of the run, not a run with a hole."""
         followers = [path for path in (self.folder / "summary.json",) if path.exists()]
@@ -414,8 +407,11 @@ def _is_locked(folder: Path) -> bool:
 
 
 def _resume(folder: Path, stored: Any, wanted: dict[str, Any]) -> dict[str, Any]:
-    """The stored manifest, with grown iterations; RunError if its recipe differs otherwise."""
+    """The stored manifest, with grown iterations; RunError if its recipe differs otherwise. Without records the new
+    one."""
     _check_manifest(folder, stored)
+    if not any(folder.glob("*/*.jsonl")):  # a start that failed before it computed anything binds nobody
+        return wanted
     manifest: dict[str, Any] = copy.deepcopy(stored)
     old, new = manifest["recipe"].get("training"), wanted["recipe"].get("training")
     if isinstance(old, dict) and isinstance(new, dict) and new.get("iterations", 0) > old.get("iterations", 0):

@@ -65,7 +65,7 @@ def fine_tune(
         return TrainingFacts(rows=0, trainer_tokens=0, epochs=0, steps=0, loss=None)
     with session(policy) as model, tempfile.TemporaryDirectory() as scratch:
         exact = adapter_weights(model)
-        trainer = _RowTrainer(
+        trainer = RowTrainer(
             model=model,
             args=SFTConfig(**arguments(scratch, settings, micro_batch=micro_batch, seed=seed), packing=False),
             train_dataset=Dataset.from_list([_example(row) for row in rows]),
@@ -191,7 +191,7 @@ def arguments(
     }
 
 
-class _RowTrainer(Halving, SFTTrainer):
+class RowTrainer(Halving, SFTTrainer):
     """TRL's trainer, going on when memory runs out."""
 
 

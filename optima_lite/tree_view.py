@@ -29,8 +29,9 @@ class TreeView:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         question, root = self.tree.question, self.tree.nodes[ROOT]
-        answers = printable(" or ".join(question.answers))
-        trunk = Branch(Text(f"{printable(question.text)}  (answer: {answers})\n").append_text(_worth(root)))
+        answers = printable(" or ".join(question.answers))  # nobody may know one
+        known = f"  (answer: {answers})" if answers else ""
+        trunk = Branch(Text(f"{printable(question.text)}{known}\n").append_text(_worth(root)))
         self._grow(trunk, ROOT, children(self.tree), self._marks())
         yield trunk
 

@@ -2,9 +2,9 @@
 
     python scripts/random_llama.py 8b OUT [--nf4] [--seed 0] [--tokenizer FOLDER]
 
-In: a shape's name. Out: a folder that loads like any other model: config, safetensors, the bundled model's tokenizer (or
-that of --tokenizer; ids beyond it never occur in text). One shard a layer is made and written at a time, so the 8B shape
-needs 3 GiB of memory, not 32. --nf4 writes the layers quantised, as pre-quantised models on the hub are.
+In: a shape's name. Out: a folder that loads like any other model: config, safetensors, the bundled model's tokenizer
+(or that of --tokenizer; ids beyond it never occur in text). One shard a layer is made and written at a time, so the 8B
+shape needs 3 GiB of memory, not 32. --nf4 writes the layers quantised, as pre-quantised models on the hub are.
 """
 
 from __future__ import annotations
@@ -23,16 +23,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoTokenizer, LlamaConfig
 
-from optima_lite.memory import Shape
+from optima_lite.memory import LLAMA3, Shape
 from optima_lite.model import bundled
 
-LLAMA3_VOCABULARY = 128_256
-SHAPES = {  # 1b, 3b and 8b are those of Llama 3.2 and 3
+SHAPES = {
     "tiny": Shape(layers=4, hidden=192, intermediate=512, heads=4, kv_heads=2, head_width=48, vocabulary=0),
     "30m": Shape(layers=8, hidden=512, intermediate=1536, heads=8, kv_heads=4, head_width=64, vocabulary=4096),
-    "1b": Shape(16, 2048, 8192, 32, 8, 64, LLAMA3_VOCABULARY, tied=True),
-    "3b": Shape(28, 3072, 8192, 24, 8, 128, LLAMA3_VOCABULARY, tied=True),
-    "8b": Shape(32, 4096, 14336, 32, 8, 128, LLAMA3_VOCABULARY),
+    **LLAMA3,
 }
 LINEARS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
 LINEARS += ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
@@ -41,7 +38,7 @@ NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_
 
 
 def write(name: str, out: Path, *, nf4: bool = False, seed: int = 0, tokenizer: Path | None = None) -> None:
-    """Writes the named shape into the folder `out`, which is made if need be. dtype: float32 below 1b, else bfloat16."""
+    """Writes the named shape into the folder `out`, which is made if need be; float32 below 1b, else bfloat16."""
     source = tokenizer or bundled()
     out.mkdir(parents=True, exist_ok=True)
     for file in TOKENIZER_FILES:

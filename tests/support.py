@@ -18,14 +18,14 @@ protocol: {max_turns: 4}
 prompts:
   system: You are {name}, working with {partner}.
   solo_system: You work alone. Think step by step.
-sampling: {rollouts: 3, max_turn_tokens: 32}
+sampling: {rollouts: 2, max_turn_tokens: 24}
 reward: {readability: capped}
 selection: {min_reward: -9}
-training: {iterations: 2, questions: 6, epochs: 1, batch_size: 4, learning_rate: 2e-3, warmup_ratio: 0}
-evaluation: {questions: 8, validation_questions: 4}
+training: {iterations: 2, questions: 4, epochs: 1, batch_size: 4, learning_rate: 2e-3, warmup_ratio: 0}
+evaluation: {questions: 4, validation_questions: 2}
 """
 MACHINE = "threads = 1\nmax_batch_tokens = 8192\n"
-CHUNK = 6  # dialogues written at a time in these runs: two questions, so that stages have several chunks
+CHUNK = 2  # dialogues written at a time in these runs, so that stages have several chunks
 
 
 @dataclass(frozen=True)

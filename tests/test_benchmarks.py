@@ -79,7 +79,7 @@ ROWS: dict[str, Row] = {
     "mmlu": {
         "question": "Which is true of {n}?",
         "subject": "logic",
-        "choices": ["P ∨ Q", "P & Q", "~P", "none"],
+        "choices": ["P \u2228 Q", "P & Q", "~P", "none"],
         "answer": 2,
     },
 }  # fmt: skip
@@ -169,7 +169,8 @@ def test_the_original_layout_of_pairs_is_read_too(tmp_path: Path) -> None:
     (row,) = made_up("2wikimultihopqa", 1)
     for column in ("context", "supporting_facts"):
         row[column] = [list(pair) for pair in zip(*row[column].values(), strict=True)]
-    task = settings("2wikimultihopqa", written(tmp_path, [row], suffix=".json"), held_out_share=0.0, validation_share=0.0)
+    path = written(tmp_path, [row], suffix=".json")
+    task = settings("2wikimultihopqa", path, held_out_share=0.0, validation_share=0.0)
     assert questions(task, "train", 1, seed=0) == [only("2wikimultihopqa", tmp_path)]
 
 
@@ -286,7 +287,8 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[[Mapping[str, list[Row]]], 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_the_hub_s_own_splits_are_used(name: str, hub: Any) -> None:
     benchmark, rows = BENCHMARKS[name], made_up(name, 90)
-    holds = {f"{benchmark.dataset}/{benchmark.train}": rows[:80], f"{benchmark.dataset}/{benchmark.held_out}": rows[80:]}
+    train, held_out = (f"{benchmark.dataset}/{split}" for split in (benchmark.train, benchmark.held_out))
+    holds = {train: rows[:80], held_out: rows[80:]}
     arc = BENCHMARKS["arc_challenge"]
     holds.setdefault(f"{arc.dataset}/{arc.train}", made_up("arc_challenge", 3))
     asked = hub(holds)
@@ -311,7 +313,8 @@ def test_questions_of_arc_are_not_trained_on_as_mmlu(hub: Any) -> None:
     mmlu, arc = made_up("mmlu", 30), made_up("arc_challenge", 1)
     arc[0]["question"] = mmlu[4]["question"]
     hub({"cais/mmlu/auxiliary_train": mmlu, "allenai/ai2_arc/train": arc})
-    found = [question for split in ("train", "validation") for question in questions(settings("mmlu"), split, 99, seed=0)]
+    task = settings("mmlu")
+    found = questions(task, "train", 99, seed=0) + questions(task, "validation", 99, seed=0)
     assert len(found) == 29
     assert not any(question.text.startswith(mmlu[4]["question"]) for question in found)
 

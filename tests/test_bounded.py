@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from optima_lite import bounded
 from optima_lite.bounded import Worker
 
 
@@ -36,6 +38,28 @@ def test_an_exception_is_undecided() -> None:
     assert worker(1, 0) is None
     assert worker(1, 2) == 0.5
     assert worker.undecided == 1
+
+
+def test_a_late_reply_answers_no_other_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = Worker("operator:add", seconds=1)
+
+    def interrupted(*_: object) -> bytes:
+        asked(*_)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    assert worker(1, 1) == 2
+    asked = bounded._asked
+    monkeypatch.setattr(bounded, "_asked", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        worker(1, 2)
+    monkeypatch.undo()
+    assert worker(1, 3) == 4
+
+
+def test_threads_take_turns() -> None:
+    worker = Worker("operator:mul", seconds=1)
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(worker, range(50), range(50))) == [n * n for n in range(50)]
 
 
 def test_a_function_that_does_not_exist_is_a_bug(capfd: pytest.CaptureFixture[str]) -> None:

@@ -292,6 +292,7 @@ def test_a_section_without_lines_is_its_defaults(write: Write) -> None:
         ("model: {name: ''}", "model.name: must not be empty"),
         ("model: {lora_rank: 8}", "model.name: is required"),
         ("task: {name: world, path: rows.jsonl}", "task.path: is not read by task.name world"),
+        ("task: {name: cbt, context: first_sentence}", "task.context: is read by task.name hotpotqa and 2wiki"),
         ("task: {name: jsonl, answer_pattern: '('}", "task.answer_pattern: is not a regular expression: missing )"),
         (
             "task: {name: jsonl, held_out_share: 0.95}",

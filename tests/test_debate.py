@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from optima_lite.dialogue import debate, exchange, extend, solo
 from optima_lite.prompts import Message, systems, view
-from optima_lite.records import Dialogue, Ending, InteractionProtocol, Question, Turn
+from optima_lite.records import Dialogue, Ending, InteractionProtocol, Metric, Question, Turn
 
 QUESTION = Question("q", "1 + 1?", ("2",), ((), ()))
 PAIR, THREE = debate(("Ann", "Ben"), 6), debate(("Ann", "Ben", "Cy"), 9)
@@ -47,8 +47,8 @@ def test_three_agree_when_two_in_a_row_do() -> None:
         ("math", r"5\text{ cm}", "5", True),
     ],
 )
-def test_the_metric_decides_what_the_same_answer_is(metric: str, one: str, other: str, same: bool) -> None:
-    for protocol in (debate(("A", "B"), 6, metric=metric), exchange(("A", "B"), 6, metric=metric)):  # type: ignore[arg-type]
+def test_the_metric_decides_what_the_same_answer_is(metric: Metric, one: str, other: str, same: bool) -> None:
+    for protocol in (debate(("A", "B"), 6, metric=metric), exchange(("A", "B"), 6, metric=metric)):
         assert (talk(protocol, one, other).ending is Ending.AGREED) == same
 
 
@@ -59,8 +59,8 @@ def test_solver_and_critic_are_told_different_things() -> None:
 
 
 @pytest.mark.parametrize("metric", ["math", "numeric"])
-def test_mathematics_is_answered_in_a_box(metric: str) -> None:
-    for protocol in (debate(("A", "B"), 6, metric=metric), debate(("A", "B", "C"), 6, metric=metric), solo(metric=metric)):  # type: ignore[arg-type]
+def test_mathematics_is_answered_in_a_box(metric: Metric) -> None:
+    for protocol in (debate(("A", "B"), 6, metric=metric), debate(tuple("ABC"), 6, metric=metric), solo(metric=metric)):
         told = systems(protocol)
         assert r"\boxed{answer}" in told[0] and not any("<A>" in text for text in told)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Callable
 from functools import cache
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AddedToken, LlamaConfig, LlamaForCausalLM
 
 from optima_lite.errors import ModelError
 from optima_lite.generate import Generator, KeyedSampler, Sampling, draw, row_key, uniforms
@@ -22,6 +23,7 @@ from optima_lite.model import Policy
 from optima_lite.render import Rendered
 
 VOCABULARY, PAD = 48, 2
+SPECIAL = {0: "<bos>", 1: "<end>", PAD: "<pad>"}
 ENDS = (1, *range(3, 9))  # a seventh of the vocabulary: turns end early and raggedly
 BYTES_PER_TOKEN = 2 * 2 * 1 * 16 * 8  # in float64
 CACHES = {"none": 0, "some tokens": 24 * BYTES_PER_TOKEN, "a few rows": 150 * BYTES_PER_TOKEN, "roomy": 1 << 26}
@@ -30,7 +32,8 @@ SAMPLED, NUCLEUS, GREEDY = Sampling(1.0, 1.0, 20), Sampling(1.3, 0.8, 11), Sampl
 
 def make_policy(dtype: torch.dtype) -> Policy:
     """A random Llama with grouped keys and values, and an adapter that really changes it."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers in a way that it is about to drop
         torch.manual_seed(0)
         config = LlamaConfig(
             vocab_size=VOCABULARY,
@@ -47,7 +50,9 @@ def make_policy(dtype: torch.dtype) -> Policy:
         )
         lora = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
         model = get_peft_model(LlamaForCausalLM(config), lora).to(dtype).eval()
-    return Policy(model=model, tokenizer=SimpleNamespace(pad_token_id=PAD), max_length=512, end_ids=ENDS)
+    added = {i: AddedToken(text, special=True) for i, text in SPECIAL.items()} | {20: AddedToken("<A>", special=False)}
+    tokenizer = SimpleNamespace(pad_token_id=PAD, added_tokens_decoder=added)
+    return Policy(model=model, tokenizer=tokenizer, max_length=512, end_ids=ENDS)
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +80,15 @@ def say_one(policy: Policy, prompt: tuple[int, ...], sampling: Sampling, key: in
     """What the generator must say, by definition: inverse-CDF sampling, a token at a time."""
     said: tuple[int, ...] = ()
     while len(said) < sampling.max_new_tokens and not (said and said[-1] in ENDS):
-        said = (*said, choose(read_one(policy, prompt + said, adapter=True)[-1], sampling, key, len(said)))
+        said = (*said, choose(next_logits(policy, prompt + said), sampling, key, len(said)))
     return said
+
+
+def next_logits(policy: Policy, ids: tuple[int, ...]) -> Tensor:
+    """What may follow: anything but special tokens that end nothing."""
+    logits = read_one(policy, ids, adapter=True)[-1].clone()
+    logits[[i for i in SPECIAL if i not in ENDS]] = -torch.inf
+    return logits
 
 
 def choose(logits: Tensor, sampling: Sampling, key: int, step: int) -> int:
@@ -117,8 +129,8 @@ def spoken(prompt: tuple[int, ...], ids: tuple[int, ...]) -> Rendered:
 def test_every_batch_size_says_what_one_row_at_a_time_does(exact: Policy, rows: int, sampling: Sampling) -> None:
     prompts = texts(rows, rows)
     expected = [say_one(exact, prompt, sampling, key) for key, prompt in enumerate(prompts)]
-    for budget in (1 << 20, 300):
-        for size in CACHES.values():
+    for budget, sizes in ((1 << 20, CACHES.values()), (300, (0, CACHES["a few rows"]))):
+        for size in sizes:
             generator = Generator(exact, max_batch_tokens=budget, max_cache_bytes=size)
             assert generator.generate(prompts, sampling=sampling, keys=range(rows)) == expected
 
@@ -126,7 +138,7 @@ def test_every_batch_size_says_what_one_row_at_a_time_does(exact: Policy, rows: 
 turn = st.tuples(st.integers(0, 10**6), st.lists(st.integers(9, VOCABULARY - 1), max_size=6))
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(
     rounds=st.lists(st.lists(turn, min_size=1, max_size=8), min_size=1, max_size=5),
     cache_size=st.sampled_from(sorted(CACHES)),
@@ -166,6 +178,15 @@ def test_long_and_short_rests_side_by_side(exact: Policy) -> None:
     assert generator.generate(prompts, sampling=SAMPLED, keys=keys) == expected
 
 
+def test_only_special_tokens_that_end_a_turn_are_sampled() -> None:
+    policy = make_policy(torch.float64)
+    with torch.no_grad():
+        policy.model.get_base_model().lm_head.weight[:] = 0.0  # every token is as likely as any other
+    generator = Generator(policy, max_batch_tokens=1 << 20)
+    said = generator.generate([[9]] * 64, sampling=Sampling(1.0, 1.0, 40), keys=range(64))
+    assert {token for ids in said for token in ids} == set(range(VOCABULARY)) - {0, PAD}
+
+
 def test_no_prompts_no_results(exact: Policy) -> None:
     generator = Generator(exact, max_batch_tokens=100)
     assert generator.generate([], sampling=SAMPLED, keys=[]) == []
@@ -185,7 +206,7 @@ def border(logits: Tensor, sampling: Sampling, key: int, step: int, tokens: tupl
 def test_in_single_precision_only_near_ties_may_differ(single: Policy, sampling: Sampling) -> None:
     prompts = texts(11, 64)
     differences = 0
-    for size in CACHES.values():
+    for size in (0, CACHES["a few rows"], CACHES["roomy"]):
         generator = Generator(single, max_batch_tokens=2000, max_cache_bytes=size)
         for key, ids in enumerate(generator.generate(prompts, sampling=sampling, keys=range(64))):
             expected = say_one(single, prompts[key], sampling, key)
@@ -193,9 +214,9 @@ def test_in_single_precision_only_near_ties_may_differ(single: Policy, sampling:
                 continue
             differences += 1
             step = next(k for k, (one, two) in enumerate(zip(ids, expected, strict=False)) if one != two)
-            logits = read_one(single, prompts[key] + expected[:step], adapter=True)[-1]
+            logits = next_logits(single, prompts[key] + expected[:step])
             assert border(logits, sampling, key, step, (ids[step], expected[step])) < 1e-4
-    assert differences <= 3, "near-ties are rare among 256 rows"
+    assert differences <= 3, "near-ties are rare among 192 rows"
 
 
 # --- The cache ------------------------------------------------------------------------------------
@@ -335,13 +356,13 @@ OUT_OF_MEMORY = {
 def test_too_little_memory_halves_the_batches_and_loses_nothing(
     exact: Policy, monkeypatch: pytest.MonkeyPatch, error: Exception, size: int
 ) -> None:
-    prompts = texts(8, 40)
+    prompts = texts(8, 24)
     expected = [say_one(exact, prompt, SAMPLED, key) for key, prompt in enumerate(prompts)]
     rows = [spoken(prompt, ids) for prompt, ids in zip(prompts, expected, strict=True)]
     notes: list[str] = []
     generator = Generator(exact, max_batch_tokens=1 << 20, max_cache_bytes=size, notify=notes.append)
     starve(monkeypatch, exact, error, above=9)
-    assert generator.generate(prompts, sampling=SAMPLED, keys=range(40)) == expected
+    assert generator.generate(prompts, sampling=SAMPLED, keys=range(24)) == expected
     generator.max_batch_tokens = 1 << 20
     losses = generator.losses(rows)
     monkeypatch.undo()

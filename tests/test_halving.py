@@ -14,14 +14,16 @@ from optima_lite.errors import OptimaError
 from optima_lite.model import Policy, load
 from optima_lite.render import Rendered
 
-CPU_MESSAGE = "[enforce fail at alloc_cpu.cpp:115] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"
+CPU_MESSAGE = (
+    "[enforce fail at alloc_cpu.cpp:115] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"
+)
 Train = Callable[[Policy, list[str]], None]
 
 
-@pytest.fixture(params=["none", "nf4"])
-def policy(request: pytest.FixtureRequest) -> Policy:
-    settings = ModelSettings(name="tiny", quantization=request.param, lora_rank=4)
-    return load(settings, machine=Machine(), seed=0)
+@pytest.fixture
+def policy() -> Policy:
+    """Four bits, as on the card."""
+    return load(ModelSettings(name="tiny", quantization="nf4", lora_rank=4), machine=Machine(), seed=0)
 
 
 def row(policy: Policy, number: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -104,28 +106,23 @@ class Allocator:
 
 
 @pytest.mark.parametrize("train", [sft, dpo])
-def test_a_smaller_micro_batch_learns_the_same(
-    train: Train, policy: Policy, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_smaller_micro_batch_learns_the_same(train: Train, policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, told = trained(policy, train)
     assert told == []
-    assert furthest(whole, trained(policy, train)[0]) == 0
-    halved, _ = trained(policy, train, micro_batch=2)
+    halved, told = trained(policy, train, micro_batch=2)
     assert furthest(whole, halved) < 1e-5
-    rows_of = 2 if train is dpo else 1
-    allocator = Allocator(monkeypatch, policy)
-    allocator.most_rows = 2 * rows_of
+    assert told == []
+    Allocator(monkeypatch, policy).most_rows = 2 if train is dpo else 1
     squeezed, told = trained(policy, train)
     assert furthest(whole, squeezed) < 1e-5
-    assert told == ["out of memory: training goes on with 2 examples at a time"]
-    allocator.most_rows = rows_of
-    squeezed, told = trained(policy, train)
-    assert furthest(whole, squeezed) < 1e-5
-    assert [line[-22:] for line in told] == ["2 examples at a time", "1 examples at a time"] or len(told) == 2
+    assert told == [
+        "out of memory: training goes on with 2 examples at a time",
+        "out of memory: training goes on with 1 examples at a time",
+    ]
 
 
 @pytest.mark.parametrize("train", [sft, dpo])
-@pytest.mark.parametrize("failing", [1, 2, 3])
+@pytest.mark.parametrize("failing", [2, 3])
 def test_running_out_in_the_middle_of_a_step_counts_nothing_twice(
     train: Train, failing: int, policy: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,9 +136,7 @@ def test_running_out_in_the_middle_of_a_step_counts_nothing_twice(
 
 
 @pytest.mark.parametrize("train", [sft, dpo])
-def test_half_a_backward_pass_is_taken_back(
-    train: Train, policy: Policy, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_half_a_backward_pass_is_taken_back(train: Train, policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     expected, _ = trained(policy, train, micro_batch=2)
     allocator = Allocator(monkeypatch, policy)
     allocator.error = RuntimeError(CPU_MESSAGE)
@@ -166,7 +161,7 @@ def test_a_single_example_that_does_not_fit_is_an_error_with_a_hint(
 def test_other_errors_are_not_taken_for_a_lack_of_memory(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     allocator = Allocator(monkeypatch, policy)
     allocator.error, allocator.most_rows = RuntimeError("shapes do not match"), 0
-    with pytest.raises(RuntimeError, match="^shapes do not match$"):
+    with pytest.raises(RuntimeError, match="shapes do not match"):
         trained(policy, sft)
 
 

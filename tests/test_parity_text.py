@@ -114,15 +114,11 @@ def reward_task(given: dict[str, Any]) -> list[dict[str, float]]:
             tuple(result["conversation"]),
             tuple(result["losses"]),
             result["token_count"],
-            task_score(
-                given["score_type"], result["final_answer"], result["answer"], TOKENIZERS[given["tokenizer"]]
-            ),
+            task_score(given["score_type"], result["final_answer"], result["answer"], TOKENIZERS[given["tokenizer"]]),
         )
         for result in given["results"]
     ]
-    rewards = official.reward_task(
-        dialogues, token_weight=-given["lambda1"], readability_weight=given["lambda2"]
-    )
+    rewards = official.reward_task(dialogues, token_weight=-given["lambda1"], readability_weight=given["lambda2"])
     return [
         {"reward": r.total, "correct_score": r.task, "token_score": r.token_term, "ppl_score": r.readability_term}
         for r in rewards

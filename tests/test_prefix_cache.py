@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -36,6 +36,7 @@ def in_pieces(states: Tensor, cut: int) -> list[Tensor]:
     return [states[..., :cut, :], states[..., cut:, :]]
 
 
+@settings(max_examples=60)
 @given(traffic, st.integers(0, 40))
 def test_what_is_found_is_right_whatever_was_thrown_out(calls: list[tuple[list[int], bool, int]], tokens: int) -> None:
     cache = PrefixCache(max_bytes=tokens * BYTES_PER_TOKEN)
@@ -50,6 +51,7 @@ def test_what_is_found_is_right_whatever_was_thrown_out(calls: list[tuple[list[i
         assert cache.bytes == held(cache) <= cache.max_bytes
 
 
+@settings(max_examples=60)
 @given(traffic)
 def test_with_room_the_longest_common_prefix_is_found(calls: list[tuple[list[int], bool, int]]) -> None:
     cache = PrefixCache(max_bytes=ROOMY)
@@ -98,6 +100,7 @@ def test_clearing_forgets_everything() -> None:
     assert [cache.find([1, 2], limit=2, adapter=adapter)[0] for adapter in (True, False)] == [0, 0]
 
 
+@settings(max_examples=30)
 @given(st.lists(st.tuples(sequences, st.integers(0, 11)), min_size=1, max_size=5))
 def test_a_batch_gives_back_what_was_laid_into_it(rows: list[tuple[list[int], int]]) -> None:
     all_ids = [ids for ids, _ in rows]

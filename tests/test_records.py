@@ -105,8 +105,6 @@ def test_tokens_are_sampled_ids_over_all_turns() -> None:
         (("x", None), Ending.TRUNCATED, None),
     ],
 )
-def test_the_answer_is_the_one_stated_last(
-    stated: tuple[str | None, ...], ending: Ending, answer: str | None
-) -> None:
+def test_the_answer_is_the_one_stated_last(stated: tuple[str | None, ...], ending: Ending, answer: str | None) -> None:
     said = tuple(Turn(k % 2, (k,), "", answer=text) for k, text in enumerate(stated))
     assert Dialogue("q", 0, said, ending).answer == answer

@@ -19,7 +19,9 @@ PAIR = exchange(("Alice", "Bob"), 6)
 SYSTEM = "You are {name}, working with {partner}."
 QUESTION = Question("q", "Who is it?", ("Tess",), (("Mira mother Tess", "Tess home Portham"), ("Lok boss Mira",)))
 
-written = st.text(st.characters(codec="utf-8", exclude_characters="\0\2\3"), min_size=1).filter(lambda t: t == t.strip())
+written = st.text(st.characters(codec="utf-8", exclude_characters="\0\2\3"), min_size=1).filter(
+    lambda t: t == t.strip()
+)
 """What a person may write: the template trims messages, so texts without surrounding space."""
 
 
@@ -94,7 +96,7 @@ def test_own_turns_are_marked_to_their_end_and_nothing_else(renderer: Renderer) 
         own = [turn.ids for turn in turns if turn.speaker == speaker]
         assert [row.ids[start:stop] for start, stop in row.spans] == own
         assert [token for token, mine in zip(row.ids, row.mask, strict=True) if mine] == [i for ids in own for i in ids]
-    
+
 
 def test_the_second_speaker_hears_the_first_message_with_its_facts(renderer: Renderer) -> None:
     turns = [said(renderer, 0, "Mira mother Tess")]

@@ -21,7 +21,18 @@ from rich.console import Console, RenderableType
 from optima_lite import report
 from optima_lite.errors import RunError
 from optima_lite.progress import Timing
-from optima_lite.records import Demonstration, Dialogue, Ending, EvalRow, Question, Reward, Rollouts, Turn
+from optima_lite.records import (
+    Demonstration,
+    Dialogue,
+    Ending,
+    EvalRow,
+    PreferencePair,
+    Question,
+    Reward,
+    Rollouts,
+    Tree,
+    Turn,
+)
 from optima_lite.store import Run, RunFolder, read_run
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -95,8 +106,33 @@ def evaluate(run: Run, row: EvalRow, *, terse: bool, scores: tuple[float, ...]) 
     run.write_json(f"{stage}.json", row)
 
 
+def judged(run: Run, name: str, *, after: float, verdict: str) -> None:
+    value = {"step": "imitate", "before": 0.5, "after": after, "verdict": verdict, "adapter": None}
+    run.write_json(name, value)
+
+
+def pair(number: int, *, depth: int, gap: float) -> PreferencePair:
+    prefix = tuple(Turn(i % 2, (1, 2), f"message {i}") for i in range(depth))
+    better, worse = (Turn(depth % 2, (3, i), text) for i, text in enumerate(("yes", "no")))
+    return PreferencePair(question(number), prefix, better, worse, reward(1.0, total=gap), reward(0.0), 3, 2)
+
+
+def prefer(run: Run, *, iteration: int, stopped: bool = False) -> None:
+    """A preference step: four trees of 1,500 sampled tokens, three pairs after one message, one after three."""
+    stage = f"iteration_{iteration:02d}"
+    run.write_json(f"{stage}/6_questions.json", {"questions": 4, "shortened": 2})
+    run.append(f"{stage}/6_trees", [Tree(question(i), sampled=1500) for i in range(4)])
+    chosen = [pair(i, depth=3 if i == 0 else 1, gap=0.2 * (i + 1)) for i in range(4)]
+    run.append(f"{stage}/7_pairs", chosen)
+    facts = {"rows": 4, "trainer_tokens": 250, "epochs": 2, "loss": 0.6, "stopped": stopped}
+    shifts = {"chosen_shift": -0.123, "rejected_shift": -1.456}
+    run.write_json(f"{stage}/8_adapter/training.json", facts | shifts)
+    judged(run, f"{stage}/9_verdict.json", after=0.375, verdict="revert")
+
+
 def fill(run: Run) -> None:
-    """Two iterations of four questions, three dialogues each; sampled evaluations throughout, greedy at the ends."""
+    """Two iterations of four questions: in both an imitation step, three dialogues each, in the second one a preference
+    step, too. Sampled evaluations throughout, greedy at the ends."""
     right = (1.0, 1.0, 1.0, 0.5)
     half = (1.0, 1.0, 0.0, 0.0)
     evaluate(run, evaluation("untrained", "sampled", score=0.5, tokens=101.5, correct=203.0), terse=False, scores=half)
@@ -112,8 +148,10 @@ def fill(run: Run) -> None:
         chosen = [Demonstration(one.question, one.dialogues[0], one.rewards[0]) for one in ranked[1:]]
         run.append(f"{stage}/3_demonstrations", chosen)
         run.write_json(f"{stage}/4_adapter/training.json", {"trainer_tokens": 1000, "epochs": 3, "loss": 0.5})
+        judged(run, f"{stage}/5_verdict.json", after=0.5 + iteration / 4, verdict="keep")
         row = evaluation(f"iteration_{iteration}", "sampled", score=0.7 + iteration / 10, tokens=tokens, correct=30.0)
         evaluate(run, row, terse=iteration == 1, scores=right)
+    prefer(run, iteration=1)
     last = evaluation("iteration_1", "greedy", score=0.0, tokens=20.0, correct=None)
     evaluate(run, last, terse=True, scores=(0.0, 0.0, 0.0, 0.0))
     run.append_timings([Timing(0, "generate", 60.5, 1000, 4), Timing(1, "train", 2.25, 0, 4)])
@@ -138,9 +176,14 @@ def text(drawing: RenderableType, *, width: int, encoding: str = "utf-8") -> str
     return "".join(f"{line.rstrip()}\n" for line in stream.read().splitlines())
 
 
+def cells(table: RenderableType) -> dict[str, list[str]]:
+    """The rows of a table of steps, by their names."""
+    return {line[:22].strip(): line[22:].split() for line in text(table, width=80).splitlines()[1:]}
+
+
 def drawings(run: RunFolder) -> dict[str, str]:
     """Name of the golden file to what belongs into it."""
-    rows, facts = report.evaluations(run), report.training_facts(run)
+    rows, imitated = report.evaluations(run), report.imitations(run)
     pair = report.typical_pair(run, rows)
     assert pair
     return {
@@ -148,8 +191,9 @@ def drawings(run: RunFolder) -> dict[str, str]:
         "report_gain.txt": text(report.gain_table(run, rows), width=80),
         "report_curve.txt": text(report.Curve(rows), width=80),
         "report_curve_ascii.txt": text(report.Curve(rows), width=80, encoding="ascii"),
-        "report_training.txt": text(report.training_table(facts), width=80)
-        + "".join(text(line, width=80) for line in report.format_lines(facts)),
+        "report_imitation.txt": text(report.imitation_table(imitated), width=80)
+        + "".join(text(line, width=80) for line in report.format_lines(imitated)),
+        "report_preference.txt": text(report.preference_table(report.preferences(run)), width=80),
         "report_dialogues_80.txt": text(pair, width=80),
         "report_dialogues_120.txt": text(pair, width=120),
     }
@@ -160,7 +204,8 @@ NAMES = [
     "report_gain.txt",
     "report_curve.txt",
     "report_curve_ascii.txt",
-    "report_training.txt",
+    "report_imitation.txt",
+    "report_preference.txt",
     "report_dialogues_80.txt",
     "report_dialogues_120.txt",
 ]
@@ -199,7 +244,7 @@ def test_a_run_that_has_just_begun_reports_what_it_has(tmp_path: Path) -> None:
             "evaluations": [],
         }
         run.append("iteration_00/1_dialogues", [dataclasses.replace(rollouts(0, terse=True), rewards=())])
-        (facts,) = report.training_facts(run)
+        (facts,) = report.imitations(run)
         assert (facts.dialogues, facts.tokens, facts.reward, facts.selected, facts.trainer_tokens) == (
             3,
             84,
@@ -207,8 +252,21 @@ def test_a_run_that_has_just_begun_reports_what_it_has(tmp_path: Path) -> None:
             None,
             None,
         )
-        table = text(report.training_table([facts]), width=80)
-        assert "mean reward               -" in table and "selected                  -" in table
+        table = cells(report.imitation_table([facts]))
+        assert (table["mean reward"], table["selected"]) == (["-"], ["-"])
+        assert "verdict" not in table, "nothing has been judged"
+        run.append("iteration_00/6_trees", [Tree(question(0), sampled=7)])
+        (searched,) = report.preferences(run)
+        assert (searched.trees, searched.tokens, searched.pairs, searched.gap, searched.trainer_tokens) == (
+            1,
+            7,
+            None,
+            None,
+            None,
+        )
+        table = cells(report.preference_table([searched]))
+        assert (table["pairs"], table["chosen shift (nats)"]) == (["-"], ["-"])
+        assert "stopped early" not in table
 
 
 def test_the_summary_has_the_promised_shape(run: RunFolder) -> None:
@@ -216,7 +274,7 @@ def test_the_summary_has_the_promised_shape(run: RunFolder) -> None:
     assert list(summary) == ["recipe", "seed", "seconds", "training_tokens", "evaluations"]
     assert (summary["recipe"], summary["seed"], summary["seconds"]) == ("quickstart", 4, 62.75)
     sampled = sum(100 + i + 56 + 8 for i in range(4)) + sum(20 + i + 56 + 8 for i in range(4))
-    assert summary["training_tokens"] == sampled + 2 * 1000 * 3
+    assert summary["training_tokens"] == sampled + 2 * 1000 * 3 + 4 * 1500 + 250 * 2
     names = [(row["name"], row["decoding"]) for row in summary["evaluations"]]
     assert names == [
         ("untrained", "sampled"),
@@ -231,13 +289,50 @@ def test_the_summary_has_the_promised_shape(run: RunFolder) -> None:
     assert summary["evaluations"][-1]["tokens_per_correct"] is None
 
 
-def test_training_tokens_are_unknown_while_an_iteration_is_under_way(run: RunFolder) -> None:
-    (run.folder / "iteration_01/4_adapter/training.json").unlink()
+@pytest.mark.parametrize("adapter", ["4_adapter", "8_adapter"])
+def test_training_tokens_are_unknown_while_a_step_is_under_way(run: RunFolder, adapter: str) -> None:
+    (run.folder / f"iteration_01/{adapter}/training.json").unlink()
     assert report.summary(run)["training_tokens"] is None
 
 
-def test_the_facts_of_an_iteration(run: RunFolder) -> None:
-    first, second = report.training_facts(run)
+def test_training_tokens_are_unknown_while_an_iteration_has_only_begun(run: RunFolder) -> None:
+    (run.folder / "iteration_02").mkdir()
+    assert report.summary(run)["training_tokens"] is None
+
+
+def test_an_iteration_may_have_a_preference_step_alone(run: RunFolder) -> None:
+    for name in ("1_dialogues.jsonl", "2_rewards.jsonl", "3_demonstrations.jsonl"):
+        (run.folder / "iteration_01" / name).unlink()
+    assert [step.iteration for step in report.imitations(run)] == [0]
+    assert [step.iteration for step in report.preferences(run)] == [1]
+    sampled = sum(100 + i + 56 + 8 for i in range(4))
+    assert report.summary(run)["training_tokens"] == sampled + 1000 * 3 + 4 * 1500 + 250 * 2
+    assert "preference, iteration       1\n" in text(report.overview(run), width=80)
+
+
+def test_the_facts_of_a_preference_step(run: RunFolder) -> None:
+    (step,) = report.preferences(run)
+    assert (step.iteration, step.trees, step.tokens, step.pairs, step.trainer_tokens) == (1, 4, 6000, 4, 500)
+    assert step.depths == {1: 0.75, 3: 0.25} and step.gap == pytest.approx(0.5)
+    assert (step.chosen_shift, step.rejected_shift, step.stopped, step.shortened) == (-0.123, -1.456, False, 2)
+    assert step.verdict == report.Verdict(0.5, 0.375, "revert")
+
+
+def test_a_step_that_found_no_pairs_says_so(run: RunFolder) -> None:
+    (run.folder / "iteration_01/7_pairs.jsonl").write_text("")
+    (step,) = report.preferences(run)
+    assert (step.pairs, step.depths, step.gap) == (0, {}, None)
+    assert cells(report.preference_table([step]))["pairs"] == ["0"]
+
+
+def test_a_guard_that_stopped_a_step_is_shown(run: RunFolder) -> None:
+    (step,) = report.preferences(run)
+    both = [step, dataclasses.replace(step, iteration=2, stopped=True)]
+    assert cells(report.preference_table(both))["stopped early"] == ["no", "yes"]
+
+
+def test_the_facts_of_an_imitation_step(run: RunFolder) -> None:
+    first, second = report.imitations(run)
     assert first.reward and first.reward.total == pytest.approx((1.0 + 0.0 - 0.1) / 3)
     assert (first.dialogues, first.selected, first.trainer_tokens) == (12, 3, 3000)
     assert first.formats == (("triples", 2), ("arrows", 1)) and second.formats == ()
@@ -247,11 +342,15 @@ def test_the_facts_of_an_iteration(run: RunFolder) -> None:
 
 
 def test_many_iterations_take_several_tables(run: RunFolder) -> None:
-    (first, _) = report.training_facts(run)
-    table = text(report.training_table([dataclasses.replace(first, iteration=i) for i in range(16)]), width=80)
-    assert "…" not in table and max(map(len, table.splitlines())) <= 80
-    heads = [line.split()[2:] for line in table.splitlines() if line.startswith("training")]
-    assert [int(number) for head in heads for number in head] == list(range(16))
+    (first, _), (step,) = report.imitations(run), report.preferences(run)
+    for table, name in (
+        (report.imitation_table([dataclasses.replace(first, iteration=i) for i in range(16)]), "imitation"),
+        (report.preference_table([dataclasses.replace(step, iteration=i) for i in range(16)]), "preference"),
+    ):
+        drawn = text(table, width=80)
+        assert "…" not in drawn and max(map(len, drawn.splitlines())) <= 80
+        heads = [line.split()[2:] for line in drawn.splitlines() if line.startswith(name)]
+        assert [int(number) for head in heads for number in head] == list(range(16))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ torch = pytest.importorskip("torch")
 
 from optima_lite.cast import Cast  # noqa: E402
 from optima_lite.config import RewardSettings  # noqa: E402
-from optima_lite.dialogue import exchange  # noqa: E402
 from optima_lite.errors import DataError  # noqa: E402
 from optima_lite.generate import Sampling  # noqa: E402
 from optima_lite.prompts import view  # noqa: E402
@@ -84,9 +83,7 @@ def test_greedy_is_the_likeliest_token_whatever_the_seed(cast: Cast) -> None:
     talks = sampled(cast, sampling=greedy, rollouts=2)
     assert all(one.turns == two.turns for one, two in (group.dialogues for group in talks))
     assert sampled(cast, sampling=greedy, rollouts=2, seed=(5, 5)) == talks
-    prompt = cast.pair.renderer.prompt(
-        view(QUESTIONS[0], [], 0, protocol=cast.pair.protocol, system=cast.pair.system)
-    )
+    prompt = cast.pair.renderer.prompt(view(QUESTIONS[0], [], 0, protocol=cast.pair.protocol, system=cast.pair.system))
     with torch.no_grad():
         logits = cast.policy.model(input_ids=torch.tensor([prompt])).logits[0, -1]
     assert talks[0].dialogues[0].turns[0].ids[0] == int(logits.argmax())
@@ -152,9 +149,7 @@ def test_what_fits_stays_and_the_longest_dialogue_has_room(cast: Cast, who: int)
         assert len(row.ids) <= 420
     for speaker in range(len(agents.protocol.roles)):
         said = [turn for turn in turns if turn.speaker != speaker][:1]
-        messages = view(
-            short, said, speaker, protocol=agents.protocol, system=agents.system, format="pseudo_code"
-        )
+        messages = view(short, said, speaker, protocol=agents.protocol, system=agents.system, format="pseudo_code")
         assert len(agents.renderer.prompt(messages)) + 16 <= 420
     (same,) = agents.fit([QUESTIONS[0]], max_turn_tokens=16)
     assert same is QUESTIONS[0]

@@ -33,7 +33,7 @@ DEFAULTS = SearchSettings()
 def golden_lines() -> str:
     """The tree with the default settings, a node a line."""
     grown = tree("golden")
-    head = {"question": to_json(grown.question), "expanded": to_json(grown.expanded)}
+    head = {"question": to_json(grown.question), "expanded": to_json(grown.expanded), "sampled": grown.sampled}
     return "".join(json.dumps(line) + "\n" for line in [head, *to_json(grown.nodes)])
 
 
@@ -41,7 +41,7 @@ def test_a_whole_tree() -> None:
     head, *nodes = map(json.loads, GOLDEN.read_text(encoding="utf-8").splitlines())
     golden = from_json(Tree, {**head, "nodes": nodes})
     grown = tree("golden")
-    assert grown.expanded == golden.expanded
+    assert (grown.expanded, grown.sampled) == (golden.expanded, golden.sampled)
     for index, (node, wanted) in enumerate(zip(grown.nodes, golden.nodes, strict=True)):
         assert node == wanted, f"node {index}"
     assert grown.question == golden.question
@@ -67,13 +67,16 @@ class Listener:
 
     def __init__(self) -> None:
         self.turns: list[list[tuple[str, int, int]]] = []
+        self.tokens = 0
         self.dialogues: list[list[tuple[Question, Dialogue]]] = []
         self.rewards: list[tuple[Dialogue, Reward]] = []
 
     def speak(self, drafts: Sequence[tuple[Question, Dialogue]]) -> list[Turn]:
         assert all(asked.id == dialogue.question and dialogue.ending is None for asked, dialogue in drafts)
         self.turns.append([(asked.id, dialogue.rollout, len(dialogue.turns)) for asked, dialogue in drafts])
-        return speak(drafts)
+        said = speak(drafts)
+        self.tokens += sum(len(turn.ids) for turn in said)
+        return said
 
     def score(self, finished: Sequence[tuple[Question, Dialogue]]) -> list[Reward]:
         self.dialogues.append([*finished])
@@ -100,6 +103,7 @@ def test_the_budget_is_spent_exactly_and_values_are_means(name: str, given: dict
     (grown,), listener = listened(name, **given)
     assert grown.nodes[ROOT].visits == given["searches"] * given["rollouts"] == len(listener.rewards)
     assert len(grown.expanded) == len(listener.dialogues) == given["searches"]
+    assert grown.sampled == listener.tokens, "what merged was sampled all the same"
     for index, node in enumerate(grown.nodes):
         before = turns(grown, index)
         below = [reward for dialogue, reward in listener.rewards if dialogue.turns[: len(before)] == before]
@@ -203,6 +207,7 @@ def test_a_near_equal_message_is_replaced_by_its_sibling() -> None:
 def test_dialogues_that_merge_to_their_end_share_the_leaf() -> None:
     grown = scripted(AGREE, AGREE)
     assert [node.visits for node in grown.nodes] == [2, 2, 2]
+    assert grown.sampled == 2 * sum(len(turn.ids) for turn in AGREE)
 
 
 def test_a_merge_distance_of_zero_merges_equal_messages_only() -> None:

@@ -74,6 +74,13 @@ def put(run: Run, *names: str) -> None:
             path.mkdir()
 
 
+def begun(folder: Path) -> Path:
+    """A run of MANIFEST that has stored a record, which binds it to its recipe."""
+    with Run.open(folder, MANIFEST) as run:
+        run.append("iteration_00/1_dialogues", [Row(0)])
+    return folder
+
+
 def files(run: Run) -> set[str]:
     """Everything in the run folder's sub-folders, and the summary."""
     found = {path.relative_to(run.folder).as_posix() for path in run.folder.glob("*/*")}
@@ -380,22 +387,38 @@ def test_a_new_folder_gets_the_manifest_and_the_same_recipe_resumes(tmp_path: Pa
         assert not run.resumed
         assert json.loads((folder / "manifest.json").read_text()) == MANIFEST
         assert run.settle("threads", lambda: 2) == 2
+        run.append("iteration_00/1_dialogues", [Row(0)])
     with Run.open(folder, {**MANIFEST, "versions": {"torch": "3.0"}}) as run:
         assert run.resumed
         assert run.manifest == {**MANIFEST, "threads": 2}
         assert run.settle("threads", pytest.fail) == 2
         assert 'resumed with other versions: {"torch": "3.0"}' in (folder / "log.txt").read_text()
-    assert sorted(path.name for path in folder.iterdir()) == [".lock", "log.txt", "manifest.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [".lock", "iteration_00", "log.txt", "manifest.json"]
+
+
+def test_a_start_that_failed_before_it_computed_anything_binds_nobody(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with Run.open(folder, MANIFEST) as run:
+        run.settle("threads", lambda: 2)
+        put(run, "validation/questions.json", "evaluation/pair_questions.json")  # counted before anything is sampled
+    other = {**manifest(iterations=1, epochs=9), "versions": {"torch": "3.0"}}
+    with Run.open(folder, other) as run:
+        assert run.manifest == json.loads((folder / "manifest.json").read_text()) == other
+        assert run.settle("threads", lambda: 4) == 4, "the other recipe may need other limits"
+        run.append("evaluation/untrained_sampled", [Row(0)])
+    with pytest.raises(RunError, match="holds a run of another recipe"):
+        Run.open(folder, MANIFEST)
 
 
 def test_tuples_in_a_recipe_do_not_make_it_another_one(tmp_path: Path) -> None:
     recipe = {**MANIFEST["recipe"], "roles": ("Alice", "Bob")}
     for _ in range(2):
-        Run.open(tmp_path / "run", {**MANIFEST, "recipe": recipe}).close()
+        with Run.open(tmp_path / "run", {**MANIFEST, "recipe": recipe}) as run:
+            run.append("iteration_00/1_dialogues", [Row(0)])
 
 
 def test_iterations_may_grow(tmp_path: Path) -> None:
-    Run.open(tmp_path / "run", MANIFEST).close()
+    begun(tmp_path / "run")
     with Run.open(tmp_path / "run", manifest(iterations=5)) as run:
         assert run.manifest["recipe"]["training"]["iterations"] == 5
     assert read_run(tmp_path / "run").manifest == manifest(iterations=5)
@@ -410,8 +433,7 @@ def test_iterations_may_grow(tmp_path: Path) -> None:
     ],
 )
 def test_another_recipe_is_refused_with_the_differences(tmp_path: Path, changes: dict[str, int], lines: str) -> None:
-    folder = tmp_path / "run"
-    Run.open(folder, MANIFEST).close()
+    folder = begun(tmp_path / "run")
     with pytest.raises(RunError) as error:
         Run.open(folder, manifest(**changes))
     hint = "--run OTHER to start a new run, or undo the changes to resume this one"
@@ -594,9 +616,9 @@ def test_reading_what_is_no_run_is_told(tmp_path: Path) -> None:
 def test_runs_are_described_and_broken_ones_say_so(tmp_path: Path) -> None:
     assert runs(tmp_path / "nothing") == []
     with Run.open(tmp_path / "b-running", MANIFEST) as running:
-        put(running, "iteration_00/4_adapter", "iteration_01/1_dialogues.jsonl")
+        put(running, "evaluation/iteration_00_sampled.json", "iteration_00/4_adapter", "iteration_01/4_adapter")
         with Run.open(tmp_path / "a-finished", manifest(iterations=1)) as done:
-            put(done, "iteration_00/4_adapter", "summary.json")
+            put(done, "evaluation/iteration_00_sampled.json", "iteration_00/4_adapter", "summary.json")
         (tmp_path / "c-empty").mkdir()
         (tmp_path / "d-garbage").mkdir()
         (tmp_path / "d-garbage/manifest.json").write_text("{")

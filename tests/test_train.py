@@ -44,7 +44,9 @@ def rows(renderer: Renderer) -> list[Rendered]:
     ]
 
 
-def trained(policy: Policy, rows: list[Rendered], settings: TrainingSettings = SETTINGS, **changes: Any) -> TrainingFacts:
+def trained(
+    policy: Policy, rows: list[Rendered], settings: TrainingSettings = SETTINGS, **changes: Any
+) -> TrainingFacts:
     wanted: dict[str, Any] = {"micro_batch": 2, "seed": 3, "on_step": lambda steps: None} | changes
     return fine_tune(policy, rows, settings=settings, **wanted)
 
@@ -70,14 +72,14 @@ def test_exactly_the_rows_are_trained_and_only_own_turns_have_labels(
 ) -> None:
     seen: list[tuple[list[int], list[int]]] = []
 
-    class Spy(train.SFTTrainer):  # type: ignore[misc]
+    class Spy(train.RowTrainer):  # type: ignore[misc]
         def compute_loss(self, model: Any, inputs: Any, *arguments: Any, **named: Any) -> Any:
             for ids, mask, labels in zip(inputs["input_ids"], inputs["attention_mask"], inputs["labels"], strict=True):
                 assert (labels[mask == 0] == -100).all(), "padding has no loss"
                 seen.append((ids[mask == 1].tolist(), labels[mask == 1].tolist()))
             return super().compute_loss(model, inputs, *arguments, **named)
 
-    monkeypatch.setattr(train, "SFTTrainer", Spy)
+    monkeypatch.setattr(train, "RowTrainer", Spy)
     facts = trained(policy, rows, replace_settings(epochs=2))
     expected = [(list(r.ids), [i if own else -100 for i, own in zip(r.ids, r.mask, strict=True)]) for r in rows]
     assert sorted(seen) == sorted(expected * 2), "each row once an epoch"
@@ -156,7 +158,8 @@ Spoil = Callable[[Policy, Rendered], Rendered]
 
 
 def two_beginnings(policy: Policy, row: Rendered) -> Rendered:
-    return replace(row, ids=(policy.tokenizer.bos_token_id, *row.ids), spans=tuple((a + 1, b + 1) for a, b in row.spans))
+    spans = tuple((start + 1, end + 1) for start, end in row.spans)
+    return replace(row, ids=(policy.tokenizer.bos_token_id, *row.ids), spans=spans)
 
 
 def padded(policy: Policy, row: Rendered) -> Rendered:
@@ -207,7 +210,7 @@ def traces(policy: Policy) -> dict[str, Any]:
         "adapters": list(policy.model.peft_config),
         "active": list(policy.model.active_adapters),
         "forward": base.__dict__.get("forward"),
-        "hooks": sum(len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in modules.values()),
+        "hooks": [n for n, m in modules.items() if m._forward_hooks or m._forward_pre_hooks or m._backward_hooks],
         "dropout": {name: m.p for name, m in modules.items() if isinstance(m, torch.nn.Dropout)},
         "training": [name for name, m in modules.items() if m.training],
         "checkpointing": [name for name, m in modules.items() if getattr(m, "gradient_checkpointing", False)],
@@ -287,12 +290,12 @@ def test_trainers_do_not_outlive_their_session(
 ) -> None:
     made: list[weakref.ref[Any]] = []
 
-    class Watched(train.SFTTrainer):  # type: ignore[misc]
+    class Watched(train.RowTrainer):  # type: ignore[misc]
         def __init__(self, *arguments: Any, **named: Any) -> None:
             super().__init__(*arguments, **named)
             made.append(weakref.ref(self))
 
-    monkeypatch.setattr(train, "SFTTrainer", Watched)
+    monkeypatch.setattr(train, "RowTrainer", Watched)
     for _ in range(2):
         trained(policy, rows[:4])
     gc.collect()
@@ -330,9 +333,7 @@ def test_a_four_bit_base_speaks_and_learns_with_exact_gradients(rows: list[Rende
     with torch.no_grad():
         for name, layer in quantised.items():
             dense[name].weight.copy_(dequantize_4bit(layer.weight.data, layer.weight.quant_state))
-        for (_, here), (_, there) in zip(
-            policy.model.named_parameters(), plain.model.named_parameters(), strict=True
-        ):
+        for (_, here), (_, there) in zip(policy.model.named_parameters(), plain.model.named_parameters(), strict=True):
             if here.shape == there.shape and here.dtype == there.dtype:
                 there.copy_(here)
 

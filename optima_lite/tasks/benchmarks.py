@@ -124,8 +124,7 @@ def _questions_of_arc() -> set[str]:
 
 def _downloaded(benchmark: Benchmark, split: str) -> Any:
     """A split as a `datasets.Dataset`, from the hub or from the cache of an earlier download."""
-    import datasets
-
+    datasets = _datasets()
     try:
         parts = [datasets.load_dataset(benchmark.dataset, config, split=split) for config in benchmark.configs]
     except (OSError, ValueError) as error:
@@ -133,6 +132,14 @@ def _downloaded(benchmark: Benchmark, split: str) -> Any:
         hint = "go online once, so that it stays in the cache; or give a file in the same schema with task.path=FILE"
         raise DataError(what, where=benchmark.dataset, hint=hint) from error
     return datasets.concatenate_datasets(parts)
+
+
+def _datasets() -> Any:
+    """The library, imported late because it is slow, and without progress bars that would cut into ours."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    return datasets
 
 
 def _from_file(path: Path) -> Any:
@@ -148,8 +155,7 @@ def _from_file(path: Path) -> Any:
 
 
 def _parquet(path: Path) -> Any:
-    import datasets
-
+    datasets = _datasets()
     try:
         return datasets.load_dataset("parquet", data_files=str(path), split="train")
     except (OSError, ValueError) as error:
@@ -199,7 +205,8 @@ def _pairs(row: Row, column: str, names: tuple[str, str]) -> list[tuple[str, Any
 
 def _trivia(row: Row, context: ContextForm) -> Parts:
     """TriviaQA: the search engine's snippets are the facts, and every alias is an answer."""
-    snippets = tuple(filter(None, (row.text(item, "search_results") for item in _list(row, "search_results.description"))))
+    found = (row.text(item, "search_results") for item in _list(row, "search_results.description"))
+    snippets = tuple(filter(None, found))
     names = [row.at("answer.value"), *_list(row, "answer.aliases")]
     return Parts(_text(row, "question"), _answers(row, names), snippets, frozenset(range(len(snippets))))
 
@@ -215,7 +222,7 @@ def _story(row: Row, context: ContextForm) -> Parts:
 
 def _worked(row: Row, context: ContextForm) -> Parts:
     """GSM8K: a worked solution that ends in `#### 72`."""
-    solution, mark, answer = _text(row, "answer").rpartition("####")
+    _, mark, answer = _text(row, "answer").rpartition("####")
     if not mark:
         row.refuse("answer has no #### before the result")
     return Parts(_text(row, "question"), _answers(row, answer))
@@ -280,10 +287,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     "2wikimultihopqa": Benchmark(
         "framolfese/2WikiMultihopQA", (None,), "train", "validation", ("question",), FIRST_ROWS, _hops
     ),
-    "triviaqa": Benchmark(
-        "mandarjoshi/trivia_qa", ("rc",), "train", "validation", ("question",), FIRST_ROWS, _trivia
-    ),
-    "cbt": Benchmark("cam-cst/cbt", ("CN",), "train", "test", ("question", "sentences"), FIRST_ROWS, _story),
+    "triviaqa": Benchmark("mandarjoshi/trivia_qa", ("rc",), "train", "validation", ("question",), FIRST_ROWS, _trivia),
+    "cbt": Benchmark("cam-cst/cbt", ("CN",), "train", "test", ("question", "answer"), FIRST_ROWS, _story),
     "gsm8k": Benchmark("openai/gsm8k", ("main",), "train", "test", ("question",), None, _worked),
     "math": Benchmark("EleutherAI/hendrycks_math", _SUBJECTS, "train", "test", ("problem",), None, _boxed),
     "arc_challenge": Benchmark(

@@ -1,0 +1,285 @@
+"""How much of the work of sampling dialogues the prefix cache saves: one command, a table and bench.json.
+
+    python scripts/bench.py [--quick] [--threads 1] [--repetitions 3] [--shapes hotpotqa,gsm8k,tree]
+
+Four ways to sample the same dialogues with a random Llama of about 30 million parameters, interleaved so that a passing
+load hits all of them, medians over the repetitions:
+
+naive      the whole conversation through `model.generate` at every turn
+uncached   the generator without room for a cache
+cached     the generator as it is used
+reference  nothing but decoding: as many tokens, at the same batch sizes and context lengths, over transformers' own
+           caches, which somebody else has filled already
+
+Every turn has a fixed length, because no end token exists. Times are CPU seconds of this process (on a GPU: seconds by
+the clock), so what else a busy machine does counts little; compare them at one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import transformers
+from peft import LoraConfig, get_peft_model
+from rich.console import Console
+from rich.table import Table
+from transformers import DynamicCache, GenerationConfig, LlamaConfig, LlamaForCausalLM, LogitsProcessorList
+
+from optima_lite.generate import Generator, KeyedSampler, Sampling, affordable_batch_tokens, row_key
+from optima_lite.model import Policy
+from optima_lite.prefix_cache import left_pad
+
+VOCABULARY, PAD = 4096, 0
+HEADER = (1, 2, 3, 4)  # what a chat template puts before a message
+WAYS = ("naive", "uncached", "cached", "reference")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """prompt: tokens of each agent's own part. turns, turn: how often they speak, and tokens each time. rollouts: of a
+    question, all at once; or, with searches, so many at a time from somewhere in the tree."""
+
+    name: str
+    prompt: int
+    turns: int
+    turn: int
+    rollouts: int
+    searches: int = 1
+    questions: int = 3
+
+
+SHAPES = (
+    Shape("hotpotqa", prompt=600, turns=6, turn=16, rollouts=10),
+    Shape("gsm8k", prompt=150, turns=4, turn=64, rollouts=10),
+    Shape("tree", prompt=600, turns=6, turn=16, rollouts=3, searches=8),
+)
+
+
+@dataclass
+class Stopwatch:
+    """Adds up the seconds of what runs inside it."""
+
+    cuda: bool
+    seconds: float = 0.0
+    _started: float = field(default=0.0, repr=False)
+
+    def _now(self) -> float:
+        if self.cuda:
+            torch.cuda.synchronize()
+            return time.perf_counter()
+        return time.process_time()
+
+    def __enter__(self) -> None:
+        self._started = self._now()
+
+    def __exit__(self, *error: object) -> None:
+        self.seconds += self._now() - self._started
+
+
+Speak = Callable[[Sequence[tuple[int, ...]], Sequence[int]], list[tuple[int, ...]]]
+"""Prompts and row keys in, as many sampled tokens as a turn has out."""
+
+
+def make_policy(device: torch.device, *, quick: bool) -> Policy:
+    """A random Llama with an adapter, of about 30 million parameters (quick: 2 million), and no token that ends a
+    turn."""
+    torch.manual_seed(0)
+    size = (192, 512, 4, 4) if quick else (512, 1408, 8, 8)
+    hidden, intermediate, layers, heads = size
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        max_position_embeddings=4096,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        lora = LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM")
+        model = get_peft_model(LlamaForCausalLM(config).to(device), lora).eval()
+    model.get_base_model().generation_config.eos_token_id = None
+    tokenizer = SimpleNamespace(pad_token_id=PAD, added_tokens_decoder={})
+    policy = Policy(model=model, tokenizer=tokenizer, max_length=4096, end_ids=(VOCABULARY,))
+    if device.type == "cpu":  # as `load` does
+        policy._mergeable = [module for module in model.modules() if hasattr(module, "lora_A")]
+    return policy
+
+
+def talk(shape: Shape, speak: Speak) -> None:
+    """The traffic of a shape: two agents with a prompt of their own for each question speak in turn, all rollouts side
+    by side; in a tree every search goes on from a turn somewhere in what the searches before it said."""
+    chance = random.Random(shape.name)
+    prompts = [
+        [tuple(chance.randrange(5, VOCABULARY) for _ in range(shape.prompt)) for _ in range(2)]
+        for _ in range(shape.questions)
+    ]
+    trees: list[list[list[tuple[int, ...]]]] = [[[]] for _ in range(shape.questions)]  # of each, the dialogues so far
+    for search in range(shape.searches):
+        dialogues = []
+        for question, tree in enumerate(trees):
+            origin = chance.choice(tree)
+            kept = chance.randrange(max(1, len(origin)))  # at least one turn is new
+            dialogues += [(question, k, list(origin[:kept])) for k in range(shape.rollouts)]
+        while active := [row for row in dialogues if len(row[2]) < shape.turns]:
+            views = [view(prompts[question], turns) for question, _, turns in active]
+            keys = [row_key(shape.name, search, question, k, len(turns)) for question, k, turns in active]
+            for (_, _, turns), said in zip(active, speak(views, keys), strict=True):
+                turns.append(said)
+        for question, _, turns in dialogues:
+            trees[question].append(turns)
+
+
+def view(prompts: Sequence[tuple[int, ...]], turns: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """What the agent whose turn it is has before it: its prompt, and every turn under a header."""
+    ids = prompts[len(turns) % 2]
+    for turn in turns:
+        ids += HEADER + turn
+    return ids + HEADER
+
+
+def generating(generator: Generator, shape: Shape, watch: Stopwatch) -> Speak:
+    """Ours: whatever room for a cache the generator has."""
+    sampling = Sampling(1.0, 1.0, shape.turn)
+
+    def speak(prompts: Sequence[tuple[int, ...]], keys: Sequence[int]) -> list[tuple[int, ...]]:
+        with watch:
+            return generator.generate(prompts, sampling=sampling, keys=keys)
+
+    return speak
+
+
+def naive(policy: Policy, shape: Shape, watch: Stopwatch) -> Speak:
+    """What everybody writes first."""
+
+    def speak(prompts: Sequence[tuple[int, ...]], keys: Sequence[int]) -> list[tuple[int, ...]]:
+        with watch, policy.speaking() as model, torch.no_grad():
+            ids, mask = left_pad(prompts, pad=PAD, device=policy.device)
+            return decode(model, shape, keys, input_ids=ids, attention_mask=mask)
+
+    return speak
+
+
+def reference(policy: Policy, shape: Shape, watch: Stopwatch) -> Speak:
+    """Decoding alone; the caches are filled, with anything, before the watch runs."""
+    layers, heads, width = policy.cache_shape
+
+    def speak(prompts: Sequence[tuple[int, ...]], keys: Sequence[int]) -> list[tuple[int, ...]]:
+        ids, mask = left_pad(prompts, pad=PAD, device=policy.device)
+        cache, past = DynamicCache(config=policy.model.get_base_model().config), ids.shape[1] - 1
+        for layer in range(layers):
+            states = torch.randn(len(ids), heads, past, width, device=policy.device, dtype=policy.model.dtype)
+            cache.update(states, states.clone(), layer)
+        with policy.speaking() as model, torch.no_grad(), watch:
+            return decode(model, shape, keys, input_ids=ids[:, -1:], attention_mask=mask, past_key_values=cache)
+
+    return speak
+
+
+def decode(model: Any, shape: Shape, keys: Sequence[int], **inputs: Any) -> list[tuple[int, ...]]:
+    """A turn of every row, by one call of `model.generate`."""
+    start = inputs["input_ids"].shape[1]
+    sampler = KeyedSampler(
+        keys, [0] * len(keys), sampling=Sampling(1.0, 1.0, shape.turn), start=start, steps=shape.turn
+    )
+    config = GenerationConfig(max_new_tokens=shape.turn, do_sample=False, pad_token_id=PAD, use_cache=True)
+    output = model.generate(generation_config=config, logits_processor=LogitsProcessorList([sampler]), **inputs)
+    return [tuple(row) for row in output[:, start:].tolist()]
+
+
+def measure(shape: Shape, policy: Policy, *, budget: int, repetitions: int, console: Console) -> dict[str, Any]:
+    """A line of the table."""
+    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    counts: dict[str, int] = {}
+    for repetition in range(repetitions):
+        for way in WAYS:
+            watch = Stopwatch(policy.device.type == "cuda")
+            if way in ("uncached", "cached"):
+                room = 0 if way == "uncached" else 1 << 31
+                generator = Generator(policy, max_batch_tokens=budget, max_cache_bytes=room)
+                talk(shape, generating(generator, shape, watch))
+                counts = asdict(generator.counts)  # the last is the cached one's
+            else:
+                talk(shape, naive(policy, shape, watch) if way == "naive" else reference(policy, shape, watch))
+            seconds[way].append(watch.seconds)
+        latest = ", ".join(f"{way} {times[-1]:.1f} s" for way, times in seconds.items())
+        console.print(f"{shape.name} {repetition + 1} of {repetitions}: {latest}", highlight=False)
+    median = {way: statistics.median(times) for way, times in seconds.items()}
+    return {
+        "shape": shape.name,
+        **{f"{way}_s": round(value, 3) for way, value in median.items()},
+        "naive_over_cached": round(median["naive"] / median["cached"], 3),
+        "cached_over_reference": round(median["cached"] / median["reference"], 3),
+        "prefilled": counts["computed"],
+        "reused": counts["reused"],
+        "decoded": counts["sampled"],
+    }
+
+
+def machine(policy: Policy, repetitions: int) -> dict[str, Any]:
+    """What the numbers were measured on."""
+    cuda = policy.device.type == "cuda"
+    return {
+        "processor": torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "seconds": "by the clock" if cuda else "of CPU time",
+        "repetitions": repetitions,
+        "parameters": sum(weight.numel() for weight in policy.model.parameters()),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def table(lines: Sequence[dict[str, Any]]) -> Table:
+    """The results for the eye."""
+    result = Table(title="seconds to sample, and tokens")
+    for heading in ("shape", *WAYS, "naive / cached", "cached / reference", "prefilled", "reused", "decoded"):
+        result.add_column(heading, justify="left" if heading == "shape" else "right")
+    for line in lines:
+        result.add_row(
+            line["shape"],
+            *(f"{line[f'{way}_s']:.1f}" for way in WAYS),
+            f"{line['naive_over_cached']:.2f}",
+            f"{line['cached_over_reference']:.2f}",
+            *(f"{line[key]:,}" for key in ("prefilled", "reused", "decoded")),
+        )
+    return result
+
+
+def main() -> None:
+    """Measures and writes bench.json into the current folder."""
+    parser = argparse.ArgumentParser(description="How much work the prefix cache saves.")
+    parser.add_argument("--quick", action="store_true", help="a model of 2 million parameters, a single repetition")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--repetitions", type=int, help="of every measurement; default: 3, or 1 with --quick")
+    parser.add_argument("--shapes", default=",".join(shape.name for shape in SHAPES), help="names, with commas between")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    repetitions = arguments.repetitions or (1 if arguments.quick else 3)
+    policy = make_policy(torch.device("cuda" if torch.cuda.is_available() else "cpu"), quick=arguments.quick)
+    budget, console = affordable_batch_tokens(policy), Console()
+    wanted = [shape for shape in SHAPES if shape.name in arguments.shapes.split(",")]
+    lines = [measure(shape, policy, budget=budget, repetitions=repetitions, console=console) for shape in wanted]
+    console.print(table(lines))
+    result = {"machine": machine(policy, repetitions), "shapes": lines}
+    Path("bench.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    console.print("wrote bench.json")
+
+
+if __name__ == "__main__":
+    main()
