@@ -20,10 +20,10 @@ STAMP := $(VENV)/installed-$(notdir $(CONSTRAINTS))
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 SHELL := /bin/bash
 
-.PHONY: help quickstart test check bench install clean
+.PHONY: help quickstart test check bench bench-gpu install clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 quickstart: install ## install, then train the bundled tiny pair on the CPU
 	$(BIN)/optima-lite train recipes/quickstart.yaml
@@ -39,6 +39,9 @@ check: ## run every check with the Python that is active, without installing any
 
 bench: install ## measure what the prefix cache saves, and write bench.json (minutes)
 	$(BIN)/python scripts/bench.py $(BENCH_ARGS)
+
+bench-gpu: install ## measure speed and memory of a random Llama 3 8B under 24, 16 and 12 GiB on an NVIDIA GPU
+	$(BIN)/python scripts/bench_gpu.py $(BENCH_ARGS)
 
 install: $(STAMP) ## install the tested versions, this checkout and the tools for the checks into .venv
 

@@ -31,13 +31,16 @@ def train(
     of `optima_lite.progress`; nothing is printed without it. Raises an `optima_lite.errors.OptimaError` for anything
     that can be mended from outside; the same call resumes.
     """
+    from .backend import decide
     from .config import load_machine, load_recipe
+
+    loaded = load_recipe(recipe, overrides=overrides, variants=variants)
+    machine = load_machine(None if config is None else Path(config))
+    decide(machine.backend)  # before anything imports transformers, which Unsloth patches
     from .loop import train as run_loop
     from .progress import silent
     from .store import read_run, run_folder
 
-    loaded = load_recipe(recipe, overrides=overrides, variants=variants)
-    machine = load_machine(None if config is None else Path(config))
     folder = Path(run) if run else run_folder(loaded, machine)
     run_loop(loaded, machine=machine, folder=folder, observe=observe or silent)
     summary: dict[str, Any] = read_run(folder).read_json("summary.json")

@@ -17,6 +17,7 @@ from .prompts import systems
 from .records import Question
 from .render import Renderer
 from .rollout import Agents
+from .selftest import agreement
 from .store import RunFolder
 
 Settle = Callable[[str, Callable[[], int]], int]
@@ -47,11 +48,14 @@ class Cast:
         return fitted, sum(before is not after for before, after in zip(questions, fitted, strict=True))
 
 
-def assemble(recipe: Recipe, *, machine: Machine, settle: Settle) -> Cast:
+def assemble(
+    recipe: Recipe, *, machine: Machine, settle: Settle, notify: Callable[[str], None] = lambda text: None
+) -> Cast:
     """Loads the model with a fresh adapter. Threads, batch size and the room for the cache are settled, because on the
     CPU results depend on them.
 
-    Raises ModelError when the model cannot be loaded, ConfigError when the task's metric needs an extra.
+    notify: is told, in a sentence, what did not go as planned: the backend, the self-test, memory that ran out. Raises
+    ModelError when the model cannot be loaded, ConfigError when the task's metric needs an extra.
     """
     metric = recipe.task.metric
     answers.require(metric)
@@ -59,7 +63,16 @@ def assemble(recipe: Recipe, *, machine: Machine, settle: Settle) -> Cast:
     torch.set_num_threads(settle("threads", lambda: _given(machine.threads) or fastest_threads(policy)))
     budget = settle("max_batch_tokens", lambda: _given(machine.max_batch_tokens) or affordable_batch_tokens(policy))
     room = settle("max_cache_bytes", lambda: int(machine.max_cache_gib * 2**30))
-    generator = Generator(policy, max_batch_tokens=budget, max_cache_bytes=room)
+    for note in policy.notes:
+        notify(note)
+    agrees = agreement(policy)
+    if not agrees.batches:
+        budget = settle("batches_fail", lambda: 1)  # a token budget of 1 makes every batch a single row
+        notify(f"left-padded batches change what this model says ({agrees.furthest:.3f} nats): rows are computed alone")
+    if not agrees.cache:
+        room = settle("cache_fails", lambda: 0)
+        notify(f"reused attention states change what this model says ({agrees.furthest:.3f} nats): the cache stays off")
+    generator = Generator(policy, max_batch_tokens=budget, max_cache_bytes=room, notify=notify)
     renderer = Renderer(policy.tokenizer, end_ids=policy.end_ids)
     together = {"exchange": exchange, "debate": debate}[recipe.protocol.name]
     protocol, alone = together(recipe.protocol.roles, recipe.protocol.max_turns, metric=metric), solo(metric=metric)

@@ -97,6 +97,7 @@ def train(
         finished = _is_finished(folder, loaded)
         _announce(console, loaded, folder, quiet=quiet or as_json, finished=finished)
         with _progress(console, quiet=quiet or (finished and not as_json), as_json=as_json) as observe:
+            _choose_backend(machine)
             from .loop import train as run_loop
             from .progress import Timings, fan_out
 
@@ -145,6 +146,7 @@ def evaluate(
         folder = _open_run(run, machine)
         number = _iteration_number(folder, iteration)
         with _progress(console, quiet=quiet, as_json=as_json) as observe:
+            _choose_backend(machine)
             from .cast import recall
             from .evaluate import evaluate_again
 
@@ -172,6 +174,7 @@ def chat(
         console = _console(machine)
         folder = _open_run(run, machine)
         number = _iteration_number(folder, iteration)
+        _choose_backend(machine)
         from .cast import recall
 
         cast = recall(folder, machine=machine, iteration=number)
@@ -201,6 +204,7 @@ def search(
         machine = _machine(config)
         console = _console(machine)
         with _progress(console, quiet=quiet, as_json=False) as observe:
+            _choose_backend(machine)
             from .explore import explore
             from .selection import pairs
             from .tasks import questions
@@ -354,6 +358,13 @@ def _machine(config: Path | None) -> Machine:
     from .config import load_machine
 
     return load_machine(config)
+
+
+def _choose_backend(machine: Machine) -> None:
+    """Comes before whatever imports transformers, because Unsloth patches it while being imported."""
+    from .backend import decide
+
+    decide(machine.backend)
 
 
 def _load(

@@ -250,7 +250,8 @@ class TrainingSettings(_Settings):
     batch_size: Count = Field(16, description="Training examples in one optimiser step")
     warmup_ratio: float = Field(0.1, ge=0, lt=1, description="Share of the steps in which the learning rate rises")
     on_worse: Literal["keep", "revert", "stop"] = Field(
-        "keep", description="When a training step lowers the validation reward: keep it with a warning, undo it, or stop"
+        "keep",
+        description="When a training step lowers the validation reward: keep it with a warning, undo it, or stop",
     )
 
 

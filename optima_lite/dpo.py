@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 from trl import DPOConfig, DPOTrainer
@@ -24,8 +23,8 @@ from trl import DPOConfig, DPOTrainer
 from .config import DpoSettings
 from .errors import TrainingError
 from .halving import Halving
-from .model import ADAPTER, Policy
-from .train import Steps, adapter_weights, arguments, restore_adapter, session
+from .model import Policy
+from .sft import Steps, adapter_weights, arguments, restore_adapter, session
 
 _WINDOW = 5  # steps over which the fall of the chosen messages is averaged
 
@@ -68,7 +67,7 @@ def optimise(
     micro_batch of them at a time, fewer when memory runs out (`notify` is told).
 
     When the chosen messages lose more than settings.max_chosen_drop nats against the reference, averaged over five
-    steps, the step stops and the last adapter before that is kept. Without pairs nothing happens. Raises
+    steps, training stops and the last adapter with which they had not is kept. Without pairs nothing happens. Raises
     TrainingError when the first batch shows that the reference is not the adapter's start, or a pair cannot be learnt
     from.
     """
@@ -81,7 +80,7 @@ def optimise(
         trainer = _PairTrainer(
             model=model,
             args=DPOConfig(
-                **arguments(scratch, settings, micro_batch=micro_batch, seed=seed),
+                **arguments(scratch, settings, rows=len(pairs), micro_batch=micro_batch, seed=seed),
                 beta=settings.beta,
                 loss_type=losses,
                 loss_weights=[1.0, settings.sft_weight][: len(losses)],
@@ -188,7 +187,11 @@ class _Guard(TrainerCallback):
         self.trainer: Any = None
         self.stopped = False
         self._shifts: deque[float] = deque(maxlen=_WINDOW)
-        self._good: dict[str, torch.Tensor] | None = None
+        self._measured: dict[str, torch.Tensor] = {}  # the adapter that the step at hand computes with
+        self._good: dict[str, torch.Tensor] = {}
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._measured = adapter_weights(self.trainer.model)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
         if "rewards/chosen" not in logs:
@@ -198,11 +201,9 @@ class _Guard(TrainerCallback):
         self._shifts.append(logs["rewards/chosen"] / self.settings.beta)
         if sum(self._shifts) / len(self._shifts) < -self.settings.max_chosen_drop:
             control.should_training_stop = self.stopped = True
-            if self._good is not None:
-                set_peft_model_state_dict(self.trainer.model, self._good, adapter_name=ADAPTER)
+            restore_adapter(self.trainer.model, self._good)
         else:
-            state_dict = get_peft_model_state_dict(self.trainer.model, adapter_name=ADAPTER)
-            self._good = {name: weight.detach().clone() for name, weight in state_dict.items()}
+            self._good = self._measured
 
     def _prove(self, logs: dict[str, float]) -> None:
         """Before the first update adapter and reference agree, so the preference part of the loss is exactly ln 2."""

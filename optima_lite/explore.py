@@ -37,9 +37,7 @@ def grow(
         advance(0, sum(len(turn.ids) for turn in turns))
         return turns
 
-    score = partial(
-        search_rewards, pair, metric=recipe.task.metric, settings=recipe.reward, scale=_scale(cast, probe)
-    )
+    score = partial(search_rewards, pair, metric=recipe.task.metric, settings=recipe.reward, scale=_scale(cast, probe))
     trees = search(asked, protocol=pair.protocol, speak=speak, score=score, settings=recipe.search, seed=seed)
     advance(len(trees), 0)
     return trees

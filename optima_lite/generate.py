@@ -59,10 +59,9 @@ class Counts:
 
 @dataclass(slots=True, eq=False)
 class _Row:
-    """A row on its way. place: in the results. ids: its prompt and what was sampled so far. known: how many of them
-    have states, and these."""
+    """A row on its way. prompt: its prompt's length. ids: the prompt and what was sampled so far. known: how many of
+    them have states, and these."""
 
-    place: int
     key: int
     prompt: int
     ids: list[int]
@@ -113,7 +112,7 @@ class Generator:
         prompts: ids of each row, of any length. keys: one a row (see `row_key`). Raises ModelError when the memory does
         not even suffice for one row at a time.
         """
-        rows = [_Row(i, key, len(ids), list(ids)) for i, (ids, key) in enumerate(zip(prompts, keys, strict=True))]
+        rows = [_Row(key, len(ids), list(ids)) for ids, key in zip(prompts, keys, strict=True)]
         self._forget_old_weights()
         with self.policy.speaking() as model, torch.no_grad():
             self._compute_shared(model.get_base_model(), [row.ids[:-1] for row in rows], adapter=True)
@@ -255,11 +254,13 @@ class Generator:
         except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator raises it bare
             if not (isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)):
                 raise
-            if rows == 1:
+            if rows == 1 and not self._cache.bytes:
                 raise ModelError(
                     f"not enough memory for one sequence of {longest} tokens",
                     hint="shorter prompts and turns (sampling.max_turn_tokens), or a smaller model",
                 ) from error
+        if rows == 1:
+            self._cache.clear()  # the last thing that can give way
         self.max_batch_tokens = rows * longest // 2
         if not self._notified:
             self._notified = True
@@ -325,7 +326,8 @@ class _Decoding:
         """Everything that has not finished waits again, with the tokens it has."""
         for row in self.running:
             row.known = (0, [])
-        self.waiting = sorted([*self.waiting, *self.running], key=lambda row: row.prompt)
+        unfinished = [row for row in self.running if not row.finished]
+        self.waiting = sorted([*self.waiting, *unfinished], key=lambda row: row.prompt)
         self.running, self._batch = [], None
 
     def _lay_out(self) -> Batch:

@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from .progress import Note, Ranked, phase
+from .progress import Ranked, phase
 from .records import Demonstration, Question, Rollouts
 from .render import Rendered
 from .reward import mean
 from .rollout import ranked, sample
 from .selection import demonstrations
+from .sft import fine_tune, planned_steps
 from .stage import CHUNK, Stage
 from .store import IMITATED, stage_name
-from .train import fine_tune, planned_steps
 
 
 def imitate(stage: Stage, iteration: int) -> Path:
@@ -88,7 +88,7 @@ def _train(stage: Stage, iteration: int, chosen: Sequence[Demonstration]) -> Pat
     for demonstration in chosen:
         rows += stage.cast.pair.views(demonstration.question, demonstration.dialogue)
     if not rows:
-        stage.observe(Note(f"iteration {iteration}: no dialogue passed selection.min_reward, so nothing is trained"))
+        stage.note(f"iteration {iteration}: no dialogue passed selection.min_reward, so nothing is trained")
 
     def make(folder: Path) -> None:
         if recipe.training.restart == "base":
@@ -100,6 +100,7 @@ def _train(stage: Stage, iteration: int, chosen: Sequence[Demonstration]) -> Pat
             micro_batch=stage.micro_batch,
             seed=recipe.seed + iteration,
             on_step=advance,
+            notify=stage.note,
         )
         stage.save_adapter(folder, iteration=iteration, facts=facts)
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .progress import Note
 from .records import Rollouts
 from .reward import Scale, alone, mean, scale
 from .stage import Stage
@@ -57,11 +56,9 @@ class Judge:
         kept = after if verdict == "keep" else before
         self._record(step, iteration, before=before, after=after, verdict=verdict, kept=kept)
         if worse:
-            self.stage.observe(
-                Note(
-                    f"iteration {iteration}: step `{step}` lowered the validation reward from {before.reward:.3f} to "
-                    f"{after.reward:.3f} (training.on_worse: {verdict})"
-                )
+            self.stage.note(
+                f"iteration {iteration}: step `{step}` lowered the validation reward from {before.reward:.3f} to "
+                f"{after.reward:.3f} (training.on_worse: {verdict})"
             )
         if kept is before:
             self._return_to(before)

@@ -20,7 +20,7 @@ from .imitate import imitate
 from .judge import Judge
 from .prefer import prefer
 from .preflight import require, versions
-from .progress import Evaluated, Observer, RunStarted, Timings, fan_out, phase
+from .progress import Evaluated, Note, Observer, RunStarted, Timings, fan_out, phase
 from .records import Question
 from .report import evaluation_stage, summary
 from .rollout import Agents
@@ -46,8 +46,9 @@ def train(loaded: LoadedRecipe, *, machine: Machine, folder: Path, observe: Obse
         observe = fan_out(observe, Timings(sink=lambda timing: run.append_timings([timing])))
         observe(RunStarted(loaded.name, str(folder), recipe.training.iterations, run.resumed))
         with phase(observe, "load", iteration=None, total=1, unit="models") as advance:
-            stage = Stage(assemble(recipe, machine=machine, settle=run.settle), run, observe, machine.micro_batch)
+            cast = assemble(recipe, machine=machine, settle=run.settle, notify=lambda text: observe(Note(text)))
             advance(1)
+        stage = Stage(cast, run, observe, machine.micro_batch)
         pair, single = stage.cast.pair, stage.cast.single
         held_out = questions(recipe.task, "held_out", recipe.evaluation.questions, seed=0)
         for greedy in (False, True):
@@ -62,6 +63,8 @@ def train(loaded: LoadedRecipe, *, machine: Machine, folder: Path, observe: Obse
                 else:
                     adapter = prefer(stage, iteration, probe=standing.probe)
                 standing = judge.after(step, iteration, adapter, standing)
+                if judge.stopped:
+                    break
             last = judge.stopped or iteration == recipe.training.iterations - 1
             for greedy in (False, True) if last else (False,):
                 _evaluate(stage, pair, held_out, f"iteration_{iteration}", greedy=greedy, iteration=iteration)

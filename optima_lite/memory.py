@@ -151,7 +151,7 @@ def planned(
     sizes = ([recipe.training.batch_size] if training else []) + ([recipe.dpo.batch_size] if preference else [])
     limits = fit(shape, setup, wanted, batch_size=min(sizes), room=room, preference=preference)
     if given:
-        limits = replace(limits, batch_tokens=wanted.batch_tokens)
+        limits = replace(limits, batch_tokens=given)
     phases = forecast(shape, setup, limits)
     return limits, tuple(p for p in phases if (p.name != "sft" or training) and (p.name != "dpo" or preference))
 
@@ -184,6 +184,12 @@ def fit(shape: Shape, setup: Setup, limits: Limits, *, batch_size: int, room: in
         if _fits((_fine_tuning, *((_preference,) if preference else ())), shape, setup, limits, room):
             break
     return limits
+
+
+def of_one_batch(shape: Shape, setup: Setup, limits: Limits) -> Limits:
+    """The limits with a prefix cache no larger than a single batch fills it: what `probe.measure` does."""
+    filled = limits.batch_tokens * shape.cached_values * setup.number_bytes
+    return replace(limits, cache_bytes=min(limits.cache_bytes, filled))
 
 
 def weight_bytes(shape: Shape, setup: Setup) -> int:
@@ -221,6 +227,7 @@ def _sampling(shape: Shape, setup: Setup, limits: Limits) -> Phase:
 
 def _reading(shape: Shape, setup: Setup, limits: Limits) -> Phase:
     """The base reads whole rows, adapter off."""
+    rows = max(1, limits.batch_tokens // limits.row_tokens)
     return Phase(
         "read",
         {
@@ -228,7 +235,7 @@ def _reading(shape: Shape, setup: Setup, limits: Limits) -> Phase:
             "cache": limits.batch_tokens * shape.cached_values * setup.number_bytes,
             "prefix cache": limits.cache_bytes,
             "activations": limits.batch_tokens * _passing(shape, setup, limits.row_tokens, adapter=False),
-            "logits": _at_once(limits.batch_tokens, shape) * _LOSS_BYTES,
+            "logits": _at_once(rows * limits.turn_tokens, shape) * _LOSS_BYTES,
         },
     )
 

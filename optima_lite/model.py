@@ -8,6 +8,7 @@ that nothing computed with older weights can be taken for current.
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,6 +32,7 @@ from .memory import GIB, Setup, Shape
 ADAPTER = "default"  # TRL copies the adapter of this name as its DPO reference
 UNGATED = "unsloth/llama-3-8b-Instruct-bnb-4bit"  # Llama 3 8B Instruct, quantised already
 _ARCHITECTURES = ("LlamaForCausalLM",)
+_SIZES = {"hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size"}
 _LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _NEEDED_FILES = ("*.json", "*.safetensors", "*.jinja")
 
@@ -150,6 +152,18 @@ class Policy:
         self.model.save_pretrained(str(folder), selected_adapters=[ADAPTER], safe_serialization=True)
 
 
+def available(policy: Policy, *, machine: Machine) -> int:
+    """Bytes that a run may take in all, those of the weights included: what is free now besides them.
+
+    On a GPU, what other programs hold of the card is left to them, and machine.max_vram_gib is kept.
+    """
+    if policy.device.type != "cuda":
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return free + sum(weight.nbytes for weight in policy.model.parameters())
+    free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
+    return min(free, free if machine.max_vram_gib == "auto" else int(machine.max_vram_gib * GIB)) - GIB // 4
+
+
 def bundled() -> Path:
     """The folder of the tiny Llama that ships with the package."""
     return Path(str(resources.files("optima_lite") / "tiny_llama"))
@@ -203,6 +217,9 @@ def check_config(config_path: Path) -> None:
             where=config_path,
             hint="a Llama-architecture chat model (Llama 3, 3.1, 3.2, or the bundled `tiny`)",
         )
+    absent = sorted(_SIZES - config.keys())  # transformers would take those of some other Llama
+    if absent:
+        raise ModelError(f"does not say its {absent[0]}", where=config_path, hint="download the model again")
 
 
 def _check_files(folder: Path) -> None:
@@ -271,6 +288,9 @@ def load(settings: ModelSettings, *, machine: Machine, seed: int) -> Policy:
     model.eval()
     base = model.get_base_model()
     _compute_exactly(base)
+    # For a batch's last positions, which are a view, torch's CPU code copies the output layer once for every row: 1 GiB
+    # each with the vocabulary of Llama 3.
+    base.lm_head.register_forward_pre_hook(lambda head, given: (given[0].contiguous(), *given[1:]))
     own_limit = int(base.config.max_position_embeddings)
     policy = Policy(
         model=model,

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from .dpo import PairIds, optimise
 from .explore import grow
-from .progress import Note, phase
+from .progress import phase
 from .records import Dialogue, PreferencePair, Question, Rollouts, Tree
 from .selection import pairs
+from .sft import planned_steps
 from .stage import CHUNK, Stage
 from .store import PREFERRED, stage_name
-from .train import planned_steps
 
 
 def prefer(stage: Stage, iteration: int, *, probe: Sequence[Rollouts]) -> Path:
@@ -59,7 +59,7 @@ def _train(stage: Stage, iteration: int, chosen: Sequence[PreferencePair]) -> Pa
         for one in chosen
     ]
     if not rows:
-        stage.observe(Note(f"iteration {iteration}: no two messages differ enough in worth, so nothing is trained"))
+        stage.note(f"iteration {iteration}: no two messages differ enough in worth, so nothing is trained")
 
     def make(folder: Path) -> None:
         if recipe.dpo.restart == "base":
@@ -71,9 +71,10 @@ def _train(stage: Stage, iteration: int, chosen: Sequence[PreferencePair]) -> Pa
             micro_batch=stage.micro_batch,
             seed=recipe.seed + iteration,
             on_step=advance,
+            notify=stage.note,
         )
         if facts.stopped:
-            stage.observe(Note(f"iteration {iteration}: stopped early, the preferred messages were becoming unlikely"))
+            stage.note(f"iteration {iteration}: stopped early, the preferred messages were becoming unlikely")
         stage.save_adapter(folder, iteration=iteration, facts=facts)
 
     steps = planned_steps(len(rows), recipe.dpo)

@@ -20,7 +20,7 @@ from typing import Any
 
 from .config import LoadedRecipe, Machine, ModelSettings, Recipe
 from .errors import OptimaError
-from .memory import GIB, OVERHEAD, Limits, Phase, Setup, Shape, known, planned
+from .memory import GIB, OVERHEAD, Limits, Phase, Setup, Shape, forecast, known, of_one_batch, planned
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes")
 _PYTHONS = ((3, 11), (3, 14))  # supported: from, up to but without
@@ -79,7 +79,8 @@ def check(
         f"{recipe.sampling.max_turn_tokens} tokens; {recipe.evaluation.questions} held-out questions"
     )
     yield Finding("recipe", Status.OK, f"{loaded.name}: {plan}")
-    yield _model(loaded, machine)
+    model = _model(loaded, machine)
+    yield model
     yield _data(loaded)
     yield _gpu()
     yield _disk(folder)
@@ -87,7 +88,8 @@ def check(
     yield Finding(
         "run folder", Status.OK, f"{folder} {'holds this run already and will be resumed' if resumes else ''}"
     )
-    yield from _forecast(loaded.recipe, machine, vram=vram, probe=probe)
+    if model.status is not Status.PROBLEM:
+        yield from _forecast(loaded.recipe, machine, vram=vram, probe=probe)
 
 
 def require(recipe: Recipe, *, machine: Machine) -> None:
@@ -174,7 +176,9 @@ def _forecast(recipe: Recipe, machine: Machine, *, vram: float | None, probe: bo
         f"{limits.micro_batch} training examples at a time, of up to {rows:,} tokens",
     )
     if probe and vram is None and setup.gpu and all(phase.total <= room for phase in phases):
-        yield from _probe(recipe, machine, limits, phases)
+        limits = of_one_batch(shape, setup, limits)
+        names = [phase.name for phase in phases]
+        yield from _probe(recipe, machine, limits, [p for p in forecast(shape, setup, limits) if p.name in names])
 
 
 def _probe(recipe: Recipe, machine: Machine, limits: Limits, phases: Sequence[Phase]) -> Iterator[Finding]:

@@ -21,7 +21,7 @@ from .generate import Generator, Sampling
 from .memory import Limits
 from .model import Policy
 from .render import Rendered
-from .train import fine_tune
+from .sft import fine_tune
 
 PHASES = ("sample", "read", "sft", "dpo")  # of `memory.forecast`
 _STATUS = Path("/proc/self/status")
@@ -68,7 +68,7 @@ def measure(
     One batch is sampled and read, one optimiser step taken of each kind, on the longest rows there can be. The adapter
     is started afresh afterwards.
     """
-    ids, examples = _MadeUp(policy, seed), range(limits.micro_batch)
+    ids, examples = MadeUp(policy, seed), range(limits.micro_batch)
     rows = max(1, limits.batch_tokens // limits.row_tokens)
     generator = Generator(policy, max_batch_tokens=rows * limits.row_tokens, max_cache_bytes=limits.cache_bytes)
     how: dict[str, Any] = {"micro_batch": limits.micro_batch, "seed": seed, "on_step": lambda done: None}
@@ -99,7 +99,7 @@ def measure(
     policy.restart(seed=seed)
 
 
-class _MadeUp:
+class MadeUp:
     """Random plain tokens, each row with one beginning-of-text; no two rows begin alike, so nothing can be shared."""
 
     def __init__(self, policy: Policy, seed: int) -> None:
@@ -111,15 +111,19 @@ class _MadeUp:
         self.end = policy.end_ids[0]
 
     def text(self, length: int) -> tuple[int, ...]:
+        """A prompt of so many tokens."""
         return (*self.start, *self.random.choices(self.plain, k=length - len(self.start)))
 
     def turn(self, length: int) -> tuple[int, ...]:
+        """A message of so many tokens, its end included."""
         return (*self.random.choices(self.plain, k=length - 1), self.end)
 
     def row(self, limits: Limits) -> Rendered:
+        """A conversation of full length that ends in a message."""
         start = limits.row_tokens - limits.turn_tokens
         return Rendered(self.text(start) + self.turn(limits.turn_tokens), ((start, limits.row_tokens),))
 
     def pair(self, limits: Limits) -> PairIds:
+        """Two messages after a prompt, of full length together with it."""
         prompt = self.text(limits.row_tokens - limits.turn_tokens)
         return PairIds(prompt, self.turn(limits.turn_tokens), self.turn(limits.turn_tokens))

@@ -71,7 +71,7 @@ def normaliser(tokens: Sequence[int], percentile: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """What counts as one where dialogues come without siblings: a length in tokens, and a loss that is fully readable."""
+    """What counts as one for dialogues without siblings: a length in tokens, and a loss that is fully readable."""
 
     tokens: int
     best_loss: float

@@ -14,9 +14,9 @@ from .progress import Note, Observer, phase
 from .records import Question, Rollouts
 from .report import write_adapter_card
 from .rollout import Agents
+from .sft import TrainingFacts
 from .store import Run
 from .tasks import questions
-from .train import TrainingFacts
 
 CHUNK = 400  # dialogues written at a time: the most that a kill can cost
 
@@ -29,6 +29,11 @@ class Stage:
     run: Run
     observe: Observer
     micro_batch: int
+
+    def note(self, text: str) -> None:
+        """One sentence that the user should read, and that the log keeps."""
+        self.run.log(text)
+        self.observe(Note(text))
 
     def draw(self, iteration: int, *, preference: bool) -> list[Question]:
         """This iteration's training questions; imitation and preference steps never ask the same ones."""
@@ -43,7 +48,7 @@ class Stage:
         fitted, shortened = self.cast.fit(agents, drawn)
         self.run.write_json(f"{name}.json", {"questions": len(drawn), "shortened": shortened})
         if shortened:
-            self.observe(Note(f"{shortened} of {len(drawn)} questions had their facts shortened to fit the model"))
+            self.note(f"{shortened} of {len(drawn)} questions had their facts shortened to fit the model")
         return fitted
 
     def save_adapter(self, folder: Path, *, iteration: int, facts: TrainingFacts | PreferenceFacts) -> None:

@@ -86,7 +86,7 @@ class RunFolder:
         return timings
 
     def adapter(self, iteration: int) -> Path | None:
-        """The adapter in force after an iteration, None for none; a step that was undone leaves an earlier one in force.
+        """The adapter in force after an iteration, None for none; an undone step leaves an earlier one in force.
 
         Raises KeyError for an iteration without a finished step.
         """
@@ -350,13 +350,19 @@ def _describe(folder: Path) -> RunDescription:
             seed=recipe["seed"],
             iterations_done=done,
             iterations_planned=planned,
-            finished=done >= planned and (folder / "summary.json").exists(),
+            finished=(folder / "summary.json").exists() and (done >= planned or _was_stopped(run)),
             running=_is_locked(folder),
         )
     except RunError as error:
         return RunDescription(folder.name, folder, problem=error.what)
     except (KeyError, TypeError, ValueError):
         return RunDescription(folder.name, folder, problem="its manifest.json lacks parts of the recipe")
+
+
+def _was_stopped(run: RunFolder) -> bool:
+    """Whether a step that made things worse ended the run."""
+    verdicts = [_read_json(path) for path in run.folder.glob("iteration_*/[59]_verdict.json")]
+    return any(verdict["verdict"] == "stop" for verdict in verdicts)
 
 
 # --- Opening --------------------------------------------------------------------------------------

@@ -247,8 +247,9 @@ def machine(policy: Policy, repetitions: int) -> dict[str, Any]:
 
 def table(lines: Sequence[dict[str, Any]]) -> Table:
     """The results for the eye."""
-    result = Table(title="seconds to sample, and tokens")
-    for heading in ("shape", *WAYS, "naive / cached", "cached / reference", "prefilled", "reused", "decoded"):
+    result = Table(title="seconds, their ratios, and tokens", box=None, padding=(0, 1, 0, 0))
+    ratios = ("naive /\ncached", "cached /\nref.")
+    for heading in ("shape", "naive", "uncached", "cached", "ref.", *ratios, "prefilled", "reused", "decoded"):
         result.add_column(heading, justify="left" if heading == "shape" else "right")
     for line in lines:
         result.add_row(

@@ -1,6 +1,6 @@
 """Make the bundled tiny Llama: tokenizer, weights and model card, from one seed.
 
-    python scripts/make_tiny_llama.py [--out optima_lite/tiny_llama] [--scale 1.0]
+    python scripts/make_tiny_llama.py [--out FOLDER] [--seed 0] [--scale 1.0] [--keep FOLDER]
 
 In: nothing but this repository. Out: a Llama of 1.9 million parameters with Llama 3's kind of tokenizer and chat
 template that talks about the bundled world (`optima_lite.tasks.world`) as `scripted_dialogues.py` does: able to look
@@ -25,9 +25,10 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import scripted_dialogues as scripted
 import tiny_llama_evaluation as evaluation
@@ -117,14 +118,13 @@ def _vocabulary_texts() -> Iterator[str]:
         style = list(scripted.STYLES)[number % len(scripted.STYLES)]
         turns = [Turn(i % 2, (), text) for i, text in enumerate(scripted.dialogue(question, rng, style=style))]
         yield from (turn.text.replace("<A>", "").replace("</A>", "") for turn in turns)
-        yield scripted.monologue(question, rng).replace("<A>", "").replace("</A>", "")
+        yield scripted.monologue(question, rng, careless=0.2).replace("<A>", "").replace("</A>", "")
         for speaker in range(2):
             messages = view(question, turns[:1], speaker, protocol=PAIR, system=SYSTEM)
             yield from (message.text for message in messages)
 
 
-# --------------------------------------------------------------------------------------------------- curriculum
-
+# ----------------------------------------------------------------------------------------------------- training
 
 BATCH_TOKENS = 4000
 SORTED_TOGETHER = 400  # examples; batches are cut from these after sorting by length, so that little is padding
@@ -229,8 +229,8 @@ class Effort:
 def train(model: LlamaForCausalLM, writer: Writer, *, seed: int, scale: float, keep: Path | None = None) -> Effort:
     """Train in place through all phases, and tell how it goes.
 
-    scale: multiplies the steps of every phase. keep: a folder for the state after each phase; phases found there are not
-    trained again.
+    scale: multiplies the steps of every phase. keep: a folder for the state after each phase; phases found there are
+    not trained again.
     """
     weights = torch.ones(model.config.vocab_size)
     weights[writer.names] = NAME_WEIGHT
@@ -240,7 +240,7 @@ def train(model: LlamaForCausalLM, writer: Writer, *, seed: int, scale: float, k
         torch.optim.Muon(matrices, lr=MUON_RATE, momentum=0.95, weight_decay=0.0),
         torch.optim.AdamW(others, lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.01),
     )
-    parts = (model, *optimizers)
+    parts: tuple[Any, ...] = (model, *optimizers)
     model.train()
     model.set_attn_implementation("eager")  # twice as fast as the fused kernel's backward pass at these lengths
 
@@ -248,9 +248,10 @@ def train(model: LlamaForCausalLM, writer: Writer, *, seed: int, scale: float, k
     for number, phase in enumerate(PHASES):
         state = keep / f"phase{number}.pt" if keep else None
         if state and state.exists():
-            effort, *found = torch.load(state, weights_only=False)
-            for part, values in zip(parts, found, strict=True):
-                part.load_state_dict(values)
+            spent, *values = torch.load(state)
+            effort = Effort(*spent)
+            for part, value in zip(parts, values, strict=True):
+                part.load_state_dict(value)
             continue
         begun, recent = time.perf_counter(), 0.0
         rng = Random(f"pretraining/{seed}/{number}")
@@ -277,7 +278,7 @@ def train(model: LlamaForCausalLM, writer: Writer, *, seed: int, scale: float, k
                 print(f"phase {number}: {effort}, loss {recent / LOG_EVERY:.3f}, {found}", flush=True)
                 begun, recent = time.perf_counter(), 0.0
         if state:
-            torch.save((effort, *(part.state_dict() for part in parts)), state)
+            torch.save((astuple(effort), *(part.state_dict() for part in parts)), state)
     return effort
 
 
@@ -325,9 +326,10 @@ needs and guess too early. It knows terser shapes, and follows the format instru
 
 ## What it scores
 
-On {count} held-out questions ({each_format} a format, sampled at T = {temperature}); no fact of theirs occurs in
-training. At most {turns} turns of {turn_tokens} tokens. The score is the share of dialogues whose last stated answer is
-right; its standard error is about .03, and .05 for a format.
+On {count} held-out questions ({each_format} a format, sampled at T = {temperature}). No fact of theirs occurs in the
+dialogues and fact drills of the training; its triples of random names may match one by chance. At most {turns} turns
+of {turn_tokens} tokens. The score is the share of dialogues whose last stated answer is right; its standard error is
+about .03, and .05 for a format.
 
 | who | score | tokens | turns | agreement |
 |---|---|---|---|---|
@@ -343,7 +345,7 @@ An untrained dialogue:
 
 For trying out, testing and teaching the training loop. The system messages it knows are "{system}" for each of the two
 agents and "{alone}" for an agent that holds everything. It knows nothing but the {names} names and {relations}
-relations of the bundled world, reads other names badly, and is of no use for anything else. Load it in float32.
+relations of the bundled world, was never shown other names, and is of no use for anything else. Load it in float32.
 """
 
 
@@ -369,7 +371,8 @@ def card(model: LlamaForCausalLM, writer: Writer, effort: Effort, folder: Path, 
         turns=PAIR.max_turns,
         turn_tokens=evaluation.MAX_TURN_TOKENS,
         rows="\n".join(
-            f"| {name} | {row.score:.2f} | {row.tokens:.0f} | {row.turns:.1f} | {row.agreement:.2f} |"
+            f"| {name} | {row.score:.2f} | {row.tokens:.0f} | {row.turns:.1f} | "
+            + ("- |" if row.agreement is None else f"{row.agreement:.2f} |")
             for name, row in rows.items()
         ),
         probes=", ".join(f"{kind} {share:.3f}" for kind, share in evaluation.probes(model, writer).items()),
@@ -388,6 +391,8 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the steps of every phase")
     parser.add_argument("--keep", type=Path, help="folder for the state after each phase, to go on from")
     options = parser.parse_args()
+    if options.keep:
+        options.keep.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)  # matrices this small do not gain from more
     torch.manual_seed(options.seed)
 

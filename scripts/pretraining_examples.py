@@ -49,7 +49,7 @@ class Writer:
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self._tokenizer = tokenizer
         self._cache: dict[str, list[int]] = {}
-        self.bos, self.turn_end, self.pad = (tokenizer.convert_tokens_to_ids(t) for t in (BOS, TURN_END, PAD))
+        self.bos, self.turn_end, self.pad = (tokenizer.get_vocab()[token] for token in (BOS, TURN_END, PAD))
         self._symbols = [*itertools.chain.from_iterable(ENTITIES.values()), *RELATIONS]
         self.names = [self.encode(f" {symbol}")[0] for symbol in self._symbols]
 
@@ -109,11 +109,19 @@ class Writer:
         chain = self.encode(form.state(hops[0]) + form.join + form.state(hops[1], answer=True) + "\n")
         return [Example([self.bos, *told, *chain], [False] * (1 + len(told)) + [True] * len(chain))]
 
-    def _asked_again(self, known: list[Fact], unknown: list[Fact], rng: Random) -> Example:
+    def telegrams(self, rng: Random, question: Question) -> list[Example]:
+        """A question's facts asked again in the shortest shape, where no sign between relation and value gives time."""
+        known = [scripted.read(text) for context in question.contexts for text in context]
+        rng.shuffle(known)
+        return [self._asked_again(known[:6], known[6:], rng, forms=("telegraphic",))]
+
+    def _asked_again(
+        self, known: list[Fact], unknown: list[Fact], rng: Random, *, forms: Sequence[str] = tuple(scripted.FORMS)
+    ) -> Example:
         ids = [self.bos, *self.encode("Facts:\n" + "".join(f"- {fact}\n" for fact in known))]
         learn = [False] * len(ids)
         for fact in rng.sample(known + unknown, len(known + unknown)):
-            form = rng.choice(list(scripted.FORMS.values()))
+            form = scripted.FORMS[rng.choice(forms)]
             stated = form.state(fact, answer=rng.random() < 0.3) if rng.random() < 0.7 else scripted.sentence(fact)
             said = self.encode((stated if fact in known else form.request(*fact[:2])) + "\n")
             relation = self.encode(f" {fact.relation}")[0]
@@ -147,10 +155,14 @@ class Writer:
             views.append(view(question, turns[: last + 1], speaker, protocol=PAIR, system=SYSTEM, format=format))
         return [self.chat(messages) for messages in views]
 
-    def monologue(self, rng: Random, question: Question) -> list[Example]:
+    def monologue(self, rng: Random, question: Question, *, careless: float = 0.2) -> list[Example]:
         """One agent with all facts."""
-        turn = self.turn(0, scripted.monologue(question, rng))
+        turn = self.turn(0, scripted.monologue(question, rng, careless=careless))
         return [self.chat(view(question, [turn], 0, protocol=ALONE, system=SYSTEM_ALONE))]
+
+    def careless_monologue(self, rng: Random, question: Question) -> list[Example]:
+        """What the agent alone is to end up as: no more careful than the two."""
+        return self.monologue(rng, question, careless=0.33)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,4 +181,9 @@ PHASES = (
     Phase(700, (0.5, 0.45), {"triples": 0.1, "facts": 0.35, "interview": 0.1, "dialogue": 0.38, "monologue": 0.07}),
     Phase(1500, (0.45, 0.25), {"triples": 0.05, "facts": 0.2, "interview": 0.1, "dialogue": 0.55, "monologue": 0.1}),
     Phase(1500, (0.25, 0.005), {"triples": 0.02, "facts": 0.13, "interview": 0.1, "dialogue": 0.65, "monologue": 0.1}),
+    Phase(
+        1500,
+        (0.15, 0.002),
+        {"telegrams": 0.15, "facts": 0.15, "interview": 0.1, "dialogue": 0.48, "careless_monologue": 0.12},
+    ),
 )

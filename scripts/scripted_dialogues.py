@@ -168,7 +168,7 @@ def dialogue(question: Question, rng: Random, *, format: str | None = None, styl
     return messages
 
 
-def monologue(question: Question, rng: Random, *, careless: float = 0.2) -> str:
+def monologue(question: Question, rng: Random, *, careless: float) -> str:
     """One agent that holds all facts and thinks aloud; `careless` is how often it marks a value of the wrong fact."""
     first, second = (read(text) for text in question.supporting)
     answer = second

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 import scripted_dialogues as scripted
@@ -28,12 +28,15 @@ _MARKED = re.compile(r"<A>(.*?)</A>", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Means over dialogues. score: the last stated answer is right. tokens: sampled, turn ends included."""
+    """Means over dialogues. score: the last stated answer is right. tokens: sampled, turn ends included.
+
+    agreement: the share that ended with one and the same answer from both; None for an agent alone.
+    """
 
     score: float
     tokens: float
     turns: float
-    agreement: float
+    agreement: float | None
 
 
 @torch.no_grad()
@@ -79,6 +82,8 @@ def pair(
     for number in range(PAIR.max_turns):
         speaker = PAIR.speaker(number)
         going = [i for i in range(len(talks)) if not over[i]]
+        if not going:
+            break
         views = [view(questions[i], talks[i], speaker, protocol=PAIR, system=SYSTEM, format=format) for i in going]
         prompts = [writer.chat(messages, open_end=True).ids for messages in views]
         for i, ids in zip(going, _speak(model, writer, prompts, temperature), strict=True):
@@ -96,7 +101,7 @@ def single(model: LlamaForCausalLM, writer: Writer, questions: Sequence[Question
     prompts = [writer.chat(messages, open_end=True).ids for messages in views]
     said = _speak(model, writer, prompts, temperature)
     talks = [[Turn(0, tuple(ids), text := writer.decode(ids), stated(text))] for ids in said]
-    return _result(writer, questions, talks)
+    return replace(_result(writer, questions, talks), agreement=None)
 
 
 def stated(message: str) -> str | None:

@@ -230,7 +230,10 @@ def test_a_model_that_cannot_be_used_is_told(here: Path, make: Any, what: str) -
 
 def model(folder: Path, *, weights: str | None = None, **config: Any) -> None:
     folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"]} | config))
+    sizes = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size")
+    (folder / "config.json").write_text(
+        json.dumps({"architectures": ["LlamaForCausalLM"]} | dict.fromkeys(sizes, 8) | config)
+    )
     if weights:
         (folder / weights).write_bytes(b"\0")
 

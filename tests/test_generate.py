@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,7 @@ from transformers import AddedToken, LlamaConfig, LlamaForCausalLM
 from optima_lite.errors import ModelError
 from optima_lite.generate import Generator, KeyedSampler, Sampling, draw, row_key, uniforms
 from optima_lite.model import Policy
+from optima_lite.prefix_cache import PrefixCache
 from optima_lite.render import Rendered
 
 VOCABULARY, PAD = 48, 2
@@ -79,7 +81,7 @@ def read_one(policy: Policy, ids: tuple[int, ...], *, adapter: bool) -> Tensor:
 def say_one(policy: Policy, prompt: tuple[int, ...], sampling: Sampling, key: int) -> tuple[int, ...]:
     """What the generator must say, by definition: inverse-CDF sampling, a token at a time."""
     said: tuple[int, ...] = ()
-    while len(said) < sampling.max_new_tokens and not (said and said[-1] in ENDS):
+    while len(said) < sampling.max_new_tokens and not (said and said[-1] in policy.end_ids):
         said = (*said, choose(next_logits(policy, prompt + said), sampling, key, len(said)))
     return said
 
@@ -87,7 +89,7 @@ def say_one(policy: Policy, prompt: tuple[int, ...], sampling: Sampling, key: in
 def next_logits(policy: Policy, ids: tuple[int, ...]) -> Tensor:
     """What may follow: anything but special tokens that end nothing."""
     logits = read_one(policy, ids, adapter=True)[-1].clone()
-    logits[[i for i in SPECIAL if i not in ENDS]] = -torch.inf
+    logits[[i for i in SPECIAL if i not in policy.end_ids]] = -torch.inf
     return logits
 
 
@@ -176,6 +178,19 @@ def test_long_and_short_rests_side_by_side(exact: Policy) -> None:
     keys = [row_key("again", k) for k in range(13)]
     expected = [say_one(exact, prompt, SAMPLED, key) for prompt, key in zip(prompts, keys, strict=True)]
     assert generator.generate(prompts, sampling=SAMPLED, keys=keys) == expected
+
+
+@pytest.mark.parametrize("size", [0, CACHES["roomy"]])
+def test_rows_that_nobody_leaves_go_on_in_their_batch(exact: Policy, size: int) -> None:
+    endless = replace(exact, end_ids=(VOCABULARY,))
+    prompts, sampling = texts(10, 4), Sampling(1.0, 1.0, 30)
+    generator = Generator(endless, max_batch_tokens=1 << 20, max_cache_bytes=size)
+    for number in range(2):
+        keys = [row_key(number, k) for k in range(4)]
+        said = generator.generate(prompts, sampling=sampling, keys=keys)
+        assert [len(ids) for ids in said] == [30] * 4
+        assert said == [say_one(endless, prompt, sampling, key) for prompt, key in zip(prompts, keys, strict=True)]
+        prompts = [prompt + ids for prompt, ids in zip(prompts, said, strict=True)]
 
 
 def test_only_special_tokens_that_end_a_turn_are_sampled() -> None:
@@ -373,26 +388,44 @@ def test_too_little_memory_halves_the_batches_and_loses_nothing(
     assert generator.max_batch_tokens < 10 * 60
 
 
+@pytest.mark.parametrize(("where", "call"), [("generate", 2), ("keep", 3)])
 def test_memory_that_runs_out_in_the_middle_keeps_what_was_sampled(
-    exact: Policy, monkeypatch: pytest.MonkeyPatch
+    exact: Policy, monkeypatch: pytest.MonkeyPatch, where: str, call: int
 ) -> None:
-    prompts = texts(9, 30)
-    sampling = Sampling(1.0, 1.0, 60)
+    """While sampling a slice, or while the states of rows that have just finished are being kept."""
+    prompts = [(9 + k, *range(9, 20)) for k in range(30)]  # nothing is shared, so only finished rows are kept
+    sampling = Sampling(1.0, 1.0, 40)
     expected = [say_one(exact, prompt, sampling, key) for key, prompt in enumerate(prompts)]
     generator = Generator(exact, max_batch_tokens=1 << 20)
-    generate, calls = exact.model.generate, 0
+    owner, name = (exact.model, "generate") if where == "generate" else (PrefixCache, "add")
+    work, calls = getattr(owner, name), 0
 
-    def failing(**kwargs: Any) -> Any:
+    def failing(*args: Any, **kwargs: Any) -> Any:
         nonlocal calls
+        result = work(*args, **kwargs)
         calls += 1
-        output = generate(**kwargs)
-        if calls == 2:  # after the work, when the cache has grown already
+        if calls == call:  # after the work, when the cache has grown already
             raise OUT_OF_MEMORY["GPU"]
-        return output
+        return result
 
-    monkeypatch.setattr(exact.model, "generate", failing)
+    monkeypatch.setattr(owner, name, failing)
     assert generator.generate(prompts, sampling=sampling, keys=range(30)) == expected
-    assert calls > 2
+    assert calls > call
+
+
+def test_the_cache_gives_way_before_a_single_row_does(exact: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = Generator(exact, max_batch_tokens=1 << 20)
+    prompts = [tuple(range(9, 29))]
+    expected = generator.generate(prompts, sampling=SAMPLED, keys=[0])
+    generate = exact.model.generate
+
+    def crowded(**kwargs: Any) -> Any:
+        if generator._cache.bytes:
+            raise OUT_OF_MEMORY["GPU"]
+        return generate(**kwargs)
+
+    monkeypatch.setattr(exact.model, "generate", crowded)
+    assert generator.generate(prompts, sampling=SAMPLED, keys=[0]) == expected
 
 
 def test_memory_for_not_even_one_row_is_the_users_to_mend(exact: Policy, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,11 @@ Train = Callable[[Policy, list[str]], None]
 
 @pytest.fixture
 def policy() -> Policy:
+    return load(ModelSettings(name="tiny", lora_rank=4), machine=Machine(), seed=0)
+
+
+@pytest.fixture
+def quantised() -> Policy:
     """Four bits, as on the card."""
     return load(ModelSettings(name="tiny", quantization="nf4", lora_rank=4), machine=Machine(), seed=0)
 
@@ -34,13 +39,13 @@ def row(policy: Policy, number: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def sft(policy: Policy, told: list[str], *, micro_batch: int = 4) -> None:
-    from optima_lite.train import fine_tune
+    from optima_lite.sft import fine_tune
 
     rows = []
     for number in range(7):  # the last step has three rows
         prompt, turn = row(policy, number)
         rows.append(Rendered(prompt + turn, ((len(prompt), len(prompt) + len(turn)),)))
-    settings = TrainingSettings(batch_size=4, epochs=1, learning_rate=1e-2)
+    settings = TrainingSettings(batch_size=4, epochs=1, learning_rate=1e-4)
     fine_tune(
         policy, rows, settings=settings, micro_batch=micro_batch, seed=0, on_step=lambda n: None, notify=told.append
     )
@@ -53,7 +58,7 @@ def dpo(policy: Policy, told: list[str], *, micro_batch: int = 4) -> None:
     for number in range(7):
         prompt, chosen = row(policy, number)
         pairs.append(PairIds(prompt, chosen, row(policy, number + 10)[1]))
-    settings = DpoSettings(batch_size=4, epochs=1, learning_rate=1e-2, sft_weight=0.5)
+    settings = DpoSettings(batch_size=4, epochs=1, learning_rate=1e-4, sft_weight=0.5)
     optimise(
         policy, pairs, settings=settings, micro_batch=micro_batch, seed=0, on_step=lambda n: None, notify=told.append
     )
@@ -106,19 +111,42 @@ class Allocator:
 
 
 @pytest.mark.parametrize("train", [sft, dpo])
-def test_a_smaller_micro_batch_learns_the_same(train: Train, policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, told = trained(policy, train)
+def test_a_smaller_micro_batch_learns_the_same(
+    train: Train, quantised: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, told = trained(quantised, train)
     assert told == []
-    halved, told = trained(policy, train, micro_batch=2)
+    halved, told = trained(quantised, train, micro_batch=2)
     assert furthest(whole, halved) < 1e-5
     assert told == []
-    Allocator(monkeypatch, policy).most_rows = 2 if train is dpo else 1
-    squeezed, told = trained(policy, train)
+    Allocator(monkeypatch, quantised).most_rows = 2 if train is dpo else 1
+    squeezed, told = trained(quantised, train)
     assert furthest(whole, squeezed) < 1e-5
     assert told == [
         "out of memory: training goes on with 2 examples at a time",
         "out of memory: training goes on with 1 examples at a time",
     ]
+
+
+def test_a_quantised_adapter_is_trained_in_full_precision(quantised: Policy) -> None:
+    """TRL rounds it to bf16, which would undo the small steps of earlier iterations and split it from its reference."""
+    from optima_lite.sft import adapter_weights
+
+    with torch.no_grad():
+        for name, weight in quantised.model.named_parameters():
+            if "lora_" in name:
+                weight += 1e-6
+    exact = adapter_weights(quantised.model)
+    assert any(not torch.equal(weight, weight.bfloat16().float()) for weight in exact.values())
+    from optima_lite.dpo import PairIds, optimise
+
+    (prompt, chosen), (_, rejected) = row(quantised, 0), row(quantised, 1)
+    settings = DpoSettings(batch_size=1, epochs=1, learning_rate=1e-12, warmup_ratio=0)
+    facts = optimise(
+        quantised, [PairIds(prompt, chosen, rejected)], settings=settings, micro_batch=1, seed=0, on_step=lambda n: None
+    )
+    assert facts.chosen_shift == 0, "adapter and reference are the same at the start"
+    assert furthest(exact, adapter_weights(quantised.model)) < 1e-9
 
 
 @pytest.mark.parametrize("train", [sft, dpo])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,9 @@ from optima_lite.prompts import Message  # noqa: E402
 from optima_lite.render import Rendered, Renderer  # noqa: E402
 from optima_lite.selftest import Agreement, agreement  # noqa: E402
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "random_llama.py"
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+import random_llama  # noqa: E402
+
 # As Meta and Unsloth ship it for Llama 3; 3.1 puts dates into the system message and is laid out alike.
 TEMPLATE = (
     "{% set loop_messages = messages %}{% for message in loop_messages %}"
@@ -35,8 +36,8 @@ ENDS = ["<|eot_id|>", "<|end_of_text|>"]
 
 @pytest.fixture(scope="module")
 def llama3(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundled model, dressed as the hub's copies of Llama 3 are: end_of_text is the tokenizer's eos, the config knows
-    one end only, the tokenizer puts a beginning-of-text before whatever it reads, and nothing is named for padding."""
+    """The bundled model, dressed as the hub's copies of Llama 3 are: end_of_text is the tokenizer's eos, the config
+    knows one end only, whatever the tokenizer reads gets a beginning-of-text, and nothing is named for padding."""
     folder = tmp_path_factory.mktemp("llama3")
     shutil.copytree(bundled(), folder, dirs_exist_ok=True)
     (folder / "chat_template.jinja").write_text(TEMPLATE)
@@ -112,7 +113,7 @@ def test_a_turn_stops_at_either_end(end: str, policy: Policy, monkeypatch: pytes
 def four_bits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model that was quantised before it was saved, for bfloat16, as those of the hub are."""
     folder = tmp_path_factory.mktemp("nf4")
-    subprocess.run([sys.executable, SCRIPT, "tiny", folder, "--nf4"], check=True, capture_output=True)
+    random_llama.write("tiny", folder, nf4=True)
     config = json.loads((folder / "config.json").read_text())
     config["quantization_config"]["bnb_4bit_compute_dtype"] = "bfloat16"
     (folder / "config.json").write_text(json.dumps(config))
@@ -129,7 +130,7 @@ def test_a_prequantised_model_computes_in_this_device_s_precision(four_bits: Pat
 
 
 def test_quantised_on_loading_and_before_saving_are_the_same(four_bits: Path, tmp_path: Path) -> None:
-    subprocess.run([sys.executable, SCRIPT, "tiny", tmp_path], check=True, capture_output=True)
+    random_llama.write("tiny", tmp_path)
     rows = [Rendered(tuple(range(20, 60)), ((30, 40),))]
     losses = [
         Generator(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -158,3 +161,14 @@ def test_a_plan_follows_the_schedule_and_keeps_the_batch_that_the_machine_sets()
 )
 def test_a_lack_of_memory_is_told_from_other_errors(error: Exception, expected: bool) -> None:
     assert is_out_of_memory(error) is expected
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="resident memory is read from /proc")
+def test_the_forecast_is_within_a_seventh_of_resident_memory() -> None:
+    """On the CPU, where a GPU's tenth would be luck: allocators and libraries take what no formula knows."""
+    script = Path(__file__).parents[1] / "scripts" / "measure_memory.py"
+    done = subprocess.run([sys.executable, script, "30m"], check=True, capture_output=True, text=True)
+    rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("|")]
+    assert [row[1] for row in rows] == ["sample", "read", "sft", "dpo"]
+    assert all(0.86 < float(row[4]) < 1.16 for row in rows), done.stdout

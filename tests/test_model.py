@@ -17,7 +17,8 @@ from optima_lite.errors import ModelError  # noqa: E402
 from optima_lite.generate import Generator, Sampling  # noqa: E402
 from optima_lite.model import Policy, bundled, check_folder, load, locate  # noqa: E402
 
-LLAMA = json.dumps({"architectures": ["LlamaForCausalLM"]})
+SIZES = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size")
+LLAMA = json.dumps({"architectures": ["LlamaForCausalLM"]} | dict.fromkeys(SIZES, 8))
 HEADER = '{"a": {"dtype": "F32", "shape": [], "data_offsets": [0, 4]}}'
 WEIGHTS = chr(len(HEADER)) + "\0" * 7 + HEADER + "\0" * 4  # one number, as safetensors
 GREEDY = Sampling(0.0, 1.0, 6)
@@ -132,6 +133,11 @@ REFUSED: list[tuple[dict[str, str | None], str, str]] = [
         {"config__json": "{}"},
         "not a Llama but of unknown architecture",
         "a Llama-architecture chat model (Llama 3, 3.1, 3.2, or the bundled `tiny`)",
+    ),
+    (
+        {"config__json": json.dumps({"architectures": ["LlamaForCausalLM"]})},
+        "does not say its hidden_size",
+        "download the model again",
     ),
     (
         {"model__safetensors": None, "pytorch_model.bin": ""},

@@ -619,6 +619,9 @@ def test_runs_are_described_and_broken_ones_say_so(tmp_path: Path) -> None:
         put(running, "evaluation/iteration_00_sampled.json", "iteration_00/4_adapter", "iteration_01/4_adapter")
         with Run.open(tmp_path / "a-finished", manifest(iterations=1)) as done:
             put(done, "evaluation/iteration_00_sampled.json", "iteration_00/4_adapter", "summary.json")
+        with Run.open(tmp_path / "f-stopped", MANIFEST) as stopped:
+            put(stopped, "evaluation/iteration_00_sampled.json", "summary.json")
+            stopped.write_json("iteration_00/5_verdict.json", {"verdict": "stop"})
         (tmp_path / "c-empty").mkdir()
         (tmp_path / "d-garbage").mkdir()
         (tmp_path / "d-garbage/manifest.json").write_text("{")
@@ -626,11 +629,12 @@ def test_runs_are_described_and_broken_ones_say_so(tmp_path: Path) -> None:
         (tmp_path / "e-poor/manifest.json").write_text('{"recipe": {"training": {"iterations": null}}}')
         (tmp_path / "note.txt").write_text("")
         found = runs(tmp_path)
-    assert [run.name for run in found] == ["a-finished", "b-running", "c-empty", "d-garbage", "e-poor"]
-    a, b, c, d, e = found
+    assert [run.name for run in found] == ["a-finished", "b-running", "c-empty", "d-garbage", "e-poor", "f-stopped"]
+    a, b, c, d, e, f = found
     assert (a.recipe, a.seed, a.iterations_done, a.iterations_planned) == ("quickstart", 1, 1, 1)
     assert (a.finished, a.running, a.problem) == (True, False, None)
     assert (b.iterations_done, b.iterations_planned, b.finished, b.running) == (1, 3, False, True)
     assert c.problem == "is not a run folder: it has no manifest.json"
     assert d.problem and d.problem.startswith("is damaged: ")
     assert e.problem == "its manifest.json lacks parts of the recipe"
+    assert (f.iterations_done, f.iterations_planned, f.finished) == (1, 3, True), "training.on_worse ended it"

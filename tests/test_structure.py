@@ -47,7 +47,7 @@ LEVELS = {
     "prefix_cache": 3,
     "search": 3,
     "generate": 4,
-    "train": 4,
+    "sft": 4,
     "dpo": 5,
     "rollout": 5,
     "selftest": 5,

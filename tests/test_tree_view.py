@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,11 @@ def test_a_message_can_be_better_than_one_and_worse_than_another() -> None:
 def test_texts_cannot_steer_the_terminal() -> None:
     grown, _ = add(Tree(question("q")), ROOT, said("\x1b[2J [bold]hi[/bold] \u202e", speaker=1))
     assert "Ben: \\x1b[2J [bold]hi[/bold] \\u202e\n" in drawn(grown, [])
+
+
+def test_a_question_may_have_no_known_answer() -> None:
+    asked = replace(question("q"), answers=("",))
+    assert drawn(Tree(asked), []) == "What is the home of the mother of Mira?\n0 visits\n"
 
 
 def test_a_tree_before_its_first_reward() -> None:

@@ -67,7 +67,9 @@ def fine_tune(
         exact = adapter_weights(model)
         trainer = RowTrainer(
             model=model,
-            args=SFTConfig(**arguments(scratch, settings, micro_batch=micro_batch, seed=seed), packing=False),
+            args=SFTConfig(
+                **arguments(scratch, settings, rows=len(rows), micro_batch=micro_batch, seed=seed), packing=False
+            ),
             train_dataset=Dataset.from_list([_example(row) for row in rows]),
             processing_class=policy.tokenizer,
             callbacks=[Steps(on_step)],
@@ -160,22 +162,24 @@ def _example(row: Rendered) -> dict[str, list[int]]:
 
 
 def arguments(
-    scratch: str, settings: TrainingSettings | DpoSettings, *, micro_batch: int, seed: int
+    scratch: str, settings: TrainingSettings | DpoSettings, *, rows: int, micro_batch: int, seed: int
 ) -> dict[str, Any]:
-    """What every trainer's configuration says alike; settings: the optimiser's part of a recipe."""
+    """What every trainer's configuration says alike. settings: the optimiser's part of a recipe. rows: examples there
+    are."""
     cuda = torch.cuda.is_available()
     bf16 = cuda and torch.cuda.is_bf16_supported()
-    rows = min(micro_batch, settings.batch_size)
-    while settings.batch_size % rows:  # the effective batch is the recipe's, whatever fits at a time
-        rows -= 1
+    at_once = min(micro_batch, settings.batch_size)
+    while settings.batch_size % at_once:  # the effective batch is the recipe's, whatever fits at a time
+        at_once -= 1
     return {
         "output_dir": scratch,
-        "per_device_train_batch_size": rows,
-        "gradient_accumulation_steps": settings.batch_size // rows,
+        "per_device_train_batch_size": at_once,
+        "gradient_accumulation_steps": settings.batch_size // at_once,
         "num_train_epochs": settings.epochs,
         "learning_rate": settings.learning_rate,
         "lr_scheduler_type": "cosine",
-        "warmup_steps": settings.warmup_ratio,  # below 1 it is a share of all steps
+        # Rounded down: the first step of a warm-up has a learning rate of 0, which may be all the steps there are.
+        "warmup_steps": int(settings.warmup_ratio * planned_steps(rows, settings)),
         "max_length": None,
         "seed": seed,
         "bf16": bf16,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import logging
 import weakref
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from optima_lite import sft  # noqa: E402
 from optima_lite.config import Machine, ModelSettings, TrainingSettings  # noqa: E402
 from optima_lite.dialogue import exchange  # noqa: E402
 from optima_lite.errors import TrainingError  # noqa: E402
@@ -23,10 +23,9 @@ from optima_lite.model import Policy, load  # noqa: E402
 from optima_lite.prompts import view  # noqa: E402
 from optima_lite.records import Turn  # noqa: E402
 from optima_lite.render import Rendered, Renderer  # noqa: E402
+from optima_lite.sft import TrainingFacts, check, fine_tune, planned_steps, session  # noqa: E402
 from optima_lite.tasks import world  # noqa: E402
-from optima_lite.train import TrainingFacts, check, fine_tune, planned_steps, session  # noqa: E402
 
-train = importlib.import_module("optima_lite.train")  # the package has a function of this name
 PAIR = exchange(("Alice", "Bob"), 4)
 SYSTEM = "You are {name}, working with {partner}."
 SETTINGS = TrainingSettings(epochs=1, batch_size=4, learning_rate=2e-3, warmup_ratio=0)
@@ -72,14 +71,14 @@ def test_exactly_the_rows_are_trained_and_only_own_turns_have_labels(
 ) -> None:
     seen: list[tuple[list[int], list[int]]] = []
 
-    class Spy(train.RowTrainer):  # type: ignore[misc]
+    class Spy(sft.RowTrainer):  # type: ignore[misc]
         def compute_loss(self, model: Any, inputs: Any, *arguments: Any, **named: Any) -> Any:
             for ids, mask, labels in zip(inputs["input_ids"], inputs["attention_mask"], inputs["labels"], strict=True):
                 assert (labels[mask == 0] == -100).all(), "padding has no loss"
                 seen.append((ids[mask == 1].tolist(), labels[mask == 1].tolist()))
             return super().compute_loss(model, inputs, *arguments, **named)
 
-    monkeypatch.setattr(train, "RowTrainer", Spy)
+    monkeypatch.setattr(sft, "RowTrainer", Spy)
     facts = trained(policy, rows, replace_settings(epochs=2))
     expected = [(list(r.ids), [i if own else -100 for i, own in zip(r.ids, r.mask, strict=True)]) for r in rows]
     assert sorted(seen) == sorted(expected * 2), "each row once an epoch"
@@ -99,7 +98,7 @@ def test_steps_are_counted_told_and_planned(policy: Policy, rows: list[Rendered]
 @pytest.mark.parametrize(("batch", "micro", "at_once"), [(16, 16, 16), (16, 5, 4), (12, 8, 6), (4, 16, 4), (7, 2, 1)])
 def test_the_recipe_s_batch_holds_whatever_fits_at_once(batch: int, micro: int, at_once: int) -> None:
     settings = TrainingSettings(batch_size=batch)
-    found = train.arguments("scratch", settings, micro_batch=micro, seed=0)
+    found = sft.arguments("scratch", settings, rows=100, micro_batch=micro, seed=0)
     assert found["per_device_train_batch_size"] == at_once
     assert at_once * found["gradient_accumulation_steps"] == batch
 
@@ -140,7 +139,7 @@ def test_training_repeats_itself_from_the_seed(rows: list[Rendered]) -> None:
     for seed in (3, 3, 4):
         policy = load(ModelSettings(name="tiny", lora_dropout=0.1), machine=Machine(), seed=0)
         torch.manual_seed(len(found))  # whatever was random before does not count
-        trained(policy, rows[:4], replace_settings(batch_size=2), seed=seed)
+        trained(policy, rows[:2], replace_settings(batch_size=1), seed=seed)
         found.append(adapter(policy))
     assert all(torch.equal(found[0][n], found[1][n]) for n in found[0])
     assert not all(torch.equal(found[0][n], found[2][n]) for n in found[0])
@@ -229,7 +228,7 @@ def test_a_session_leaves_no_traces(rows: list[Rendered]) -> None:
     assert before["dropout"] and set(before["dropout"].values()) == {0.1}
     for _ in range(3):
         version = policy.version
-        trained(policy, rows[:4])
+        trained(policy, rows[:2])
         assert traces(policy) == before
         assert policy.version > version
 
@@ -244,7 +243,7 @@ def test_a_session_that_breaks_off_leaves_no_traces(
         raise error
 
     with pytest.raises(error):
-        trained(policy, rows, on_step=interrupt)
+        trained(policy, rows[:4], on_step=interrupt)
     assert traces(policy) == before
     assert policy.version > version
 
@@ -276,7 +275,7 @@ def test_generation_after_training_is_that_of_the_saved_adapter(
         return Generator(by, max_batch_tokens=4096).generate(prompts, sampling=sampling, keys=range(len(prompts)))
 
     untrained = spoken(policy)
-    trained(policy, rows)
+    trained(policy, rows[:4], replace_settings(batch_size=2, learning_rate=1e-2))
     now = spoken(policy)
     assert now != untrained
     policy.save_adapter(tmp_path)
@@ -290,14 +289,14 @@ def test_trainers_do_not_outlive_their_session(
 ) -> None:
     made: list[weakref.ref[Any]] = []
 
-    class Watched(train.RowTrainer):  # type: ignore[misc]
+    class Watched(sft.RowTrainer):  # type: ignore[misc]
         def __init__(self, *arguments: Any, **named: Any) -> None:
             super().__init__(*arguments, **named)
             made.append(weakref.ref(self))
 
-    monkeypatch.setattr(train, "RowTrainer", Watched)
+    monkeypatch.setattr(sft, "RowTrainer", Watched)
     for _ in range(2):
-        trained(policy, rows[:4])
+        trained(policy, rows[:2])
     gc.collect()
     assert [reference() for reference in made] == [None, None]
 

@@ -1,0 +1,117 @@
+"""On a real card: four bits, half precision, memory against the forecast, and the whole loop under a ceiling.
+
+Skipped without an NVIDIA GPU. Random weights of known shapes, so nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from optima_lite.config import Machine, ModelSettings, load_machine, load_recipe  # noqa: E402
+from optima_lite.memory import GIB, OVERHEAD, Limits, fit, forecast, is_out_of_memory, of_one_batch  # noqa: E402
+from optima_lite.model import Policy, computing_dtype, load  # noqa: E402
+from optima_lite.probe import measure  # noqa: E402
+from optima_lite.selftest import agreement  # noqa: E402
+
+pytestmark = pytest.mark.gpu
+SCRIPT = Path(__file__).parents[1] / "scripts" / "random_llama.py"
+RECIPE = """\
+model: {{name: {folder}, max_length: 2048}}
+task: {{name: world}}
+schedule: isft-dpo
+sampling: {{rollouts: 4, max_turn_tokens: 64}}
+selection: {{min_reward: -9}}
+training: {{iterations: 1, questions: 8, epochs: 1, batch_size: 8}}
+dpo: {{questions: 2, batch_size: 4}}
+evaluation: {{questions: 8}}
+"""
+
+
+def written(folder: Path, shape: str) -> Path:
+    subprocess.run([sys.executable, SCRIPT, shape, folder, "--nf4"], check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(tmp_path_factory.mktemp("1b"), "1b")
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(tmp_path_factory.mktemp("8b"), "8b")
+
+
+def loaded(folder: Path, **machine: object) -> Policy:
+    return load(ModelSettings(name=str(folder), max_length=2048), machine=Machine.model_validate(machine), seed=0)
+
+
+@pytest.mark.parametrize("backend", ["transformers", "unsloth"])
+def test_a_prompt_alone_in_a_batch_and_from_the_cache_agree(backend: str, small: Path) -> None:
+    if backend == "unsloth" and importlib.util.find_spec("unsloth") is None:
+        pytest.skip("unsloth is not installed")
+    policy = loaded(small, backend=backend)
+    assert policy.model.dtype == computing_dtype()
+    found = agreement(policy)
+    assert found.batches, found
+    if backend == "transformers":
+        assert found.cache, found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ceiling", [24, 16, 12])
+def test_the_forecast_is_within_a_tenth_of_what_is_measured(ceiling: int, large: Path) -> None:
+    total = torch.cuda.get_device_properties(0).total_memory / GIB
+    if total < ceiling:
+        pytest.skip(f"the card has {total:.0f} GiB")
+    policy = loaded(large, max_vram_gib=float(ceiling))
+    wanted = Limits(32_768, 128, 2048, 8, 2 * GIB)
+    limits = fit(policy.shape, policy.setup, wanted, batch_size=8, room=ceiling * GIB - OVERHEAD)
+    limits = of_one_batch(policy.shape, policy.setup, limits)
+    expected = {phase.name: phase.total for phase in forecast(policy.shape, policy.setup, limits)}
+    for name, peak in measure(policy, limits):
+        assert peak == pytest.approx(expected[name], rel=0.1), (name, peak / GIB, expected[name] / GIB)
+
+
+def test_every_phase_gives_back_what_it_took(small: Path) -> None:
+    policy = loaded(small)
+    limits = Limits(batch_tokens=2048, turn_tokens=32, row_tokens=512, micro_batch=2, cache_bytes=0)
+    held = []
+    for _ in range(3):
+        for _ in measure(policy, limits):
+            pass
+        held.append(torch.cuda.memory_allocated())
+    assert held[2] <= held[1] + 2**20
+
+
+def test_the_ceiling_of_the_machine_file_holds(small: Path) -> None:
+    loaded(small, max_vram_gib=4.0)
+    try:
+        with pytest.raises(torch.OutOfMemoryError) as raised:
+            torch.empty(5 * GIB, dtype=torch.uint8, device="cuda")
+        assert is_out_of_memory(raised.value)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ceiling", [24, 16])
+def test_an_iteration_of_imitation_and_preference_under_a_ceiling(ceiling: int, large: Path, tmp_path: Path) -> None:
+    from optima_lite.loop import train
+    from optima_lite.progress import silent
+
+    (tmp_path / "recipe.yaml").write_text(RECIPE.format(folder=large))
+    (tmp_path / "machine.toml").write_text(f"max_vram_gib = {ceiling}.0\n")
+    machine = load_machine(tmp_path / "machine.toml")
+    torch.cuda.reset_peak_memory_stats()
+    train(load_recipe(tmp_path / "recipe.yaml"), machine=machine, folder=tmp_path / "run", observe=silent)
+    assert torch.cuda.max_memory_allocated() <= ceiling * GIB
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["evaluations"]
