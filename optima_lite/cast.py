@@ -11,8 +11,9 @@ from . import answers
 from .config import Machine, Recipe
 from .dialogue import debate, exchange, solo
 from .errors import RunError
-from .generate import Generator, Sampling, affordable_batch_tokens, fastest_threads
-from .model import Policy, load
+from .generate import Generator, Sampling, fastest_threads
+from .memory import planned
+from .model import Policy, available, load
 from .prompts import systems
 from .records import Question
 from .render import Renderer
@@ -27,12 +28,13 @@ Settle = Callable[[str, Callable[[], int]], int]
 @dataclass(frozen=True)
 class Cast:
     """pair: the two agents that are trained. single: one agent with all the facts, to compare with. Both are one
-    policy."""
+    policy. micro_batch: training examples held in memory at once."""
 
     recipe: Recipe
     policy: Policy
     pair: Agents
     single: Agents
+    micro_batch: int
 
     def sampling(self, agents: Agents, *, greedy: bool = False, pool: bool = False) -> Sampling:
         """The recipe's sampling. pool: with the temperature of iteration 0. A single message may be as long as a whole
@@ -61,8 +63,10 @@ def assemble(
     answers.require(metric)
     policy = load(recipe.model, machine=machine, seed=recipe.seed)
     torch.set_num_threads(settle("threads", lambda: _given(machine.threads) or fastest_threads(policy)))
-    budget = settle("max_batch_tokens", lambda: _given(machine.max_batch_tokens) or affordable_batch_tokens(policy))
-    room = settle("max_cache_bytes", lambda: int(machine.max_cache_gib * 2**30))
+    free = available(policy, machine=machine)
+    limits, _ = planned(recipe, machine, policy.shape, policy.setup, row_tokens=policy.max_length, room=free)
+    budget = settle("max_batch_tokens", lambda: limits.batch_tokens)
+    room = settle("max_cache_bytes", lambda: limits.cache_bytes)
     for note in policy.notes:
         notify(note)
     agrees = agreement(policy)
@@ -78,7 +82,7 @@ def assemble(
     protocol, alone = together(recipe.protocol.roles, recipe.protocol.max_turns, metric=metric), solo(metric=metric)
     pair = Agents(generator, renderer, protocol, recipe.prompts.system or systems(protocol))
     single = Agents(generator, renderer, alone, recipe.prompts.solo_system or systems(alone))
-    return Cast(recipe, policy, pair, single)
+    return Cast(recipe, policy, pair, single, settle("micro_batch", lambda: limits.micro_batch))
 
 
 def recall(run: RunFolder, *, machine: Machine, iteration: int | None) -> Cast:

@@ -23,6 +23,7 @@ from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from .errors import ModelError
+from .memory import is_out_of_memory
 from .model import Policy
 from .prefix_cache import Batch, PrefixCache
 from .render import Rendered
@@ -251,8 +252,8 @@ class Generator:
         try:
             work()
             return True
-        except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator raises it bare
-            if not (isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)):
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
                 raise
             if rows == 1 and not self._cache.bytes:
                 raise ModelError(
@@ -454,17 +455,6 @@ def fastest_threads(policy: Policy) -> int:
     torch.set_num_threads(before)
     best = min(seconds.values())
     return min(n for n in candidates if seconds[n] <= 1.05 * best)
-
-
-def affordable_batch_tokens(policy: Policy) -> int:
-    """Tokens a batch may hold so that its keys and values take at most a quarter of the free memory; at most 32,768."""
-    layers, heads, width = policy.cache_shape
-    a_token = 2 * layers * heads * width * policy.model.dtype.itemsize
-    if policy.device.type == "cuda":
-        free = torch.cuda.mem_get_info()[0]
-    else:
-        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    return max(2048, min(32_768, free // 4 // a_token))
 
 
 class KeyedSampler(LogitsProcessor):

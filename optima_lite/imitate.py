@@ -97,7 +97,7 @@ def _train(stage: Stage, iteration: int, chosen: Sequence[Demonstration]) -> Pat
             policy,
             rows,
             settings=recipe.training,
-            micro_batch=stage.micro_batch,
+            micro_batch=stage.cast.micro_batch,
             seed=recipe.seed + iteration,
             on_step=advance,
             notify=stage.note,

@@ -48,7 +48,7 @@ def train(loaded: LoadedRecipe, *, machine: Machine, folder: Path, observe: Obse
         with phase(observe, "load", iteration=None, total=1, unit="models") as advance:
             cast = assemble(recipe, machine=machine, settle=run.settle, notify=lambda text: observe(Note(text)))
             advance(1)
-        stage = Stage(cast, run, observe, machine.micro_batch)
+        stage = Stage(cast, run, observe)
         pair, single = stage.cast.pair, stage.cast.single
         held_out = questions(recipe.task, "held_out", recipe.evaluation.questions, seed=0)
         for greedy in (False, True):

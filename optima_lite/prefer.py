@@ -68,7 +68,7 @@ def _train(stage: Stage, iteration: int, chosen: Sequence[PreferencePair]) -> Pa
             policy,
             rows,
             settings=recipe.dpo,
-            micro_batch=stage.micro_batch,
+            micro_batch=stage.cast.micro_batch,
             seed=recipe.seed + iteration,
             on_step=advance,
             notify=stage.note,

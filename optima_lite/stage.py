@@ -23,12 +23,11 @@ CHUNK = 400  # dialogues written at a time: the most that a kill can cost
 
 @dataclass(frozen=True)
 class Stage:
-    """The agents, the run folder, and who is told of progress. micro_batch: training rows held in memory at once."""
+    """The agents, the run folder, and who is told of progress."""
 
     cast: Cast
     run: Run
     observe: Observer
-    micro_batch: int
 
     def note(self, text: str) -> None:
         """One sentence that the user should read, and that the log keeps."""
