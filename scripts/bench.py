@@ -38,7 +38,8 @@ from rich.console import Console
 from rich.table import Table
 from transformers import DynamicCache, GenerationConfig, LlamaConfig, LlamaForCausalLM, LogitsProcessorList
 
-from optima_lite.generate import Generator, KeyedSampler, Sampling, affordable_batch_tokens, row_key
+from optima_lite.generate import Generator, KeyedSampler, Sampling, row_key
+from optima_lite.memory import MOST_TOKENS
 from optima_lite.model import Policy
 from optima_lite.prefix_cache import left_pad
 
@@ -273,7 +274,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     repetitions = arguments.repetitions or (1 if arguments.quick else 3)
     policy = make_policy(torch.device("cuda" if torch.cuda.is_available() else "cpu"), quick=arguments.quick)
-    budget, console = affordable_batch_tokens(policy), Console()
+    budget, console = MOST_TOKENS, Console()
     wanted = [shape for shape in SHAPES if shape.name in arguments.shapes.split(",")]
     lines = [measure(shape, policy, budget=budget, repetitions=repetitions, console=console) for shape in wanted]
     console.print(table(lines))
