@@ -99,6 +99,8 @@ def optimise(
         restore_adapter(model, exact)
         trainer.train()
         logs = [entry for entry in trainer.state.log_history if "rewards/chosen" in entry]
+    if guard.stopped and notify:
+        notify("the preference step was stopped early: the preferred messages were becoming unlikely")
     return PreferenceFacts(
         rows=len(pairs),
         trainer_tokens=sum(2 * len(p.prompt) + len(p.chosen) + len(p.rejected) for p in pairs),

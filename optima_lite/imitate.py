@@ -14,7 +14,7 @@ from .render import Rendered
 from .reward import mean
 from .rollout import ranked, sample
 from .selection import demonstrations
-from .sft import fine_tune, planned_steps
+from .sft import fine_tune
 from .stage import CHUNK, Stage
 from .store import IMITATED, stage_name
 
@@ -83,29 +83,11 @@ def _rank(stage: Stage, iteration: int, rollouts: Sequence[Rollouts]) -> list[Ro
 
 def _train(stage: Stage, iteration: int, chosen: Sequence[Demonstration]) -> Path:
     """The selected dialogues from every speaker's view; without any the adapter stays as it is."""
-    recipe, policy = stage.cast.recipe, stage.cast.policy
+    recipe = stage.cast.recipe
     rows: list[Rendered] = []
     for demonstration in chosen:
         rows += stage.cast.pair.views(demonstration.question, demonstration.dialogue)
     if not rows:
         stage.note(f"iteration {iteration}: no dialogue passed selection.min_reward, so nothing is trained")
 
-    def make(folder: Path) -> None:
-        if recipe.training.restart == "base":
-            policy.restart(seed=recipe.seed + iteration)
-        facts = fine_tune(
-            policy,
-            rows,
-            settings=recipe.training,
-            micro_batch=stage.cast.micro_batch,
-            seed=recipe.seed + iteration,
-            on_step=advance,
-            notify=stage.note,
-        )
-        stage.save_adapter(folder, iteration=iteration, facts=facts)
-
-    steps = planned_steps(len(rows), recipe.training)
-    with phase(stage.observe, "train", iteration=iteration, total=steps, unit="steps") as advance:
-        folder = stage.run.folder_stage(stage_name(iteration, IMITATED), make)
-    policy.load_adapter(folder)  # even when it was just trained: a run that goes on and one that resumes do the same
-    return folder
+    return stage.adapt(fine_tune, rows, settings=recipe.training, iteration=iteration, name=IMITATED, label="train")

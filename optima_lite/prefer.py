@@ -10,7 +10,6 @@ from .explore import grow
 from .progress import phase
 from .records import Dialogue, PreferencePair, Question, Rollouts, Tree
 from .selection import pairs
-from .sft import planned_steps
 from .stage import CHUNK, Stage
 from .store import PREFERRED, stage_name
 
@@ -53,7 +52,7 @@ def _search(stage: Stage, iteration: int, probe: Sequence[Rollouts]) -> list[Tre
 
 def _train(stage: Stage, iteration: int, chosen: Sequence[PreferencePair]) -> Path:
     """The pairs as ids, each after what its speaker saw; without any the adapter stays as it is."""
-    recipe, policy, pair = stage.cast.recipe, stage.cast.policy, stage.cast.pair
+    recipe, pair = stage.cast.recipe, stage.cast.pair
     rows = [
         PairIds(pair.prompt(one.question, Dialogue(one.question.id, 0, one.prefix)), one.chosen.ids, one.rejected.ids)
         for one in chosen
@@ -61,24 +60,4 @@ def _train(stage: Stage, iteration: int, chosen: Sequence[PreferencePair]) -> Pa
     if not rows:
         stage.note(f"iteration {iteration}: no two messages differ enough in worth, so nothing is trained")
 
-    def make(folder: Path) -> None:
-        if recipe.dpo.restart == "base":
-            policy.restart(seed=recipe.seed + iteration)
-        facts = optimise(
-            policy,
-            rows,
-            settings=recipe.dpo,
-            micro_batch=stage.cast.micro_batch,
-            seed=recipe.seed + iteration,
-            on_step=advance,
-            notify=stage.note,
-        )
-        if facts.stopped:
-            stage.note(f"iteration {iteration}: stopped early, the preferred messages were becoming unlikely")
-        stage.save_adapter(folder, iteration=iteration, facts=facts)
-
-    steps = planned_steps(len(rows), recipe.dpo)
-    with phase(stage.observe, "prefer", iteration=iteration, total=steps, unit="steps") as advance:
-        folder = stage.run.folder_stage(stage_name(iteration, PREFERRED), make)
-    policy.load_adapter(folder)
-    return folder
+    return stage.adapt(optimise, rows, settings=recipe.dpo, iteration=iteration, name=PREFERRED, label="prefer")

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .cast import Cast
-from .dpo import PreferenceFacts
+from .config import DpoSettings, TrainingSettings
+from .dpo import PairIds, PreferenceFacts
 from .evaluate import examine
 from .progress import Note, Observer, phase
 from .records import Question, Rollouts
+from .render import Rendered
 from .report import write_adapter_card
 from .rollout import Agents
-from .sft import TrainingFacts
-from .store import Run
+from .sft import TrainingFacts, planned_steps
+from .store import Run, stage_name
 from .tasks import questions
 
 CHUNK = 400  # dialogues written at a time: the most that a kill can cost
@@ -50,12 +52,46 @@ class Stage:
             self.note(f"{shortened} of {len(drawn)} questions had their facts shortened to fit the model")
         return fitted
 
-    def save_adapter(self, folder: Path, *, iteration: int, facts: TrainingFacts | PreferenceFacts) -> None:
-        """The adapter as it stands, with what its training did and a card, into a folder that is being made."""
-        self.cast.policy.save_adapter(folder)
-        plain = asdict(facts)
-        (folder / "training.json").write_text(json.dumps(plain) + "\n", encoding="utf-8")
-        write_adapter_card(folder, self.cast.recipe.to_dict(), iteration=iteration, facts=plain)
+    def adapt(
+        self,
+        optimise: Callable[..., TrainingFacts | PreferenceFacts],
+        rows: Sequence[Rendered] | Sequence[PairIds],
+        *,
+        settings: TrainingSettings | DpoSettings,
+        iteration: int,
+        name: str,
+        label: str,
+    ) -> Path:
+        """The folder of the adapter after a training step on `rows`; the policy speaks with it already.
+
+        optimise: `sft.fine_tune` or `dpo.optimise`, whichever rows and settings are for; without rows the adapter stays
+        as it is. name: of the stage. label: of the phase.
+        """
+        recipe, policy = self.cast.recipe, self.cast.policy
+        seed = recipe.seed + iteration
+
+        def make(folder: Path) -> None:
+            if settings.restart == "base":
+                policy.restart(seed=seed)
+            facts = optimise(
+                policy,
+                rows,
+                settings=settings,
+                micro_batch=self.cast.micro_batch,
+                seed=seed,
+                on_step=advance,
+                notify=self.note,
+            )
+            policy.save_adapter(folder)
+            plain = asdict(facts)
+            (folder / "training.json").write_text(json.dumps(plain) + "\n", encoding="utf-8")
+            write_adapter_card(folder, recipe.to_dict(), iteration=iteration, facts=plain)
+
+        steps = planned_steps(len(rows), settings)
+        with phase(self.observe, label, iteration=iteration, total=steps, unit="steps") as advance:
+            folder = self.run.folder_stage(stage_name(iteration, name), make)
+        policy.load_adapter(folder)  # even when just trained: a run that goes on and one that resumes do the same
+        return folder
 
     def examine(
         self,
