@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ def train(
     from .backend import decide
     from .config import load_machine, load_recipe
 
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells at import what a CPU lacks for four bits
     loaded = load_recipe(recipe, overrides=overrides, variants=variants)
     machine = load_machine(None if config is None else Path(config))
     decide(machine.backend)  # before anything imports transformers, which Unsloth patches

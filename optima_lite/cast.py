@@ -21,6 +21,7 @@ from .rollout import Agents
 from .selftest import agreement
 from .store import RunFolder
 
+TRANSFERRED = ("task", "protocol", "prompts", "sampling", "evaluation")  # what comes from the other recipe
 Settle = Callable[[str, Callable[[], int]], int]
 """The value of a named limit: what a run has settled on before, else what the callable decides."""
 
@@ -37,11 +38,11 @@ class Cast:
     micro_batch: int
 
     def sampling(self, agents: Agents, *, greedy: bool = False, pool: bool = False) -> Sampling:
-        """The recipe's sampling. pool: with the temperature of iteration 0. A single message may be as long as a whole
-        dialogue of the pair."""
+        """The recipe's sampling. pool: with the temperature of iteration 0. The one message of a single agent may be as
+        long as a whole dialogue of the pair."""
         settings = self.recipe.sampling
         temperature = (settings.pool_temperature if pool else None) or settings.temperature
-        messages = self.pair.protocol.max_turns if agents is self.single else 1
+        messages = self.pair.protocol.max_turns if len(agents.protocol.roles) == 1 else 1
         return Sampling(0.0 if greedy else temperature, settings.top_p, settings.max_turn_tokens * messages)
 
     def fit(self, agents: Agents, questions: Sequence[Question]) -> tuple[list[Question], int]:
@@ -85,8 +86,10 @@ def assemble(
     return Cast(recipe, policy, pair, single, settle("micro_batch", lambda: limits.micro_batch))
 
 
-def recall(run: RunFolder, *, machine: Machine, iteration: int | None) -> Cast:
+def recall(run: RunFolder, *, machine: Machine, iteration: int | None, other: Recipe | None = None) -> Cast:
     """The agents of a run as they stood after an iteration, or untrained for None.
+
+    other: a recipe whose task they meet instead, with its protocol, prompts, sampling and evaluation.
 
     Raises RunError for an iteration that has not been trained, ConfigError for a manifest of another version.
     """
@@ -95,6 +98,8 @@ def recall(run: RunFolder, *, machine: Machine, iteration: int | None) -> Cast:
         raise RunError(f"there is no iteration {iteration}", where=run.folder, hint=have)
     adapter = None if iteration is None else run.adapter(iteration)
     recipe = Recipe.from_dict(run.manifest["recipe"], where=run.folder / "manifest.json")
+    if other is not None:
+        recipe = recipe.model_copy(update={name: getattr(other, name) for name in TRANSFERRED})
 
     def settled(key: str, decide: Callable[[], int]) -> int:
         return int(run.manifest.get(key) or decide())

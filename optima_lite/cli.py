@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -47,7 +48,7 @@ app.add_typer(runs_app, name="runs")
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, such as training.iterations=4."),
+    typer.Argument(metavar="KEY=VALUE", help="Settings to change, such as training.iterations=4."),
 ]
 Variant = Annotated[list[str] | None, typer.Option("--variant", "-v", help="Variants of the recipe, as a,b.")]
 RunOption = Annotated[Path | None, typer.Option("--run", help="The run folder, instead of one named after the recipe.")]
@@ -87,7 +88,7 @@ def train(
     profile: Annotated[bool, typer.Option("--profile", help="Tell and keep where the time went.")] = False,
 ) -> None:
     """Run a recipe from the untrained pair to the final table; the same command resumes."""
-    command = shlex.join(["optima-lite", *sys.argv[1:]])
+    command = shlex.join([_program(), *sys.argv[1:]])
     with _errors(go_on=command):
         from .store import run_folder
 
@@ -135,35 +136,91 @@ def evaluate(
     iteration: Iteration = "last",
     questions: Annotated[int | None, typer.Option(min=1, help="Held-out questions; default: the recipe's.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Sampling seed; default: the recipe's.")] = None,
+    task: Annotated[str | None, typer.Option(help="A recipe whose task and prompts to use instead.")] = None,
+    baselines: Annotated[bool, typer.Option("--baselines", help="Compare all iterations with other ways.")] = False,
+    samples: Annotated[int, typer.Option(min=1, help="With --baselines: samples of the majority vote.")] = 8,
     config: ConfigOption = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate any iteration of a run again, sampled and greedy; the run folder stays as it is."""
     with _errors():
+        from .config import load_recipe
+
+        if baselines and iteration != "last":
+            raise OptimaError("--baselines looks at every iteration", hint="leave out --iteration")
         machine = _machine(config)
         console = _console(machine)
         folder = _open_run(run, machine)
         number = _iteration_number(folder, iteration)
+        other = load_recipe(task).recipe if task else None
         with _progress(console, quiet=quiet, as_json=as_json) as observe:
             _choose_backend(machine)
             from .cast import recall
-            from .evaluate import evaluate_again
 
-            name = "untrained" if number is None else f"iteration_{number}"
-            cast = recall(folder, machine=machine, iteration=number)
-            rows = evaluate_again(cast, name=name, questions_wanted=questions, seed=seed, observe=observe)
+            cast = recall(folder, machine=machine, iteration=number, other=other)
+            if baselines:
+                from .baselines import compare
+
+                found = compare(cast, folder, wanted=questions, samples=samples, seed=seed, observe=observe)
+            else:
+                from .evaluate import evaluate_again
+
+                name = "untrained" if number is None else f"iteration_{number}"
+                rows = evaluate_again(cast, name=name, questions_wanted=questions, seed=seed, observe=observe)
+        from .records import to_json
+        from .report import baseline_table, evaluation_table
+
         if not as_json:
-            from .report import evaluation_table
+            console.print(baseline_table(found) if baselines else evaluation_table(rows))
+        elif baselines:
+            print(json.dumps({"baselines": to_json(found)}), flush=True)
 
-            console.print(evaluation_table(rows))
+
+@app.command()
+def scale(
+    run: RunFolderArgument,
+    samples: Annotated[int, typer.Option(min=1, help="Most dialogues about a question.")] = 32,
+    questions: Annotated[int, typer.Option(min=1, help="Held-out questions.")] = 100,
+    iteration: Iteration = "last",
+    seed: Annotated[int | None, typer.Option(min=0, help="Sampling seed; default: the recipe's.")] = None,
+    output: Annotated[Path, typer.Option(help="Folder for scaling.csv and scaling.png.")] = Path(),
+    png: Annotated[bool, typer.Option(help="Draw the curves (needs matplotlib).")] = True,
+    config: ConfigOption = None,
+    quiet: Quiet = False,
+) -> None:
+    """Ask each question up to so many times: majority vote and coverage against tokens, with and without training."""
+    with _errors():
+        from .scaling_view import draw, require_plot, scaling_table, write_csv
+
+        if png:
+            require_plot()
+        if not output.is_dir():
+            raise OptimaError("there is no such folder", where=output)
+        machine = _machine(config)
+        console = _console(machine)
+        folder = _open_run(run, machine)
+        number = _iteration_number(folder, iteration)
+        with _progress(console, quiet=quiet, as_json=False) as observe:
+            _choose_backend(machine)
+            from .baselines import scaling
+            from .cast import recall
+
+            cast = recall(folder, machine=machine, iteration=number)
+            rows = scaling(
+                cast, folder, iteration=number, wanted=questions, samples=samples, seed=seed, observe=observe
+            )
+        console.print(scaling_table(rows))
+        for name, write in (("scaling.csv", write_csv), *((("scaling.png", draw),) if png else ())):
+            write(rows, output / name)
+            console.print(f"wrote {escape(str(output / name))}", soft_wrap=True)
 
 
 @app.command()
 def chat(
     run: RunFolderArgument,
     iteration: Iteration = "last",
-    sample: Annotated[int, typer.Option(help="Take this many held-out questions of the run's task instead.")] = 0,
+    sample: Annotated[int, typer.Option(min=0, help="So many held-out questions of the run's task instead.")] = 0,
     greedy: Annotated[bool, typer.Option("--greedy", help="Always the likeliest token.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Sampling seed.")] = 0,
     config: ConfigOption = None,
@@ -251,7 +308,7 @@ def doctor(config: ConfigOption = None) -> None:
 
 @app.command()
 def init(
-    path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("optima_lite.toml"),
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Where to write it.")] = Path("optima_lite.toml"),
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Write a commented optima_lite.toml: the settings of this machine."""
@@ -269,7 +326,7 @@ def recipes_list() -> None:
 
         table = Table("recipe", "what it does", box=None)
         for name, path in shipped_recipes().items():
-            table.add_row(name, path.read_text(encoding="utf-8").splitlines()[0].lstrip("# "))
+            table.add_row(name, escape(path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")))
         Console().print(table)
 
 
@@ -281,24 +338,24 @@ def recipes_show(recipe: RecipeName, overrides: Overrides = None, variant: Varia
 
         loaded = load_recipe(recipe, overrides=overrides or (), variants=variant or ())
         values = loaded.recipe.to_dict()
-        table = Table("setting", "value", "from", "meaning", box=None)
+        console = Console(highlight=False, soft_wrap=True)
         for key in reference(Recipe):
             value = values
             for part in key.path.split("."):
                 value = value[part]
-            where = loaded.origins[key.path]
-            table.add_row(
-                key.path, escape(json.dumps(value, ensure_ascii=False)), escape(where), escape(key.description)
-            )
-        Console().print(table)
+            shown = escape(json.dumps(value, ensure_ascii=False))
+            where = escape(loaded.origins[key.path].replace(str(loaded.path), loaded.path.name))
+            console.print(f"[bold]{key.path}[/bold]: {shown}  [dim]({where})[/dim]\n    {escape(key.description)}")
         if loaded.available:
-            Console().print(f"variants: {', '.join(loaded.available)}")
+            console.print(f"variants: {', '.join(loaded.available)}")
 
 
 @recipes_app.command("copy")
 def recipes_copy(
     recipe: RecipeName,
-    path: Annotated[Path | None, typer.Argument(help="Where to; default: here, under its own name.")] = None,
+    path: Annotated[
+        Path | None, typer.Argument(metavar="PATH", help="Where to; default: here, under its own name.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Copy a recipe to edit it."""
@@ -352,6 +409,12 @@ def _errors(*, go_on: str | None = None) -> Iterator[None]:
 def _console(machine: Machine) -> Console:
     force = {"always": True, "never": None, "auto": None}[machine.colour]
     return Console(force_terminal=force, no_color=machine.colour == "never" or None, highlight=False)
+
+
+def _program() -> str:
+    """What to type for this program: the path that was typed, where its name alone is not found."""
+    typed = sys.argv[0]
+    return typed if Path(typed).name == app.info.name and shutil.which(str(app.info.name)) is None else "optima-lite"
 
 
 def _machine(config: Path | None) -> Machine:
@@ -432,12 +495,16 @@ def _iteration_number(run: RunFolder, wanted: str) -> int | None:
 def _announce(console: Console, loaded: LoadedRecipe, folder: Path, *, quiet: bool, finished: bool) -> None:
     if quiet:
         return
+    from .progress import counted
+
     recipe = loaded.recipe
     console.print(
-        f"[bold]{loaded.name}[/bold]: {recipe.training.iterations} iterations of {recipe.training.questions} questions "
-        f"x {recipe.sampling.rollouts} dialogues, model {escape(recipe.model.name)}, seed {recipe.seed}"
+        f"[bold]{loaded.name}[/bold]: {counted(recipe.training.iterations, 'iterations')} of "
+        f"{counted(recipe.training.questions, 'questions')} x {recipe.sampling.rollouts} dialogues, "
+        f"model {escape(recipe.model.name)}, seed {recipe.seed}"
     )
-    console.print(f"{'finished already in' if finished else 'run folder'} {escape(str(folder))}")
+    if finished:
+        console.print(f"finished already in {escape(str(folder))}")
 
 
 @contextmanager
@@ -465,7 +532,9 @@ def _show_result(console: Console, folder: Path, *, as_json: bool) -> None:
         return
     console.print(result(run))
     name = shlex.quote(str(folder))
-    console.print(f"\nGo on with:  optima-lite chat {name} --sample 3\n             optima-lite report {name}")
+    program = shlex.quote(_program())
+    ways = f"\nGo on with:  {program} chat {name} --sample 3\n             {program} report {name}"
+    console.print(ways, soft_wrap=True, markup=False)
 
 
 def _show_profile(console: Console, folder: Path, timings: Sequence[Timing], *, seconds: float, as_json: bool) -> None:
@@ -510,6 +579,11 @@ def _questions_for_chat(console: Console, cast: Cast, sample: int) -> Iterator[Q
         return
     from .records import Question
 
+    if cast.recipe.task.name == "world":
+        from .tasks import questions
+
+        (like,) = questions(cast.recipe.task, "held_out", 1, seed=0)
+        console.print(f"Trained on questions like: {like.text}\nand on facts like:         {like.contexts[0][0]}")
     console.print("An empty question, or Ctrl-D, ends the chat.")
     while True:
         try:

@@ -199,6 +199,21 @@ class RewardSettings(_Settings):
         "dialogue", description="What the base model reads before a message: the speaker's view, or nothing"
     )
     loss_floor: float = Field(0.05, gt=0, description="Nats; smaller losses count as this before 1/L")
+    min_tokens: Count | None = Field(
+        None, description="A dialogue of at most so many tokens pays 1 for its tokens; the official code: 40"
+    )
+    repeated: Literal["ignore", "zero"] = Field(
+        "ignore",
+        description="A message said twice; zero: its dialogue's readability term is 0, as in the official code",
+    )
+    confusion: Literal["ignore", "zero"] = Field(
+        "ignore",
+        description="A message with two agents' labels, or one twice; zero: its dialogue's task score counts 0",
+    )
+    turn_cost: float = Field(0.0, ge=0, description="Subtracted for every message")
+    gate_by_correctness: bool = Field(
+        False, description="Multiply the other terms by the task score, so that a wrong dialogue is worth 0"
+    )
 
 
 class SelectionSettings(_Settings):

@@ -37,25 +37,45 @@ def summarise(examined: Sequence[Rollouts], *, name: str, decoding: str) -> Eval
     needed."""
     dialogues = [group.dialogues[0] for group in examined]
     rewards = [group.rewards[0] for group in examined]
-    scores = np.array([reward.task for reward in rewards])
-    tokens = np.array([dialogue.tokens for dialogue in dialogues], dtype=float)
-    score_low, score_high = interval(scores)
-    tokens_low, tokens_high = interval(tokens)
-    total = float(scores.sum())
+    return table_row(
+        name,
+        decoding,
+        scores=[reward.task for reward in rewards],
+        tokens=[dialogue.tokens for dialogue in dialogues],
+        turns=[len(dialogue.turns) for dialogue in dialogues],
+        agreed=[dialogue.ending is Ending.AGREED for dialogue in dialogues],
+        losses=[reward.worst_loss for reward in rewards],
+    )
+
+
+def table_row(
+    name: str,
+    decoding: str,
+    *,
+    scores: Sequence[float],
+    tokens: Sequence[int],
+    turns: Sequence[int],
+    agreed: Sequence[float],
+    losses: Sequence[float],
+) -> EvalRow:
+    """The row of what was measured on each question, in one order; see `EvalRow`."""
+    score_low, score_high = interval(np.array(scores))
+    tokens_low, tokens_high = interval(np.array(tokens, dtype=float))
+    total = float(np.sum(scores))
     return EvalRow(
         name=name,
         decoding=decoding,
-        questions=len(examined),
-        score=float(scores.mean()),
+        questions=len(scores),
+        score=float(np.mean(scores)),
         score_low=score_low,
         score_high=score_high,
-        tokens=float(tokens.mean()),
+        tokens=float(np.mean(tokens)),
         tokens_low=tokens_low,
         tokens_high=tokens_high,
-        turns=float(np.mean([len(dialogue.turns) for dialogue in dialogues])),
-        agreement=float(np.mean([dialogue.ending is Ending.AGREED for dialogue in dialogues])),
-        tokens_per_correct=float(tokens.sum()) / total if total > 0 else None,
-        readability_loss=float(np.mean([reward.worst_loss for reward in rewards])),
+        turns=float(np.mean(turns)),
+        agreement=float(np.mean(agreed)),
+        tokens_per_correct=float(np.sum(tokens)) / total if total > 0 else None,
+        readability_loss=float(np.mean(losses)),
     )
 
 

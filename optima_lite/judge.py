@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .records import Rollouts
-from .reward import Scale, alone, mean, scale
+from .reward import Scale, mean_reward, scale
 from .stage import Stage
 from .store import stage_name
 from .tasks import questions
@@ -70,14 +70,8 @@ class Judge:
         return self.stage.examine(pair, self._questions, name, greedy=False, label=label, iteration=iteration)
 
     def _reward(self, probe: Sequence[Rollouts]) -> float:
-        settings = self.stage.cast.recipe.reward
-        return mean(
-            [
-                alone(dialogue, score=reward.task, loss=reward.worst_loss, scale=self._scale, settings=settings)
-                for group in probe
-                for dialogue, reward in zip(group.dialogues, group.rewards, strict=True)
-            ]
-        ).total
+        cast = self.stage.cast
+        return mean_reward(probe, scale=self._scale, settings=cast.recipe.reward, roles=cast.pair.protocol.roles)
 
     def _record(
         self, step: str, iteration: int, *, before: Standing, after: Standing, verdict: str, kept: Standing

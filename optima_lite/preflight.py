@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from .config import LoadedRecipe, Machine, ModelSettings, Recipe
-from .errors import OptimaError
+from .errors import OptimaError, RunError
 from .memory import GIB, OVERHEAD, Limits, Phase, Setup, Shape, forecast, known, of_one_batch, planned
+from .store import would_resume
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes")
 _PYTHONS = ((3, 11), (3, 14))  # supported: from, up to but without
@@ -84,10 +85,7 @@ def check(
     yield _data(loaded)
     yield _gpu()
     yield _disk(folder)
-    resumes = (folder / "manifest.json").exists()
-    yield Finding(
-        "run folder", Status.OK, f"{folder} {'holds this run already and will be resumed' if resumes else ''}"
-    )
+    yield _run_folder(loaded.recipe, folder)
     if model.status is not Status.PROBLEM:
         yield from _forecast(loaded.recipe, machine, vram=vram, probe=probe)
 
@@ -265,6 +263,14 @@ def _disk(folder: Path) -> Finding:
     if free < _DISK_GIB:
         return Finding("disk", Status.PROBLEM, f"{free:.1f} GiB free at {existing}", "free some space")
     return Finding("disk", Status.OK, f"{free:.0f} GiB free at {existing}")
+
+
+def _run_folder(recipe: Recipe, folder: Path) -> Finding:
+    try:
+        resumes = would_resume(folder, recipe.to_dict())
+    except OptimaError as error:
+        return Finding("run folder", Status.PROBLEM, str(RunError(error.what, where=error.where)), error.hint)
+    return Finding("run folder", Status.OK, f"{folder}{', which holds this run and will be resumed' * resumes}")
 
 
 def _model(loaded: LoadedRecipe, machine: Machine) -> Finding:

@@ -313,7 +313,7 @@ class PlainObserver:
     def __call__(self, event: Event) -> None:
         now = self._clock()
         before, self._state = self._state.current, fold(self._state, event, now)
-        if isinstance(event, PhaseAdvanced) and now - self._spoke < PLAIN_INTERVAL:
+        if isinstance(event, PhaseAdvanced) and (now - self._spoke < PLAIN_INTERVAL or _is_complete(self._state)):
             return
         line = self._line(event, before, now)
         if line:
@@ -326,7 +326,7 @@ class PlainObserver:
             case RunStarted():
                 return headline(event)
             case PhaseStarted(total=total, unit=unit) if current:
-                return f"{current.label}: {total:,} {unit}"
+                return f"{current.label}: {counted(total, unit)}"
             case PhaseAdvanced() if current:
                 return f"{current.label}: {progress_text(current, now)}, {left_text(self._state, now)}"
             case PhaseFinished() if before:
@@ -341,8 +341,12 @@ class PlainObserver:
         return None
 
 
+def _is_complete(state: State) -> bool:
+    return state.current is not None and state.current.done >= state.current.total
+
+
 class LiveObserver:
-    """A live view at the bottom of the terminal; notes scroll by above it. Use it as a context manager.
+    """A live view at the bottom of the terminal; what is said once scrolls by above it. Use it as a context manager.
 
     Leaving the context stops the view and gives the cursor back, on errors and Ctrl-C too; the last picture stays. The
     view is drawn from a frozen state by the console's refresh thread, so drawing needs no lock.
@@ -364,22 +368,23 @@ class LiveObserver:
 
     def __call__(self, event: Event) -> None:
         self._state = fold(self._state, event, self._clock())
-        if isinstance(event, Note):
-            self._console.print(Text(event.text))
+        if isinstance(event, Note | RunStarted):
+            self._console.print(Text(event.text if isinstance(event, Note) else headline(event)))
 
     def _render(self) -> RenderableType:
         return live_view(self._state, self._clock())
 
 
 def live_view(state: State, now: float) -> RenderableType:
-    """The picture of `state` at the time `now`: the run, the phase, rewards and evaluations so far, the times."""
+    """The picture of `state` at the time `now`: the phase, rewards and evaluations so far, the times."""
     parts: list[RenderableType] = []
-    if state.run:
-        parts.append(Text(headline(state.run), style="bold", no_wrap=True, overflow="ellipsis"))
     if state.current:
         of = f" of {state.run.iterations}" if state.run and state.current.iteration is not None else ""
         where = "" if state.current.iteration is None else f" (number {state.current.iteration + 1}{of})"
-        parts.append(Text(f"{state.current.label}{where}: {progress_text(state.current, now)}", style="cyan"))
+        text = f"{state.current.label}{where}: {progress_text(state.current, now)}"
+        parts.append(Text(text, style="cyan", no_wrap=True, overflow="ellipsis"))
+    elif state == State(state.started):
+        parts.append(Text("starting", style="cyan"))
     if state.rewards:
         parts.append(_rewards_table(state.rewards[-SHOWN_ITERATIONS:]))
     if state.rows:
@@ -413,10 +418,13 @@ def _rows_table(rows: Sequence[EvalRow]) -> Table:
 
 
 def headline(run: RunStarted) -> str:
-    """The first line about a run."""
-    plural = "" if run.iterations == 1 else "s"
-    resumed = ", resumed" if run.resumed else ""
-    return f"{run.recipe}: {run.iterations} iteration{plural} in {run.folder}{resumed}"
+    """Where a run is kept, and whether it began before; said once, when the folder is open."""
+    return f"run folder {run.folder}{', resumed' if run.resumed else ''}"
+
+
+def counted(number: int, unit: str) -> str:
+    """`1,500 questions`, `1 model`. unit: the plural."""
+    return f"{number:,} {unit.removesuffix('s') if number == 1 else unit}"
 
 
 def duration(seconds: float) -> str:
@@ -430,7 +438,7 @@ def progress_text(current: PhaseState, now: float) -> str:
     """Units done and, where tokens were counted, tokens per second."""
     seconds = current.seconds(now)
     speed = f", {current.tokens / seconds:,.0f} tokens/s" if current.tokens and seconds > 0 else ""
-    return f"{current.done:,} of {current.total:,} {current.unit}{speed}"
+    return f"{current.done:,} of {counted(current.total, current.unit)}{speed}"
 
 
 def left_text(state: State, now: float) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .records import InteractionProtocol, Question, Turn
+from .records import InteractionProtocol, Metric, Question, Turn
 
 EXCHANGE_SYSTEM = (
     "You are {name}. You and {partner} answer a question together; each of you holds only a part of the information. "
@@ -31,6 +31,11 @@ DEBATER_SYSTEM = (
     "You are {name}. You and {partner} solve the question together and speak in turn. Say what you think, correct what "
     "is wrong in what was said before, and be concise. Give your answer as <A>answer</A>. The talk is over when an "
     "answer is given a second time."
+)
+# A single agent that may leave sentences behind (AutoForm, arXiv 2402.18439), in our own words; follows its prompt.
+AUTOFORM = (
+    "Think in whatever form is shortest and still clear for this question: symbols, a table, a list, code, or any "
+    "other that suits it better than sentences."
 )
 SOLO_SYSTEM = "Answer the question. Think step by step, then write the final answer as <A>answer</A>."
 
@@ -64,9 +69,13 @@ def systems(protocol: InteractionProtocol) -> tuple[str, ...]:
         templates = [SOLVER_SYSTEM, CRITIC_SYSTEM]
     else:
         templates = [DEBATER_SYSTEM] * len(protocol.roles)
-    if protocol.metric in ("math", "numeric"):  # as every model has learned to write mathematics
-        templates = [template.replace("<A>answer</A>", r"\boxed{answer}") for template in templates]
-    return tuple(templates)
+    return tuple(marked(template, protocol.metric) for template in templates)
+
+
+def marked(template: str, metric: Metric) -> str:
+    """A system prompt with the mark that the task's answers need: mathematics as every model has learned to write
+    it."""
+    return template.replace("<A>answer</A>", r"\boxed{answer}") if metric in ("math", "numeric") else template
 
 
 @dataclass(frozen=True, slots=True)

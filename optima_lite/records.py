@@ -221,6 +221,17 @@ class EvalRow:
     readability_loss: float
 
 
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A line of the table of baselines.
+
+    preparation: tokens spent before the first question was asked, to train or to choose a prompt; None when unknown.
+    """
+
+    row: EvalRow
+    preparation: int | None = 0
+
+
 class StopRule(enum.StrEnum):
     """When the talk ends, besides running out of turns."""
 

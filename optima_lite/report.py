@@ -18,11 +18,12 @@ from typing import Any, TypeVar
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.panel import Panel
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from .errors import RunError
 from .records import (
+    Contender,
     Demonstration,
     Dialogue,
     Ending,
@@ -114,7 +115,7 @@ def evaluation_table(rows: Sequence[EvalRow]) -> Table:
     """One row an evaluation, with 95 % intervals below score and tokens; fits 80 columns."""
     table = _table("evaluation")
     for heading in ("score", "tokens", "turns", "agreement", "tokens per\ncorrect", "readability\nloss"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     for row in rows:
         table.add_row(
             Text.assemble(row.name, "\n", (f"  {row.decoding}", "dim")),
@@ -128,8 +129,26 @@ def evaluation_table(rows: Sequence[EvalRow]) -> Table:
     return table
 
 
+def baseline_table(contenders: Sequence[Contender]) -> Table:
+    """One row a way to answer, with 95 % intervals below score and tokens, and what was spent beforehand; fits 80
+    columns."""
+    table = _table("way to answer")
+    for heading in ("score", "tokens", "tokens per\ncorrect", "tokens to\nprepare"):
+        table.add_column(heading, justify="right")
+    for one in contenders:
+        row = one.row
+        table.add_row(
+            Text.assemble(row.name, "\n", (f"  {row.turns:.1f} messages", "dim")),
+            _with_interval(f"{row.score:.3f}", row.score_low, row.score_high, decimals=2),
+            _with_interval(f"{row.tokens:.1f}", row.tokens_low, row.tokens_high, decimals=1),
+            "-" if row.tokens_per_correct is None else f"{row.tokens_per_correct:.1f}",
+            _count(one.preparation),
+        )
+    return table
+
+
 def _table(first: str) -> Table:
-    return Table(first, box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+    return Table(Column(first, overflow="fold"), box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
 
 
 def _with_interval(value: str, low: float, high: float, *, decimals: int) -> Text:
@@ -557,17 +576,30 @@ def summary(run: RunFolder) -> dict[str, Any]:
     tokens times its epochs; None unless every step that has begun, and one in every iteration, has stored both.
     """
     timings = run.timings()
-    steps: list[Imitation | Preference] = [*imitations(run), *preferences(run)]
-    trained = [one.tokens + one.trainer_tokens for one in steps if one.trainer_tokens is not None]
-    complete = bool(trained) and len(trained) == len(steps)
-    complete = complete and {one.iteration for one in steps} == {*run.iterations()}
     return {
         "recipe": run.manifest.get("recipe_name"),
         "seed": run.manifest["recipe"].get("seed"),
         "seconds": round(sum(timing.seconds for timing in timings), 3) if timings else None,
-        "training_tokens": sum(trained) if complete else None,
+        "training_tokens": next(reversed(training_tokens(run).values()), None),
         "evaluations": [to_json(row) for row in evaluations(run)],
     }
+
+
+def training_tokens(run: RunFolder) -> dict[int, int | None]:
+    """For each iteration that has begun, what its adapter has cost with those before; see `summary`."""
+    steps: list[Imitation | Preference] = [*imitations(run), *preferences(run)]
+    spent: dict[int, int | None] = {}
+    total: int | None = 0
+    for iteration in run.iterations():
+        costs = [_training_cost(one) for one in steps if one.iteration == iteration] or [None]
+        for cost in costs:
+            total = None if total is None or cost is None else total + cost
+        spent[iteration] = total
+    return spent
+
+
+def _training_cost(step: Imitation | Preference) -> int | None:
+    return None if step.trainer_tokens is None else step.tokens + step.trainer_tokens
 
 
 def write_adapter_card(folder: Path, recipe: Mapping[str, Any], *, iteration: int, facts: Mapping[str, Any]) -> None:

@@ -2,7 +2,13 @@
 
     R = R_task - token_weight * tokens / max sibling tokens + readability_weight * readability(worst message loss)
 
-The worst message decides because one unreadable message is enough to lose the partner.
+The worst message decides because one unreadable message is enough to lose the partner. Options, none on by default:
+
+    min_tokens            the token term is 1 for a dialogue of at most so many tokens, which cannot have said enough
+    repeated: zero        the readability term is 0 when a message is said twice
+    confusion: zero       R_task is 0 when a message speaks for several agents, or announces its own twice
+    turn_cost             is subtracted for every message
+    gate_by_correctness   all but R_task is multiplied by R_task: a wrong dialogue is worth 0, however it was said
 """
 
 from __future__ import annotations
@@ -22,13 +28,14 @@ def rank(
     settings: RewardSettings,
     normaliser: int | None = None,
     best_loss: float | None = None,
+    roles: Sequence[str] = (),
 ) -> tuple[Reward, ...]:
     """The rewards of all dialogues sampled for one question, in their order.
 
     scores: the task score of each in [0, 1]. losses: the worst message's mean nats per token under the base model.
     normaliser: the tokens that make a token share of 1, where siblings come one by one (see `normaliser`); longer
     dialogues then have a share above 1. best_loss: what `relative` readability compares with there. None: the longest,
-    and the lowest, of these dialogues.
+    and the lowest, of these dialogues. roles: the agents' names, for `confusion`.
     """
     longest = normaliser or max((dialogue.tokens for dialogue in dialogues), default=0)
     floored = [max(loss, settings.loss_floor) for loss in losses]
@@ -36,9 +43,27 @@ def rank(
     rewards = []
     for dialogue, score, loss, ease in zip(dialogues, scores, losses, readable, strict=True):
         share = dialogue.tokens / max(longest, 1)
-        total = score - settings.token_weight * share + settings.readability_weight * ease
+        if settings.repeated == "zero" and repeats(dialogue):
+            ease = 0.0
+        solved = 0.0 if settings.confusion == "zero" and confuses(dialogue, roles) else score
+        gate = solved if settings.gate_by_correctness else 1.0
+        too_short = settings.min_tokens is not None and dialogue.tokens <= settings.min_tokens
+        tokens = 1.0 if too_short else settings.token_weight * share
+        turns = settings.turn_cost * len(dialogue.turns)
+        total = solved - gate * tokens + gate * (settings.readability_weight * ease) - gate * turns
         rewards.append(Reward(total, score, share, ease, loss))
     return tuple(rewards)
+
+
+def repeats(dialogue: Dialogue) -> bool:
+    """Whether a message is said twice, by anyone; case and white space do not count."""
+    said = [" ".join(turn.text.casefold().split()) for turn in dialogue.turns]
+    return len(set(said)) < len(said)
+
+
+def confuses(dialogue: Dialogue, roles: Sequence[str]) -> bool:
+    """Whether a message holds the labels of two agents ("Alice:" and "Bob:"), or one label twice."""
+    return any(sum(turn.text.count(f"{role}:") for role in roles) > 1 for turn in dialogue.turns)
 
 
 def readability(losses: Sequence[float], *, form: str, best: float | None = None) -> list[float]:
@@ -86,8 +111,16 @@ def scale(probe: Sequence[Rollouts], *, percentile: int, settings: RewardSetting
     return Scale(normaliser(lengths, percentile), max(settings.loss_floor, best_loss))
 
 
-def alone(dialogue: Dialogue, *, score: float, loss: float, scale: Scale, settings: RewardSettings) -> Reward:
-    """The reward of a dialogue without siblings, on a given scale."""
+def alone(
+    dialogue: Dialogue,
+    *,
+    score: float,
+    loss: float,
+    scale: Scale,
+    settings: RewardSettings,
+    roles: Sequence[str] = (),
+) -> Reward:
+    """The reward of a dialogue without siblings, on a given scale. roles: as in `rank`."""
     (reward,) = rank(
         [dialogue],
         scores=[score],
@@ -95,6 +128,7 @@ def alone(dialogue: Dialogue, *, score: float, loss: float, scale: Scale, settin
         settings=settings,
         normaliser=scale.tokens,
         best_loss=scale.best_loss,
+        roles=roles,
     )
     return reward
 
@@ -109,3 +143,17 @@ def mean(rewards: Sequence[Reward]) -> Reward:
         readability=sum(r.readability for r in rewards) / n,
         worst_loss=sum(r.worst_loss for r in rewards) / n,
     )
+
+
+def mean_reward(
+    probe: Sequence[Rollouts], *, scale: Scale, settings: RewardSettings, roles: Sequence[str] = ()
+) -> float:
+    """The mean reward of ranked dialogues, each anew on a given scale, so that samples compare; at least one is
+    needed."""
+    return mean(
+        [
+            alone(dialogue, score=one.task, loss=one.worst_loss, scale=scale, settings=settings, roles=roles)
+            for group in probe
+            for dialogue, one in zip(group.dialogues, group.rewards, strict=True)
+        ]
+    ).total

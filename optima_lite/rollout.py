@@ -153,10 +153,12 @@ def ranked(agents: Agents, rollouts: Sequence[Rollouts], *, metric: Metric, sett
     pairs = [(group.question, dialogue) for group in rollouts for dialogue in group.dialogues]
     losses = iter(worst_losses(agents, pairs, condition=settings.loss_condition))
     results = []
+    roles = agents.protocol.roles
     for group in rollouts:
         scores = [score(group.question, dialogue, metric=metric) for dialogue in group.dialogues]
         worst = [next(losses) for _ in group.dialogues]
-        results.append(replace(group, rewards=rank(group.dialogues, scores=scores, losses=worst, settings=settings)))
+        rewards = rank(group.dialogues, scores=scores, losses=worst, settings=settings, roles=roles)
+        results.append(replace(group, rewards=rewards))
     return results
 
 
@@ -175,7 +177,7 @@ def search_rewards(
     losses = worst_losses(agents, pairs, condition=settings.loss_condition)
     scores = [score(q, d, metric=metric) if d.ending is Ending.AGREED else 0.0 for q, d in pairs]
     return [
-        alone(d, score=s, loss=x, scale=scale, settings=settings)
+        alone(d, score=s, loss=x, scale=scale, settings=settings, roles=agents.protocol.roles)
         for (_, d), s, x in zip(pairs, scores, losses, strict=True)
     ]
 

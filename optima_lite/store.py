@@ -368,6 +368,18 @@ def _was_stopped(run: RunFolder) -> bool:
 # --- Opening --------------------------------------------------------------------------------------
 
 
+def would_resume(folder: Path, recipe: dict[str, Any]) -> bool:
+    """Whether a run of `recipe` in `folder` would go on with one that is there; nothing is written.
+
+    Raises the RunError with which opening it would refuse, except where another process works there.
+    """
+    _refuse_foreign_folder(folder)
+    stored = _read_json(folder / "manifest.json")
+    if stored is not None:
+        _resume(folder, stored, {"recipe": recipe})
+    return stored is not None
+
+
 def _refuse_foreign_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise RunError("is a file; a run needs a folder", where=folder, hint="--run OTHER")

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from conftest import Finished
+from optima_lite.cli import _program
 from optima_lite.config import EXAMPLE_TOML, Recipe, load_machine, reference, shipped_recipes
 from support import MACHINE, SMALL, Outcome, call, records
 
@@ -22,6 +23,7 @@ VERBS = [
     ("train",),
     ("check",),
     ("eval",),
+    ("scale",),
     ("chat",),
     ("report",),
     ("doctor",),
@@ -252,7 +254,7 @@ def test_check_says_what_a_run_would_do_and_writes_nothing(here: Path) -> None:
 
 
 def test_check_tells_of_a_run_that_goes_on(finished: Finished) -> None:
-    assert "holds this run already and will be resumed" in call("check", *finished.arguments).out
+    assert "which holds this run and will be resumed" in call("check", *finished.arguments).out
 
 
 def test_doctor_looks_at_everything(here: Path) -> None:
@@ -276,12 +278,12 @@ def test_a_recipe_shows_every_setting_and_its_origin(here: Path, monkeypatch: py
     (here / "small.yaml").write_text(SMALL + "variants: {wide: {training: {questions: 9}}}\n")
     outcome = call("recipes", "show", "small.yaml", "seed=7", "--variant", "wide")
     assert outcome.code == 0
-    lines = {line.split()[0]: line.split() for line in outcome.out.splitlines() if line.strip()}
-    assert {key.path for key in reference(Recipe)} <= lines.keys()
-    assert lines["seed"][1:4] == ["7", "command", "line"]
-    assert lines["training.questions"][1:3] == ["9", "small.yaml:12"]
-    assert lines["sampling.rollouts"][1:3] == ["2", "small.yaml:7"]
-    assert lines["model.lora_rank"][1:3] == ["16", "default"]
+    lines = outcome.out.splitlines()
+    for key in reference(Recipe):
+        assert any(line.startswith(f"{key.path}: ") for line in lines) and f"    {key.description}" in lines
+    assert "seed: 7  (command line)" in lines and "model.lora_rank: 16  (default)" in lines
+    assert "sampling.rollouts: 2  (small.yaml:7)" in lines
+    assert "training.questions: 9  (small.yaml:12 (variant wide))" in lines
     assert "variants: wide" in outcome.out
 
 
@@ -327,7 +329,7 @@ def test_runs_are_listed_with_their_state(finished: Finished, here: Path) -> Non
 def test_a_run_says_what_it_does_and_what_came_out(finished: Finished) -> None:
     lines = finished.printed.splitlines()
     assert lines[0] == "small: 2 iterations of 4 questions x 2 dialogues, model tiny, seed 0"
-    assert lines[1] == f"run folder {finished.folder}"
+    assert lines.count(f"run folder {finished.folder}") == 1
     for part in ("iteration 0 generate: 8 dialogues", "iteration 1 train: ", "evaluation untrained sampled: score "):
         assert any(line.startswith(part) for line in lines), part
     assert lines[-2:] == [
@@ -429,6 +431,23 @@ def test_chat_shortens_what_is_too_long(finished: Finished) -> None:
     refused(outcome, "leave no room for its facts")
 
 
+@pytest.mark.parametrize(
+    ("typed", "on_path", "told"),
+    [
+        ("/env/bin/optima-lite", "/env/bin/optima-lite", "optima-lite"),
+        ("/env/bin/optima-lite", None, "/env/bin/optima-lite"),
+        ("-c", None, "optima-lite"),
+    ],
+    ids=["on the path", "elsewhere", "from Python"],
+)
+def test_commands_to_go_on_with_can_be_typed(
+    monkeypatch: pytest.MonkeyPatch, typed: str, on_path: str | None, told: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", [typed])
+    monkeypatch.setattr(shutil, "which", lambda name: on_path)
+    assert _program() == told
+
+
 # --- As a process ---------------------------------------------------------------------------------
 
 
@@ -440,7 +459,7 @@ def test_ctrl_c_while_libraries_are_read_is_one_line(here: Path) -> None:
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
         assert process.stdout and process.stderr
-        while "run folder" not in process.stdout.readline():
+        while "2 iterations" not in process.stdout.readline():
             pass
         process.send_signal(signal.SIGINT)
         said = process.stderr.read()

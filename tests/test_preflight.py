@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import shutil
 import sys
 from collections import namedtuple
@@ -123,3 +124,25 @@ def test_a_file_with_few_held_out_questions_is_a_note(loaded: LoadedRecipe) -> N
     few = load_recipe("small.yaml", overrides=["task.name=jsonl", "task.path=rows.jsonl", "evaluation.questions=500"])
     data = found(check(few, machine=Machine(), folder=Path("runs/small")), "data")
     assert data.status is Status.NOTE and data.detail.endswith(" held out of 500 asked for")
+
+
+def test_the_run_folder_is_told_as_train_would_find_it(loaded: LoadedRecipe) -> None:
+    folder = Path("runs/small-seed0")
+
+    def told() -> Finding:
+        return found(check(loaded, machine=Machine(), folder=folder), "run folder")
+
+    assert told() == Finding("run folder", Status.OK, "runs/small-seed0")
+    (folder / "iteration_00").mkdir(parents=True)
+    (folder / "iteration_00/1_dialogues.jsonl").touch()
+    (folder / "manifest.json").write_text(json.dumps({"recipe": loaded.recipe.to_dict()}))
+    assert told() == Finding("run folder", Status.OK, "runs/small-seed0, which holds this run and will be resumed")
+    (folder / "manifest.json").write_text(json.dumps({"recipe": loaded.recipe.to_dict() | {"seed": 1}}))
+    other = told()
+    assert (other.status, other.detail) == (
+        Status.PROBLEM,
+        "runs/small-seed0: holds a run of another recipe:\n  seed: 1 -> 0",
+    )
+    assert other.hint and other.hint.startswith("--run OTHER")
+    (folder / "manifest.json").unlink()
+    assert told().detail == "runs/small-seed0: holds other files and no manifest.json, so it is not a run folder"

@@ -236,10 +236,9 @@ def test_plain_lines_are_few_and_whole() -> None:
         clock.now = 100.0 + now
         observe(event)
     assert stream.getvalue().splitlines() == [
-        "quickstart: 2 iterations in runs/x, resumed",
+        "run folder runs/x, resumed",
         "iteration 0 generate: 1,500 dialogues",
         "iteration 0 generate: 300 of 1,500 dialogues, 300 tokens/s, about 0:40 left in this phase",
-        "iteration 0 generate: 1,500 of 1,500 dialogues, 200 tokens/s, about 0:00 left in this phase",
         "iteration 0 generate: finished after 1:15, 1,500 of 1,500 dialogues, 200 tokens/s",
         "iteration 0 reward: mean 0.500 (task 0.600, token share 0.700, readability 0.800)",
         "evaluate: 4 questions",
@@ -273,7 +272,6 @@ def test_the_live_view_shows_where_the_run_is() -> None:
     )
     lines = [line.rstrip() for line in drawn(live_view(state, 60.0)).splitlines()]
     assert lines == [
-        "quickstart: 3 iterations in runs/x",
         "iteration 1 generate (number 2 of 3): 5 of 10 questions, 250 tokens/s",
         "iteration  reward   task  token share  readability",
         "0           0.500  0.600        0.700        0.800",
@@ -281,6 +279,12 @@ def test_the_live_view_shows_where_the_run_is() -> None:
         "untrained   sampled   0.500   101.5",
         "elapsed 1:00, about 1:30 left",
     ]
+
+
+def test_the_live_view_says_that_it_is_starting_and_fits_a_narrow_terminal() -> None:
+    assert drawn(live_view(State(0.0), 3.0)).splitlines() == ["starting", "elapsed 0:03"]
+    state = folded((0.0, PhaseStarted("evaluate single_agent sampled", 11, 2000, "questions")))
+    assert len(drawn(live_view(state, 3.0), width=40).splitlines()) == 2
 
 
 def test_a_long_run_keeps_to_one_screen_and_to_its_baseline() -> None:
@@ -297,7 +301,8 @@ def test_notes_appear_above_the_live_view_as_they_are() -> None:
         observe(RUN)
         observe(Note("a [bold]note[/bold] [/]"))
     assert "a [bold]note[/bold] [/]\n" in stream.getvalue()
-    assert stream.getvalue().endswith("quickstart: 3 iterations in runs/x\nelapsed 0:00\n\x1b[?25h")
+    assert stream.getvalue().count("run folder runs/x\n") == 1
+    assert stream.getvalue().endswith("elapsed 0:00\n\x1b[?25h")
 
 
 @pytest.mark.parametrize("ending", ["raise ValueError('broken')", "os.kill(os.getpid(), signal.SIGINT); time.sleep(5)"])

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optima_lite.config import RewardSettings
-from optima_lite.records import Dialogue, Turn
-from optima_lite.reward import mean, normaliser, rank, readability
+from optima_lite.records import Dialogue, Question, Rollouts, Turn
+from optima_lite.reward import confuses, mean, mean_reward, normaliser, rank, readability, repeats, scale
 
 
 def dialogue(tokens: int) -> Dialogue:
@@ -110,3 +110,91 @@ def test_relative_readability_can_compare_with_a_fixed_loss() -> None:
     settings = RewardSettings(readability="relative")
     rewards = rank([dialogue(1)] * 2, scores=[0, 0], losses=[2.0, 0.5], settings=settings, best_loss=1.0)
     assert [one.readability for one in rewards] == [0.5, 1.0], "never above 1"
+
+
+# --- Options --------------------------------------------------------------------------------------
+
+ALICE_BOB = ("Alice", "Bob")
+
+
+def said(*texts: str) -> Dialogue:
+    return Dialogue("q", 0, tuple(Turn(k % 2, (1,) * 10, text) for k, text in enumerate(texts)))
+
+
+def total(dialogue: Dialogue, *, score: float = 1.0, loss: float = 2.0, **options: object) -> float:
+    settings = RewardSettings(token_weight=0.6, readability_weight=1.0, **options)  # type: ignore[arg-type]
+    (one,) = rank([dialogue], scores=[score], losses=[loss], settings=settings, normaliser=100, roles=ALICE_BOB)
+    return one.total
+
+
+@given(siblings, forms)
+def test_no_option_is_on_unless_asked_for(rows: list[tuple[int, float, float]], form: str) -> None:
+    settings = RewardSettings(readability=form)  # type: ignore[arg-type]
+    talks = [Dialogue("q", 0, (Turn(0, (1,) * t, "Alice: Bob: Alice:"),) * 2) for t, _, _ in rows]
+    scores, losses = [s for _, s, _ in rows], [x for _, _, x in rows]
+    for one in rank(talks, scores=scores, losses=losses, settings=settings, roles=ALICE_BOB):
+        assert one.total == one.task - 0.6 * one.token_share + 1.0 * one.readability, "to the last bit"
+
+
+def test_too_few_tokens_cost_a_whole_point() -> None:
+    assert total(said("a", "b"), min_tokens=20) == 1 - 1 + 0.5
+    assert total(said("a", "b"), min_tokens=19) == total(said("a", "b")) == 1 - 0.6 * 0.2 + 0.5
+
+
+def test_saying_something_twice_costs_the_readability_term() -> None:
+    again = said("Mira  is her mother", "who?", " mira is her MOTHER")
+    assert repeats(again) and not repeats(said("a", "b")) and not repeats(Dialogue("q", 0))
+    assert total(again, repeated="zero") == pytest.approx(1 - 0.6 * 0.3)
+    assert total(again) == pytest.approx(1 - 0.6 * 0.3 + 0.5)
+    (one,) = rank([again], scores=[1.0], losses=[2.0], settings=RewardSettings(repeated="zero"))
+    assert (one.readability, one.worst_loss) == (0.0, 2.0), "the loss itself stays what it is"
+
+
+@pytest.mark.parametrize(
+    ("text", "confused"),
+    [
+        ("Alice: hi Bob: hello", True),
+        ("Alice: hi Alice: again", True),
+        ("Bob: hello", False),
+        ("Alice and Bob agree", False),
+        ("", False),
+    ],
+)
+def test_a_message_for_several_speakers_costs_the_task_score(text: str, confused: bool) -> None:
+    talk = said("fine", text)
+    assert confuses(talk, ALICE_BOB) is confused
+    assert total(talk, confusion="zero") == pytest.approx(total(talk, score=0.0 if confused else 1.0))
+    assert not confuses(talk, ())
+    (one,) = rank([talk], scores=[1.0], losses=[2.0], settings=RewardSettings(confusion="zero"), roles=ALICE_BOB)
+    assert one.task == 1.0, "what the evaluation reports is what the answer scored"
+
+
+@given(siblings, st.floats(0, 2), st.booleans(), st.sampled_from([None, 10, 1000]))
+def test_a_gated_reward_of_a_wrong_answer_is_nothing(
+    rows: list[tuple[int, float, float]], cost: float, repeat: bool, least: int | None
+) -> None:
+    settings = RewardSettings(
+        gate_by_correctness=True, turn_cost=cost, repeated="zero" if repeat else "ignore", min_tokens=least
+    )
+    ungated = settings.model_copy(update={"gate_by_correctness": False})
+    assert totals([(t, 0.0, x) for t, _, x in rows], settings) == [0.0] * len(rows)
+    right = [(t, 1.0, x) for t, _, x in rows]
+    assert totals(right, settings) == totals(right, ungated), "and of a right one what it is without the gate"
+
+
+@given(st.integers(1, 9), st.floats(0, 1))
+def test_every_message_has_its_price(turns: int, cost: float) -> None:
+    talk = said(*"abcdefghi"[:turns])
+    assert total(talk, turn_cost=cost) == pytest.approx(total(talk) - cost * turns)
+
+
+def test_rewards_on_a_common_scale_are_averaged() -> None:
+    settings = RewardSettings(token_weight=0.5)
+    question = Question("q", "?", ("x",), ((), ()))
+    groups = []
+    for tokens, task in ((9, 1.0), (4, 0.0)):
+        talk = dialogue(tokens)
+        groups.append(Rollouts(question, (talk,), rank([talk], scores=[task], losses=[2.0], settings=settings)))
+    common = scale(groups, percentile=100, settings=settings)
+    assert common.tokens == 10
+    assert mean_reward(groups, scale=common, settings=settings) == pytest.approx(0.5 - 0.5 * 0.65 + 0.5)

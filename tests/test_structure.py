@@ -39,6 +39,7 @@ LEVELS = {
     "memory": 2,
     "render": 2,
     "reward": 2,
+    "scaling": 2,
     "selection": 2,
     "store": 2,
     "tasks": 2,
@@ -56,7 +57,9 @@ LEVELS = {
     "report": 6,
     "evaluate": 7,
     "preflight": 7,
+    "scaling_view": 7,
     "tree_view": 7,
+    "baselines": 8,
     "explore": 8,
     "stage": 8,
     "imitate": 9,
@@ -66,7 +69,7 @@ LEVELS = {
     "cli": 11,
     "__init__": 12,
 }
-LIGHT = ["cli", "report", *(name for name, level in LEVELS.items() if level <= 2), "search", "tree_view"]
+LIGHT = ["cli", "report", "search", "scaling_view", "tree_view", *(name for name in LEVELS if LEVELS[name] <= 2)]
 HEAVY = {"accelerate", "bitsandbytes", "datasets", "matplotlib", "peft", "torch", "transformers", "trl", "unsloth"}
 
 
