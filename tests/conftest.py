@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ os.environ.update(
 )
 for name in ("FORCE_COLOR", "CLICOLOR_FORCE", "GITHUB_ACTIONS"):  # each makes rich or typer colour its output
     os.environ.pop(name, None)
+
+# A job in the background of a script ignores Ctrl-C, and so would everything that the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
