@@ -11,7 +11,7 @@ from typing import Any
 import datasets
 import pytest
 
-from optima_lite.answers import exact, extract, f1, math, numeric
+from optima_lite.answers import exact, extract, f1, installed, math, numeric
 from optima_lite.config import TaskSettings
 from optima_lite.errors import DataError
 from optima_lite.records import Question
@@ -357,6 +357,8 @@ def test_real_rows_become_questions(name: str, real_data: Path) -> None:
     task = settings(name, real_data / file, held_out_share=0.0, validation_share=0.0)
     found = questions(task, "train", 1000, seed=0)
     assert len(found) == len({question.id for question in found}) == count
+    if name == "math" and not installed("math"):
+        pytest.skip("the rows are read; comparing their answers needs the extra `math`")
     metric = {"gsm8k": numeric, "math": math, "arc_challenge": exact, "mmlu": exact}.get(name, f1)
     for question in found:
         mark = "\\boxed{%s}" if name in ("gsm8k", "math") else "<A>%s</A>"
