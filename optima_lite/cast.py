@@ -11,13 +11,14 @@ from . import answers
 from .config import Machine, Recipe
 from .dialogue import debate, exchange, solo
 from .errors import RunError
-from .generate import Generator, Sampling, fastest_threads
+from .generate import Generator, fastest_threads
 from .memory import planned
 from .model import Policy, available, load
 from .prompts import systems
 from .records import Question
 from .render import Renderer
 from .rollout import Agents
+from .sampling import Sampling
 from .selftest import agreement
 from .store import RunFolder
 

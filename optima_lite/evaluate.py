@@ -8,10 +8,10 @@ import numpy as np
 
 from .cast import Cast
 from .config import RewardSettings
-from .generate import Sampling
 from .progress import Evaluated, Observer, phase
 from .records import Ending, EvalRow, Metric, Question, Rollouts
 from .rollout import Advance, Agents, ranked, sample
+from .sampling import Sampling
 from .tasks import questions
 
 _RESAMPLES = 2000

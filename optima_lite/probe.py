@@ -17,10 +17,11 @@ import torch
 
 from .config import DpoSettings, TrainingSettings
 from .dpo import PairIds, optimise
-from .generate import Generator, Sampling
+from .generate import Generator
 from .memory import Limits
 from .model import Policy
 from .render import Rendered
+from .sampling import Sampling
 from .sft import fine_tune
 
 PHASES = ("sample", "read", "sft", "dpo")  # of `memory.forecast`

@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from . import answers
 from .config import RewardSettings
 from .dialogue import converse, extend
-from .generate import Generator, Sampling, row_key
+from .generate import Generator
 from .prompts import view
 from .records import Dialogue, Ending, InteractionProtocol, Metric, Question, Reward, Rollouts, Turn
 from .render import Rendered, Renderer, shorten
 from .reward import Scale, alone, rank
+from .sampling import Sampling, row_key
 
 Advance = Callable[[int, int], None]
 """Told of progress: dialogues that ended, tokens that were sampled."""

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import torch
 
-from .generate import Generator, Sampling
+from .generate import Generator
 from .model import Policy
 from .render import Rendered
+from .sampling import Sampling
 
 _TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}  # nats per token; half precision below
 _HALF_TOLERANCE = 0.05

@@ -28,11 +28,12 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from optima_lite.config import DpoSettings, Machine, ModelSettings, TrainingSettings
 from optima_lite.dpo import optimise
-from optima_lite.generate import Generator, Sampling
+from optima_lite.generate import Generator
 from optima_lite.memory import GIB, MOST_TOKENS, OVERHEAD, Limits, fit, forecast, of_one_batch
 from optima_lite.model import Policy, load
 from optima_lite.preflight import versions
 from optima_lite.probe import MadeUp, measure
+from optima_lite.sampling import Sampling
 from optima_lite.sft import arguments, fine_tune, session
 
 QUESTIONS, ROLLOUTS, TURNS = 8, 4, 4

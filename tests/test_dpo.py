@@ -16,10 +16,11 @@ from optima_lite import dpo  # noqa: E402
 from optima_lite.config import DpoSettings, Machine, ModelSettings, TrainingSettings  # noqa: E402
 from optima_lite.dpo import PairIds, PreferenceFacts, check, optimise  # noqa: E402
 from optima_lite.errors import TrainingError  # noqa: E402
-from optima_lite.generate import Generator, Sampling  # noqa: E402
+from optima_lite.generate import Generator  # noqa: E402
 from optima_lite.model import Policy, load  # noqa: E402
 from optima_lite.prompts import view  # noqa: E402
 from optima_lite.render import Rendered, Renderer  # noqa: E402
+from optima_lite.sampling import Sampling  # noqa: E402
 from optima_lite.sft import fine_tune  # noqa: E402
 from optima_lite.tasks import world  # noqa: E402
 from test_sft import PAIR, SYSTEM, adapter, fresh, traces  # noqa: E402

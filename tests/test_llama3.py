@@ -13,11 +13,12 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from optima_lite.config import Machine, ModelSettings  # noqa: E402
-from optima_lite.generate import Generator, Sampling  # noqa: E402
+from optima_lite.generate import Generator  # noqa: E402
 from optima_lite.memory import Shape, weight_bytes  # noqa: E402
 from optima_lite.model import Policy, bundled, load  # noqa: E402
 from optima_lite.prompts import Message  # noqa: E402
 from optima_lite.render import Rendered, Renderer  # noqa: E402
+from optima_lite.sampling import Sampling  # noqa: E402
 from optima_lite.selftest import Agreement, agreement  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))

@@ -14,8 +14,9 @@ torch = pytest.importorskip("torch")
 
 from optima_lite.config import Machine, ModelSettings  # noqa: E402
 from optima_lite.errors import ModelError  # noqa: E402
-from optima_lite.generate import Generator, Sampling  # noqa: E402
+from optima_lite.generate import Generator  # noqa: E402
 from optima_lite.model import Policy, bundled, check_folder, load, locate  # noqa: E402
+from optima_lite.sampling import Sampling  # noqa: E402
 
 SIZES = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size")
 LLAMA = json.dumps({"architectures": ["LlamaForCausalLM"]} | dict.fromkeys(SIZES, 8))

@@ -13,10 +13,10 @@ torch = pytest.importorskip("torch")
 from optima_lite.cast import Cast  # noqa: E402
 from optima_lite.config import RewardSettings  # noqa: E402
 from optima_lite.errors import DataError  # noqa: E402
-from optima_lite.generate import Sampling  # noqa: E402
 from optima_lite.prompts import view  # noqa: E402
 from optima_lite.records import Dialogue, Ending, Question, Rollouts, Turn  # noqa: E402
 from optima_lite.rollout import Agents, ranked, sample, score, unfold, worst_losses  # noqa: E402
+from optima_lite.sampling import Sampling  # noqa: E402
 from optima_lite.tasks import world  # noqa: E402
 
 SAMPLING = Sampling(0.8, 1.0, 16)

@@ -18,11 +18,12 @@ from optima_lite import sft  # noqa: E402
 from optima_lite.config import Machine, ModelSettings, TrainingSettings  # noqa: E402
 from optima_lite.dialogue import exchange  # noqa: E402
 from optima_lite.errors import TrainingError  # noqa: E402
-from optima_lite.generate import Generator, Sampling  # noqa: E402
+from optima_lite.generate import Generator  # noqa: E402
 from optima_lite.model import Policy, load  # noqa: E402
 from optima_lite.prompts import view  # noqa: E402
 from optima_lite.records import Turn  # noqa: E402
 from optima_lite.render import Rendered, Renderer  # noqa: E402
+from optima_lite.sampling import Sampling  # noqa: E402
 from optima_lite.sft import TrainingFacts, check, fine_tune, planned_steps, session  # noqa: E402
 from optima_lite.tasks import world  # noqa: E402
 

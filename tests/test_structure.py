@@ -46,6 +46,7 @@ LEVELS = {
     "halving": 3,
     "model": 3,
     "prefix_cache": 3,
+    "sampling": 3,
     "search": 3,
     "generate": 4,
     "sft": 4,
