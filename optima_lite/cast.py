@@ -13,6 +13,7 @@ from .dialogue import debate, exchange, solo
 from .errors import RunError
 from .generate import Generator, fastest_threads
 from .memory import planned
+from .meter import Meter
 from .model import Policy, available, load
 from .prompts import systems
 from .records import Question
@@ -37,6 +38,11 @@ class Cast:
     pair: Agents
     single: Agents
     micro_batch: int
+
+    @property
+    def meter(self) -> Meter:
+        """What measures the model's activities."""
+        return self.pair.generator.meter
 
     def sampling(self, agents: Agents, *, greedy: bool = False, pool: bool = False) -> Sampling:
         """The recipe's sampling. pool: with the temperature of iteration 0. The one message of a single agent may be as

@@ -539,7 +539,7 @@ def _show_result(console: Console, folder: Path, *, as_json: bool) -> None:
 
 def _show_profile(console: Console, folder: Path, timings: Sequence[Timing], *, seconds: float, as_json: bool) -> None:
     """Where this process's time went, also as profile.json: the stages of all iterations together, and the rest."""
-    from .progress import Timing, profile
+    from .progress import ACTIVITIES, Timing, profile
 
     rest = Timing(None, "everything else", round(seconds - sum(row.seconds for row in timings), 3), 0, 0)
     rows = [*(replace(row, phase=row.phase.split()[0]) for row in timings), rest]
@@ -547,6 +547,7 @@ def _show_profile(console: Console, folder: Path, timings: Sequence[Timing], *, 
         name: {
             "seconds": round(sum(row.seconds for row in rows if row.phase == name), 3),
             "tokens": sum(row.tokens for row in rows if row.phase == name),
+            **{a: round(sum(r.activities.get(a, 0.0) for r in rows if r.phase == name), 3) for a in ACTIVITIES},
         }
         for name in dict.fromkeys(row.phase for row in rows)
     }

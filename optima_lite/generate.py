@@ -22,8 +22,9 @@ from transformers import GenerationConfig, LogitsProcessorList
 
 from .errors import ModelError
 from .memory import is_out_of_memory
+from .meter import Meter
 from .model import Policy
-from .prefix_cache import Batch, PrefixCache
+from .prefix_cache import Batch, PrefixCache, Workspace
 from .render import Rendered
 from .sampling import KeyedSampler, Sampling
 
@@ -72,6 +73,7 @@ class Generator:
         self.policy = policy
         self.max_batch_tokens = max_batch_tokens
         self.counts = Counts()
+        self.meter = Meter()
         self._notify, self._notified = notify, False
         self._cache = PrefixCache(max_bytes=max_cache_bytes)
         self._losses: dict[tuple[tuple[int, ...], int], float] = {}  # by the ids up to a span's end, and its start
@@ -80,12 +82,18 @@ class Generator:
         self.unsayable = sorted(set(special) - set(policy.end_ids))
         self._fingerprint = self._weights()
         self._like = torch.empty(0, dtype=policy.model.dtype, device=policy.device)
+        self._workspace = Workspace(self._like)
 
     def forget(self) -> None:
         """Empties the cache: what follows is then computed in the same batches as in any other process."""
         self._cache.clear()
         self._losses.clear()
         self._fingerprint = self._weights()
+
+    def release(self) -> None:
+        """Empties the cache and gives all memory back, to whoever trains next."""
+        self.forget()
+        self._workspace.clear()
 
     def generate(
         self, prompts: Sequence[Sequence[int]], *, sampling: Sampling, keys: Sequence[int]
@@ -98,7 +106,7 @@ class Generator:
         """
         rows = [_Row(key, len(ids), list(ids)) for ids, key in zip(prompts, keys, strict=True)]
         self._forget_old_weights()
-        with self.policy.speaking() as model, torch.no_grad():
+        with self.meter("generate"), self.policy.speaking() as model, torch.no_grad():
             self._compute_shared(model.get_base_model(), [row.ids[:-1] for row in rows], adapter=True)
             decoding = _Decoding(self, model, sampling, waiting=rows)
             while decoding.waiting or decoding.running:
@@ -122,7 +130,7 @@ class Generator:
             for row in rows
             if (spans := [(start, end) for start, end in row.spans if (row.ids[:end], start) not in losses])
         }
-        with self.policy.reading() as base:
+        with self.meter("loss"), self.policy.reading() as base:
             reading = list(unread.items())
             self._compute_shared(base, [row.ids[: spans[0][0] - 1] for row, spans in reading], adapter=False)
             work = partial(self._read, base, reading, losses)
@@ -154,7 +162,7 @@ class Generator:
         for k, (row, spans) in enumerate(chosen):
             for start, end in spans:
                 losses[row.ids[:end], start] = sum(next(nats) for _ in range(start, end)) / (end - start)
-            self._cache.add(row.ids, batch.pieces(k, len(row.ids)), adapter=False)
+            self._keep(row.ids, batch.pieces(k, len(row.ids)), adapter=False)
 
     def _weights(self) -> tuple[int, ...]:
         """What differs whenever the adapter's weights do: the policy's own count of changes, and torch's count of
@@ -184,7 +192,7 @@ class Generator:
         batch = self._look_up(chosen, [len(row) - 1 for row in chosen], adapter=adapter)
         self._forward(base, batch)
         for k, row in enumerate(chosen):
-            self._cache.add(row, batch.pieces(k, len(row)), adapter=adapter)
+            self._keep(row, batch.pieces(k, len(row)), adapter=adapter)
 
     @property
     def _bytes_per_token(self) -> int:
@@ -194,16 +202,29 @@ class Generator:
     def _look_up(self, rows: Sequence[Sequence[int]], limits: Sequence[int], *, adapter: bool) -> Batch:
         """A batch with what the cache knows of each row, at most up to its limit."""
         found = [self._find(row, limit, adapter=adapter) for row, limit in zip(rows, limits, strict=True)]
-        return self._lay_out(rows, found, room=0)
+        return self._lay_out(rows, found, take=self._workspace.take)
 
     def _find(self, row: Sequence[int], limit: int, *, adapter: bool) -> tuple[int, list[Tensor]]:
-        found = self._cache.find(row, limit=limit, adapter=adapter)
+        with self.meter("arrange"):
+            found = self._cache.find(row, limit=limit, adapter=adapter)
         self.counts.reused += found[0]
         self.counts.computed += len(row) - found[0]
         return found
 
-    def _lay_out(self, rows: Sequence[Sequence[int]], found: Sequence[tuple[int, list[Tensor]]], *, room: int) -> Batch:
-        return Batch(rows, found, shape=self.policy.cache_shape, room=room, pad=self.policy.pad_id, like=self._like)
+    def _keep(self, ids: Sequence[int], pieces: Sequence[Tensor], *, adapter: bool) -> None:
+        with self.meter("arrange"):
+            self._cache.add(ids, pieces, adapter=adapter)
+
+    def _lay_out(
+        self,
+        rows: Sequence[Sequence[int]],
+        found: Sequence[tuple[int, list[Tensor]]],
+        *,
+        room: int = 0,
+        take: Callable[[Sequence[int]], Tensor],
+    ) -> Batch:
+        with self.meter("arrange"):
+            return Batch(rows, found, shape=self.policy.cache_shape, room=room, pad=self.policy.pad_id, take=take)
 
     def _forward(self, base: Any, batch: Batch) -> Tensor:
         """Last hidden states (rows, width of the batch's ids, hidden size); fills the batch's states."""
@@ -245,6 +266,7 @@ class Generator:
                 ) from error
         if rows == 1:
             self._cache.clear()  # the last thing that can give way
+        self._workspace.clear()
         self.max_batch_tokens = rows * longest // 2
         if not self._notified:
             self._notified = True
@@ -322,7 +344,10 @@ class _Decoding:
             self.generator._in_batches([len(row.ids) for row in long], partial(self._prefill, long))
         room = max(row.prompt + self.sampling.max_new_tokens - len(row.ids) for row in self.running)
         batch = self.generator._lay_out(
-            [row.ids for row in self.running], [row.known for row in self.running], room=room
+            [row.ids for row in self.running],
+            [row.known for row in self.running],
+            room=room,
+            take=self.generator._workspace.take,
         )
         for row in self.running:
             row.known = (0, [])  # it is in the batch now
@@ -331,12 +356,14 @@ class _Decoding:
     def _prefill(self, rows: Sequence[_Row], batch_rows: Sequence[int]) -> None:
         """Computes all but the last id of some rows."""
         chosen = [rows[i] for i in batch_rows]
-        batch = self.generator._lay_out([row.ids[:-1] for row in chosen], [row.known for row in chosen], room=0)
+        # In memory of its own: what the other rows know still lies in the batch that they have come from.
+        fresh = self.generator._like.new_empty
+        batch = self.generator._lay_out([row.ids[:-1] for row in chosen], [row.known for row in chosen], take=fresh)
         self.generator._forward(self.model.get_base_model(), batch)
         for k, row in enumerate(chosen):
             length = len(row.ids) - 1
             row.known = (length, batch.pieces(k, length))
-            self.generator._cache.add(row.ids[:length], row.known[1], adapter=True)
+            self.generator._keep(row.ids[:length], row.known[1], adapter=True)
 
     def _take(self, row: _Row, tokens: Sequence[int]) -> None:
         """Adds sampled tokens up to the turn end or the limit."""
@@ -352,7 +379,7 @@ class _Decoding:
             if row.finished:
                 # A token sampled last has not been through the model, so it has no states.
                 length = min(len(row.ids), batch.computed(k))
-                self.generator._cache.add(row.ids[:length], batch.pieces(k, length), adapter=True)
+                self.generator._keep(row.ids[:length], batch.pieces(k, length), adapter=True)
         if any(row.finished for row in self.running):
             self._dissolve()
             self.running = [row for row in self.running if not row.finished]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from .progress import Ranked, phase
+from .progress import Ranked
 from .records import Demonstration, Question, Rollouts
 from .render import Rendered
 from .reward import mean
@@ -35,9 +35,7 @@ def _sample(stage: Stage, iteration: int) -> list[Rollouts]:
     recipe, pair = stage.cast.recipe, stage.cast.pair
     rollouts = recipe.sampling.rollouts
     fitted = stage.fit(pair, stage.draw(iteration, preference=False), stage_name(iteration, "0_questions"))
-    with phase(
-        stage.observe, "generate", iteration=iteration, total=len(fitted) * rollouts, unit="dialogues"
-    ) as advance:
+    with stage.phase("generate", iteration=iteration, total=len(fitted) * rollouts, unit="dialogues") as advance:
 
         def work(chunk: Sequence[Question]) -> list[Rollouts]:
             return sample(
@@ -62,7 +60,7 @@ def _sample(stage: Stage, iteration: int) -> list[Rollouts]:
 
 def _rank(stage: Stage, iteration: int, rollouts: Sequence[Rollouts]) -> list[Rollouts]:
     recipe = stage.cast.recipe
-    with phase(stage.observe, "rank", iteration=iteration, total=len(rollouts), unit="questions") as advance:
+    with stage.phase("rank", iteration=iteration, total=len(rollouts), unit="questions") as advance:
 
         def work(chunk: Sequence[Rollouts]) -> list[Rollouts]:
             scored = ranked(stage.cast.pair, chunk, metric=recipe.task.metric, settings=recipe.reward)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from .dpo import PairIds, optimise
 from .explore import grow
-from .progress import phase
 from .records import Dialogue, PreferencePair, Question, Rollouts, Tree
 from .selection import pairs
 from .stage import CHUNK, Stage
@@ -29,7 +28,7 @@ def prefer(stage: Stage, iteration: int, *, probe: Sequence[Rollouts]) -> Path:
 def _search(stage: Stage, iteration: int, probe: Sequence[Rollouts]) -> list[Tree]:
     recipe = stage.cast.recipe
     fitted = stage.fit(stage.cast.pair, stage.draw(iteration, preference=True), stage_name(iteration, "6_questions"))
-    with phase(stage.observe, "search", iteration=iteration, total=len(fitted), unit="questions") as advance:
+    with stage.phase("search", iteration=iteration, total=len(fitted), unit="questions") as advance:
 
         def work(chunk: Sequence[Question]) -> list[Tree]:
             return grow(

@@ -8,7 +8,8 @@ sequence; that is why they can be stored without padding and laid into any later
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -138,6 +139,34 @@ def _after(pieces: Sequence[Tensor], length: int) -> list[Tensor]:
     return rest
 
 
+class Workspace:
+    """Memory for batches, two in turn, because each is laid out from the one before it.
+
+    On the CPU memory that is fresh from the system costs several times what filling it does. A GPU's allocator keeps
+    what it once had by itself.
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        """like: an empty tensor of the dtype and device wanted."""
+        self._like = like
+        self.clear()
+
+    def clear(self) -> None:
+        """Gives everything back."""
+        self._tensors = [self._like, self._like]
+
+    def take(self, shape: Sequence[int]) -> Tensor:
+        """A tensor with anything in it; it may lie where that of the call before the last one was."""
+        numbers = prod(shape)
+        if self._like.is_cuda:
+            return self._like.new_empty(shape)
+        self._tensors.reverse()
+        if self._tensors[0].numel() < numbers:
+            self._tensors[0] = self._like  # gone before its successor comes
+            self._tensors[0] = self._like.new_empty(numbers)
+        return self._tensors[0][:numbers].view(shape)
+
+
 class Batch:
     """Sequences side by side: states that are known, on the left, and ids still to be computed, on the right.
 
@@ -156,20 +185,19 @@ class Batch:
         shape: tuple[int, int, int],
         room: int,
         pad: int,
-        like: Tensor,
+        take: Callable[[Sequence[int]], Tensor],
     ) -> None:
         """rows: all ids of each. found: how many states are known of each, in pieces, as `PrefixCache.find` returns
-        them. shape: layers, heads, head width. room: positions to add after `rows`. like: a tensor of the dtype and
-        device wanted."""
+        them. shape: layers, heads, head width. room: positions to add after `rows`. take: gives memory of a shape."""
         layers, heads, head_width = shape
         self.known = [known for known, _ in found]
         self._width = max(self.known)
         rest = [row[known:] for row, known in zip(rows, self.known, strict=True)]
-        self.ids, mask = left_pad(rest, pad=pad, device=like.device)
-        self._starts = [self._width + self.ids.shape[1] - len(ids) for ids in rest]  # where the rest begins
-        self.mask = torch.cat([_right_aligned(self.known, self._width).to(like.device), mask], dim=1)
-        capacity = self.mask.shape[1] + room
-        self.states = like.new_empty((layers, 2, len(rows), heads, capacity, head_width))
+        longest = max(map(len, rest))
+        self._starts = [self._width + longest - len(ids) for ids in rest]  # where the rest begins
+        self.states = take((layers, 2, len(rows), heads, self._width + longest + room, head_width))
+        self.ids, mask = left_pad(rest, pad=pad, device=self.states.device)
+        self.mask = torch.cat([_right_aligned(self.known, self._width).to(mask.device), mask], dim=1)
         for row, (known, pieces) in enumerate(found):
             at = self._width - known
             self.states[:, :, row, :, :at] = 0  # masked, but attention multiplies it by nought: it must be a number

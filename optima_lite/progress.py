@@ -11,9 +11,9 @@ import dataclasses
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, TextIO
 
@@ -22,6 +22,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from .meter import Meter
 from .records import EvalRow, Reward, to_json
 
 PLAIN_INTERVAL = 10.0  # seconds between two plain lines about the same phase
@@ -62,7 +63,9 @@ class PhaseAdvanced:
 
 @dataclass(frozen=True, slots=True)
 class PhaseFinished:
-    """The phase is over, complete or not."""
+    """The phase is over, complete or not. activities: seconds of it by what the model or the trainer did."""
+
+    activities: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,17 +102,24 @@ class Advance(Protocol):
 
 
 @contextmanager
-def phase(observe: Observer, name: str, *, iteration: int | None, total: int, unit: str) -> Iterator[Advance]:
-    """Announce a phase around the work in the `with` block; its end is announced on errors and Ctrl-C too."""
+def phase(
+    observe: Observer, name: str, *, iteration: int | None, total: int, unit: str, meter: Meter | None = None
+) -> Iterator[Advance]:
+    """Announce a phase around the work in the `with` block; its end is announced on errors and Ctrl-C too.
+
+    meter: what measures the phase's activities.
+    """
 
     def advance(done: int, *, tokens: int = 0, stored: bool = False) -> None:
         observe(PhaseAdvanced(done, tokens, stored))
 
     observe(PhaseStarted(name, iteration, total, unit))
+    before = meter.read() if meter else {}
     try:
         yield advance
     finally:
-        observe(PhaseFinished())
+        after = meter.read() if meter else {}
+        observe(PhaseFinished({name: after[name] - before.get(name, 0.0) for name in after}))
 
 
 def silent(event: Event) -> None:
@@ -142,6 +152,7 @@ class PhaseState:
     stored: int = 0
     tokens: int = 0
     ended: float | None = None
+    activities: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def worked(self) -> int:
@@ -189,8 +200,8 @@ def fold(state: State, event: Event, now: float) -> State:
                 tokens=state.current.tokens + tokens,
             )
             return dataclasses.replace(state, current=current)
-        case PhaseFinished() if state.current:
-            ended = dataclasses.replace(state.current, ended=now)
+        case PhaseFinished(activities) if state.current:
+            ended = dataclasses.replace(state.current, ended=now, activities=activities)
             return dataclasses.replace(state, current=None, finished=(*state.finished, ended))
         case Ranked():
             return dataclasses.replace(state, rewards=(*state.rewards, event))
@@ -235,13 +246,17 @@ def run_left(state: State, now: float) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """One finished phase: wall-clock seconds, tokens, and units worked for (not those found in the run folder)."""
+    """One finished phase: wall-clock seconds, tokens, and units worked for (not those found in the run folder).
+
+    activities: how many of the seconds the model or the trainer took, by what for; the rest is everything else.
+    """
 
     iteration: int | None
     phase: str
     seconds: float
     tokens: int
     units: int
+    activities: Mapping[str, float] = field(default_factory=dict)
 
 
 class Timings:
@@ -258,7 +273,8 @@ class Timings:
         while len(self._rows) < len(self._state.finished):
             ended = self._state.finished[len(self._rows)]
             seconds = round(ended.seconds(now), 3)
-            self._rows.append(Timing(ended.iteration, ended.phase, seconds, ended.tokens, ended.worked))
+            parts = {name: round(value, 3) for name, value in ended.activities.items()}
+            self._rows.append(Timing(ended.iteration, ended.phase, seconds, ended.tokens, ended.worked, parts))
             if self._sink:
                 self._sink(self._rows[-1])
 
@@ -267,24 +283,43 @@ class Timings:
         return list(self._rows)
 
 
+ACTIVITIES = ("generate", "loss", "train", "arrange")
+"""What a run's meter measures: sampling, the base model's reading, training; and laying out and keeping attention
+states, the price of the prefix cache."""
+
+
 def profile(rows: Sequence[Timing]) -> Table:
-    """Where the time went: seconds, share, tokens and tokens per second of each phase, all iterations together."""
-    table = Table("phase", title="time per phase")
-    for heading in ("seconds", "share", "tokens", "tokens/s"):
+    """Where the time went: seconds and share of each phase, all iterations together; what these seconds were spent on;
+    tokens and tokens per second. rest: neither the model nor the trainer."""
+    table = Table("phase", title="where the time went (seconds)", box=None, padding=(0, 1, 0, 0))
+    for heading in ("all", "share", *ACTIVITIES, "rest", "tokens", "tokens/s"):
         table.add_column(heading, justify="right")
     whole = sum(row.seconds for row in rows)
     for name in dict.fromkeys(row.phase for row in rows):
-        _profile_line(table, name, [row for row in rows if row.phase == name], whole)
+        table.add_row(*_profile_line(name, [row for row in rows if row.phase == name], whole))
     table.add_section()
-    _profile_line(table, "all", rows, whole)
+    table.add_row(*_profile_line("all", rows, whole))
+    shares = (sum(row.activities.get(name, 0.0) for row in rows) / whole if whole else 0.0 for name in ACTIVITIES)
+    parts = [f"{share:.1%}" for share in shares]
+    rest = sum(map(neither, rows)) / whole if whole else 0.0
+    table.add_row("share", "", "", *parts, f"{rest:.1%}", "", "")
     return table
 
 
-def _profile_line(table: Table, name: str, rows: Sequence[Timing], whole: float) -> None:
+def neither(row: Timing) -> float:
+    """Seconds of a phase that neither the model nor the trainer took."""
+    return max(0.0, row.seconds - sum(row.activities.values()))
+
+
+def _profile_line(name: str, rows: Sequence[Timing], whole: float) -> Iterator[str]:
     seconds, tokens = sum(row.seconds for row in rows), sum(row.tokens for row in rows)
-    share = seconds / whole if whole else 0.0
-    speed = f"{tokens / seconds:,.0f}" if tokens and seconds else "-"
-    table.add_row(name, f"{seconds:,.1f}", f"{share:.1%}", f"{tokens:,}" if tokens else "-", speed)
+    yield name
+    yield f"{seconds:,.1f}"
+    yield f"{seconds / whole if whole else 0.0:.1%}"
+    for part in (*(sum(row.activities.get(name, 0.0) for row in rows) for name in ACTIVITIES), sum(map(neither, rows))):
+        yield f"{part:,.1f}" if part >= 0.05 else "-"
+    yield f"{tokens:,}" if tokens else "-"
+    yield f"{tokens / seconds:,.0f}" if tokens and seconds else "-"
 
 
 # --- Observers that write -------------------------------------------------------------------------

@@ -286,11 +286,19 @@ def _build(kind: Any, value: Any) -> Any:
             return tuple(_build(args[0], item) for item in value)
         return tuple(_build(arg, item) for arg, item in zip(args, value, strict=True))
     if dataclasses.is_dataclass(kind):
+        fields = dataclasses.fields(kind)
         hints = _field_types(typing.cast(type, kind))
-        return typing.cast(type, kind)(**{name: _build(hint, value[name]) for name, hint in hints.items()})
+        given = [
+            f.name for f in fields if f.name in value or not _has_default(f)
+        ]  # others: written by an older version
+        return typing.cast(type, kind)(**{name: _build(hints[name], value[name]) for name in given})
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return kind(value)
     return value
+
+
+def _has_default(field: dataclasses.Field[Any]) -> bool:
+    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
 
 
 _FIELD_TYPES: dict[type, dict[str, Any]] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from .cast import Cast
 from .config import DpoSettings, TrainingSettings
 from .dpo import PairIds, PreferenceFacts
 from .evaluate import examine
-from .progress import Note, Observer, phase
+from .progress import Advance, Note, Observer, phase
 from .records import Question, Rollouts
 from .render import Rendered
 from .report import write_adapter_card
@@ -35,6 +36,11 @@ class Stage:
         """One sentence that the user should read, and that the log keeps."""
         self.run.log(text)
         self.observe(Note(text))
+
+    def phase(self, label: str, *, iteration: int | None, total: int, unit: str) -> AbstractContextManager[Advance]:
+        """A phase of the run, with the activities of the agents' model; see `progress.phase`."""
+        meter = self.cast.meter
+        return phase(self.observe, label, iteration=iteration, total=total, unit=unit, meter=meter)
 
     def draw(self, iteration: int, *, preference: bool) -> list[Question]:
         """This iteration's training questions; imitation and preference steps never ask the same ones."""
@@ -73,22 +79,24 @@ class Stage:
         def make(folder: Path) -> None:
             if settings.restart == "base":
                 policy.restart(seed=seed)
-            facts = optimise(
-                policy,
-                rows,
-                settings=settings,
-                micro_batch=self.cast.micro_batch,
-                seed=seed,
-                on_step=advance,
-                notify=self.note,
-            )
+            self.cast.pair.generator.release()
+            with self.cast.meter("train"):
+                facts = optimise(
+                    policy,
+                    rows,
+                    settings=settings,
+                    micro_batch=self.cast.micro_batch,
+                    seed=seed,
+                    on_step=advance,
+                    notify=self.note,
+                )
             policy.save_adapter(folder)
             plain = asdict(facts)
             (folder / "training.json").write_text(json.dumps(plain) + "\n", encoding="utf-8")
             write_adapter_card(folder, recipe.to_dict(), iteration=iteration, facts=plain)
 
         steps = planned_steps(len(rows), settings)
-        with phase(self.observe, label, iteration=iteration, total=steps, unit="steps") as advance:
+        with self.phase(label, iteration=iteration, total=steps, unit="steps") as advance:
             folder = self.run.folder_stage(stage_name(iteration, name), make)
         policy.load_adapter(folder)  # even when just trained: a run that goes on and one that resumes do the same
         return folder
@@ -106,7 +114,7 @@ class Stage:
         """One scored dialogue about each question, by the adapter as it stands, stored as `name`. label: of the
         phase."""
         recipe = self.cast.recipe
-        with phase(self.observe, label, iteration=iteration, total=len(fitted), unit="questions") as advance:
+        with self.phase(label, iteration=iteration, total=len(fitted), unit="questions") as advance:
 
             def work(chunk: Sequence[Question]) -> list[Rollouts]:
                 return examine(

@@ -230,6 +230,18 @@ def test_a_stage_that_was_deleted_is_done_again_and_so_is_what_follows(
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
+def test_the_profile_tells_where_the_time_went(finished: Finished, copied: Path) -> None:
+    (evaluated := next((copied / "evaluation").glob("iteration_*_greedy.jsonl"))).unlink()
+    outcome = call("train", *finished.arguments, "--run", copied, "--profile")
+    assert outcome.code == 0, outcome.err
+    assert evaluated.exists() and "where the time went (seconds)" in outcome.out
+    profile = json.loads((copied / "profile.json").read_text())
+    assert list(profile)[-1] == "everything else"
+    work = profile["evaluate"]
+    assert work["generate"] > 0 and work["loss"] > 0 and work["arrange"] > 0 and work["train"] == 0 < work["tokens"]
+    assert work["generate"] + work["loss"] + work["arrange"] <= work["seconds"] + 0.01
+
+
 def test_a_torn_tail_is_computed_again(finished: Finished, copied: Path) -> None:
     (copied / "summary.json").unlink()
     path = copied / "evaluation/iteration_01_greedy.jsonl"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from optima_lite.prefix_cache import Batch, PrefixCache
+from optima_lite.prefix_cache import Batch, PrefixCache, Workspace
 
 SHAPE = (2, 1, 3)  # layers, heads, head width
 BYTES_PER_TOKEN = 2 * 2 * 1 * 3 * 8
@@ -100,6 +101,18 @@ def test_clearing_forgets_everything() -> None:
     assert [cache.find([1, 2], limit=2, adapter=adapter)[0] for adapter in (True, False)] == [0, 0]
 
 
+def test_a_workspace_keeps_the_last_batch_while_the_next_is_laid_out() -> None:
+    workspace = Workspace(torch.empty(0))
+    first = workspace.take((2, 3)).fill_(1.0)
+    second = workspace.take((4, 5)).fill_(2.0)
+    assert first.sum() == 6 and second.sum() == 40
+    third = workspace.take((5,)).fill_(3.0)
+    assert third.data_ptr() == first.data_ptr() and second.sum() == 40, "memory is used again, but not the last one"
+    assert workspace.take((100,)).shape == (100,)
+    workspace.clear()
+    assert workspace.take((5,)).data_ptr() not in (first.data_ptr(), second.data_ptr())
+
+
 @settings(max_examples=30)
 @given(st.lists(st.tuples(sequences, st.integers(0, 11)), min_size=1, max_size=5))
 def test_a_batch_gives_back_what_was_laid_into_it(rows: list[tuple[list[int], int]]) -> None:
@@ -107,7 +120,7 @@ def test_a_batch_gives_back_what_was_laid_into_it(rows: list[tuple[list[int], in
     known = [min(known, len(ids) - 1) for ids, known in rows]
     states = [states_of(ids, adapter=True) for ids in all_ids]
     found = [(n, in_pieces(own[..., :n, :], n // 2)) for own, n in zip(states, known, strict=True)]
-    batch = Batch(all_ids, found, shape=SHAPE, room=2, pad=9, like=torch.empty(0, dtype=torch.float64))
+    batch = Batch(all_ids, found, shape=SHAPE, room=2, pad=9, take=partial(torch.empty, dtype=torch.float64))
 
     assert batch.mask.sum(dim=1).tolist() == [len(ids) for ids in all_ids]
     assert [[i for i in line if i != 9] for line in batch.ids.tolist()] == [

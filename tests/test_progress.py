@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from optima_lite.meter import Meter
 from optima_lite.progress import (
     Evaluated,
     Event,
@@ -34,6 +35,7 @@ from optima_lite.progress import (
     fan_out,
     fold,
     live_view,
+    neither,
     phase,
     phase_left,
     profile,
@@ -200,14 +202,34 @@ def drawn(drawing: object, *, width: int = 80) -> str:
 
 
 def test_the_profile_adds_up_iterations() -> None:
-    rows = [Timing(0, "generate", 30.0, 600, 4), Timing(1, "generate", 30.0, 300, 4), Timing(1, "train", 20.0, 0, 4)]
-    lines = [line.replace("│", " ").split() for line in drawn(profile(rows)).splitlines()]
-    assert ["generate", "60.0", "75.0%", "900", "15"] in lines
-    assert ["train", "20.0", "25.0%", "-", "-"] in lines
-    assert ["all", "80.0", "100.0%", "900", "11"] in lines
-    assert ["all", "0.0", "0.0%", "-", "-"] in [
-        line.replace("│", " ").split() for line in drawn(profile([])).splitlines()
+    rows = [
+        Timing(0, "generate", 30.0, 600, 4, {"generate": 24.0, "arrange": 4.0}),
+        Timing(1, "generate", 30.0, 300, 4, {"generate": 26.0}),
+        Timing(1, "train", 20.0, 0, 4, {"train": 20.5}),  # two clocks never agree quite
     ]
+    lines = [line.split() for line in drawn(profile(rows)).splitlines()]
+    #                    all     share    generate loss train   arrange rest
+    assert ["generate", "60.0", "75.0%", "50.0", "-", "-", "4.0", "6.0", "900", "15"] in lines
+    assert ["train", "20.0", "25.0%", "-", "-", "20.5", "-", "-", "-", "-"] in lines
+    assert ["all", "80.0", "100.0%", "50.0", "-", "20.5", "4.0", "6.0", "900", "11"] in lines
+    assert ["share", "62.5%", "0.0%", "25.6%", "5.0%", "7.5%"] in lines
+    assert ["all", "0.0", "0.0%", *["-"] * 7] in [line.split() for line in drawn(profile([])).splitlines()]
+
+
+def test_a_phase_tells_what_was_done_in_it() -> None:
+    clock, rows = Clock(), list[Timing]()
+    meter, timings = Meter(clock), Timings(sink=rows.append, clock=clock)
+    with meter("generate"):
+        clock.now += 8.0  # before the phase
+    with phase(timings, "rank", iteration=0, total=1, unit="questions", meter=meter):
+        clock.now += 1.0
+        with meter("loss"):
+            clock.now += 2.0
+            with meter("arrange"):
+                clock.now += 0.5
+            clock.now += 3.0
+    assert rows[0].activities == {"generate": 0.0, "loss": 5.0, "arrange": 0.5}
+    assert neither(rows[0]) == 1.0
 
 
 # --- Observers that write -------------------------------------------------------------------------

@@ -26,6 +26,7 @@ LEVELS = {
     "errors": 0,
     "layers": 0,
     "mathematics": 0,
+    "meter": 0,
     "records": 0,
     "strict_yaml": 0,
     "answers": 1,
