@@ -187,8 +187,8 @@ def fit(shape: Shape, setup: Setup, limits: Limits, *, batch_size: int, room: in
 
 
 def of_one_batch(shape: Shape, setup: Setup, limits: Limits) -> Limits:
-    """The limits with a prefix cache no larger than a single batch fills it: what `probe.measure` does."""
-    filled = limits.batch_tokens * shape.cached_values * setup.number_bytes
+    """The limits with a prefix cache no larger than two batches fill it: what `probe.measure` does."""
+    filled = 2 * limits.batch_tokens * shape.cached_values * setup.number_bytes
     return replace(limits, cache_bytes=min(limits.cache_bytes, filled))
 
 
@@ -211,15 +211,18 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _sampling(shape: Shape, setup: Setup, limits: Limits) -> Phase:
-    """Prompts are read in one go, so all of a batch's tokens may pass the layers at once."""
+    """Prompts are read in one go, so all of a batch's tokens may pass the layers at once. On a GPU nothing passes them
+    while a batch is laid out from the one before; on the CPU the memory of both is kept (`Workspace`)."""
     rows = max(1, limits.batch_tokens // limits.row_tokens)
+    cache = _batch_cache(shape, setup, limits)
+    activations = limits.batch_tokens * _passing(shape, setup, limits.row_tokens, adapter=setup.quantised)
     return Phase(
         "sample",
         {
             **_held(shape, setup, merged=not (setup.gpu or setup.quantised)),
-            "cache": limits.batch_tokens * shape.cached_values * setup.number_bytes,
+            "cache": cache,
             "prefix cache": limits.cache_bytes,
-            "activations": limits.batch_tokens * _passing(shape, setup, limits.row_tokens, adapter=setup.quantised),
+            "activations": max(activations, cache) if setup.gpu else activations,
             "logits": rows * shape.vocabulary * (setup.number_bytes + 8) + _at_once(rows, shape) * _SAMPLING_BYTES,
         },
     )
@@ -232,12 +235,17 @@ def _reading(shape: Shape, setup: Setup, limits: Limits) -> Phase:
         "read",
         {
             **_held(shape, setup),
-            "cache": limits.batch_tokens * shape.cached_values * setup.number_bytes,
+            "cache": _batch_cache(shape, setup, limits),
             "prefix cache": limits.cache_bytes,
             "activations": limits.batch_tokens * _passing(shape, setup, limits.row_tokens, adapter=False),
             "logits": _at_once(rows * limits.turn_tokens, shape) * _LOSS_BYTES,
         },
     )
+
+
+def _batch_cache(shape: Shape, setup: Setup, limits: Limits) -> int:
+    """Keys and values of a batch; on the CPU of two."""
+    return limits.batch_tokens * shape.cached_values * setup.number_bytes * (1 if setup.gpu else 2)
 
 
 def _fine_tuning(shape: Shape, setup: Setup, limits: Limits) -> Phase:
