@@ -66,8 +66,8 @@ def measure(
 ) -> Iterator[tuple[str, int]]:
     """Each phase's name, as in `memory.forecast`, and its measured peak in bytes.
 
-    Two batches are sampled, one read, one optimiser step taken of each kind, on the longest rows there can be. The adapter
-    is started afresh afterwards.
+    Two batches are sampled, one read, one optimiser step taken of each kind, on the longest rows there can be. The
+    adapter is started afresh afterwards.
     """
     ids, examples = MadeUp(policy, seed), range(limits.micro_batch)
     rows = max(1, limits.batch_tokens // limits.row_tokens)

@@ -12,9 +12,9 @@ reference  nothing but decoding: as many tokens, at the same batch sizes and con
            caches, which somebody else has filled already
 
 Every turn has a fixed length, because no end token exists. In single precision a token may differ where two lie within
-rounding of each other; how many dialogues are the same with the cache as in the naive way is printed, too. Times are CPU
-seconds of this process (on a GPU: seconds by the clock), so what else a busy machine does counts little; compare them at
-one thread.
+rounding of each other; how many dialogues are the same with the cache as in the naive way is printed, too. Times are
+CPU seconds of this process (on a GPU: seconds by the clock), so what else a busy machine does counts little; compare
+them at one thread.
 """
 
 from __future__ import annotations
