@@ -26,7 +26,7 @@ from trl import SFTConfig, SFTTrainer
 from .config import DpoSettings, TrainingSettings
 from .errors import TrainingError
 from .halving import Halving, free
-from .model import ADAPTER, Policy
+from .model import ADAPTER, Policy, computing_dtype
 from .render import Rendered
 
 _IGNORED = -100  # label of tokens without loss
@@ -167,7 +167,7 @@ def arguments(
     """What every trainer's configuration says alike. settings: the optimiser's part of a recipe. rows: examples there
     are."""
     cuda = torch.cuda.is_available()
-    bf16 = cuda and torch.cuda.is_bf16_supported()
+    bf16 = computing_dtype() == torch.bfloat16
     at_once = min(micro_batch, settings.batch_size)
     while settings.batch_size % at_once:  # the effective batch is the recipe's, whatever fits at a time
         at_once -= 1
