@@ -200,8 +200,9 @@ class RowTrainer(Halving, SFTTrainer):
 
 
 def adapter_weights(model: PeftModel) -> dict[str, torch.Tensor]:
-    """The adapter's weights by name, as a copy, for `restore_adapter`."""
-    return {name: weight.detach().clone() for name, weight in model.named_parameters() if f".{ADAPTER}." in name}
+    """The adapter's weights by name, as a copy for `restore_adapter`, in main memory: the card has other use for its."""
+    weights = ((name, weight) for name, weight in model.named_parameters() if f".{ADAPTER}." in name)
+    return {name: weight.detach().to("cpu", copy=True) for name, weight in weights}
 
 
 def restore_adapter(model: PeftModel, exact: dict[str, torch.Tensor]) -> None:
@@ -211,7 +212,8 @@ def restore_adapter(model: PeftModel, exact: dict[str, torch.Tensor]) -> None:
     reference, which is not cast, would differ from the adapter that it was copied from.
     """
     for name, weight in exact.items():
-        model.get_parameter(name).data = weight.clone()
+        parameter = model.get_parameter(name)
+        parameter.data = weight.to(parameter.device, copy=True)
 
 
 class Steps(TrainerCallback):
