@@ -200,7 +200,7 @@ class RowTrainer(Halving, SFTTrainer):
 
 
 def adapter_weights(model: PeftModel) -> dict[str, torch.Tensor]:
-    """The adapter's weights by name, as a copy for `restore_adapter`, in main memory: the card has other use for its."""
+    """A copy of the adapter by name, for `restore_adapter`; in main memory, as the card has other uses for its own."""
     weights = ((name, weight) for name, weight in model.named_parameters() if f".{ADAPTER}." in name)
     return {name: weight.detach().to("cpu", copy=True) for name, weight in weights}
 
