@@ -71,7 +71,7 @@ class Stage:
         seed = recipe.seed + iteration
 
         def make(folder: Path) -> None:
-            self.cast.pair.generator.forget()  # training has its own use for the memory, and new weights none for states
+            self.cast.pair.generator.forget()  # training has uses for the memory, and new weights none for states
             if settings.restart == "base":
                 policy.restart(seed=seed)
             facts = optimise(
