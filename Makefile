@@ -43,7 +43,7 @@ bench: install ## measure what the prefix cache saves, and write bench.json (min
 bench-gpu: install ## measure speed and memory of a random Llama 3 8B under 24, 16 and 12 GiB on an NVIDIA GPU
 	$(BIN)/python scripts/bench_gpu.py $(BENCH_ARGS)
 
-install: $(STAMP) ## install the tested versions, this checkout and the tools for the checks into .venv
+install: $(STAMP) ## install the tested versions, this checkout, its extras and the tools for the checks into .venv
 
 $(STAMP): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null || { \
@@ -59,7 +59,7 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 	  echo "  make $(or $(firstword $(MAKECMDGOALS)),install) PIP_ARGS=\"--extra-index-url $(CPU_INDEX)\""; fi
 	@$(PYTHON) -m venv $(VENV) && rm -f $(VENV)/installed-*
 	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off $(PIP_ARGS) \
-	  --constraint $(CONSTRAINTS) --editable '.[dev]' \
+	  --constraint $(CONSTRAINTS) --editable '.[dev,math,plot]' \
 	  | awk '/Downloading .*[0-9][0-9][.0-9]* MB/ {print "  " $$2, $$3, $$4; fflush()}' \
 	  || { echo "The installation failed; pip's message is above."; exit 2; }
 	@touch $@

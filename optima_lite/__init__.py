@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # that of `typing` would cost its import, during which the command line cannot heed a Ctrl-C
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+    from typing import Any
+
     from .progress import Observer
 
 __all__ = ["train"]
@@ -32,6 +32,9 @@ def train(
     of `optima_lite.progress`; nothing is printed without it. Raises an `optima_lite.errors.OptimaError` for anything
     that can be mended from outside; the same call resumes.
     """
+    import logging
+    from pathlib import Path
+
     from .backend import decide
     from .config import load_machine, load_recipe
 

@@ -10,6 +10,7 @@ import json
 import logging
 import shlex
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -60,7 +61,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Events and the result as J
 
 
 def main() -> None:
-    """The console script."""
+    """The command line, on the arguments of this process."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells at import what a CPU lacks for four bits
     app()
 
@@ -126,6 +127,7 @@ def check(
 
         loaded, machine = _load(recipe, overrides, variant, config)
         folder = run or run_folder(loaded, machine)
+        _choose_backend(machine)
         found = findings(loaded, machine=machine, folder=folder, vram=vram, probe=probe)
         _report_findings(_console(machine), found)
 
@@ -424,10 +426,32 @@ def _machine(config: Path | None) -> Machine:
 
 
 def _choose_backend(machine: Machine) -> None:
-    """Comes before whatever imports transformers, because Unsloth patches it while being imported."""
+    """Comes before whatever imports transformers, because Unsloth patches it while being imported; then all that is
+    heavy is read in one go."""
     from .backend import decide
 
-    decide(machine.backend)
+    with _ctrl_c_waits():
+        decide(machine.backend)
+        from . import loop  # noqa: F401  (and with it everything else)
+
+
+@contextmanager
+def _ctrl_c_waits() -> Iterator[None]:
+    """Ctrl-C counts at the end of the block. In the middle of their import, numpy and torch would end with a traceback
+    of their own, or go on without a part of themselves."""
+    pressed = False
+
+    def note(*_: object) -> None:
+        nonlocal pressed
+        pressed = True
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 def _load(

@@ -36,6 +36,7 @@ from .layers import (
     variant_layers,
 )
 from .layers import differences as differences
+from .layers import undoing as undoing
 from .records import Metric
 
 MACHINE_FILE = "optima_lite.toml"

@@ -41,11 +41,12 @@ class PairIds:
 @dataclass(frozen=True, slots=True)
 class PreferenceFacts:
     """What a preference step did. Means over the steps: loss, and the shift in log-probability (nats a message) of
-    chosen and rejected messages against the reference. stopped: whether the guard ended it early."""
+    chosen and rejected messages against the reference. stopped: whether the guard ended it early; epochs is then a
+    fraction."""
 
     rows: int
     trainer_tokens: int
-    epochs: int
+    epochs: float
     steps: int
     loss: float | None
     chosen_shift: float | None
@@ -104,7 +105,7 @@ def optimise(
     return PreferenceFacts(
         rows=len(pairs),
         trainer_tokens=sum(2 * len(p.prompt) + len(p.chosen) + len(p.rejected) for p in pairs),
-        epochs=settings.epochs,
+        epochs=trainer.state.epoch if guard.stopped else settings.epochs,
         steps=len(logs),
         loss=_mean(entry["loss"] for entry in logs),
         chosen_shift=_mean(entry["rewards/chosen"] / settings.beta for entry in logs),

@@ -156,6 +156,14 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def undoing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str] | None:
+    """What takes the changes back on the command line: `training.epochs=3`; None where a key is new or gone."""
+    before, after = dict(leaves(old)), dict(leaves(new))
+    if before.keys() != after.keys():
+        return None
+    return [f"{key}={json.dumps(before[key], ensure_ascii=False)}" for key in before if before[key] != after[key]]
+
+
 def shown(value: Any) -> str:
     """A value as a message quotes it."""
     text = json.dumps(value, ensure_ascii=False, default=str)

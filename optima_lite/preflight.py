@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .backend import decide
 from .config import LoadedRecipe, Machine, ModelSettings, Recipe
 from .errors import OptimaError, RunError
 from .memory import GIB, OVERHEAD, Limits, Phase, Setup, Shape, forecast, known, of_one_batch, planned
@@ -84,6 +85,7 @@ def check(
     yield model
     yield _data(loaded)
     yield _gpu()
+    yield _backend(machine)
     yield _disk(folder)
     yield _run_folder(loaded.recipe, folder)
     if model.status is not Status.PROBLEM:
@@ -144,6 +146,11 @@ def _gpu() -> Finding:
         )
     card = torch.cuda.get_device_properties(0)
     return Finding("GPU", Status.OK, f"{card.name}, {card.total_memory / 2**30:.0f} GiB")
+
+
+def _backend(machine: Machine) -> Finding:
+    found = decide(machine.backend)
+    return Finding("backend", Status.NOTE if found.why else Status.OK, found.why or found.name)
 
 
 def _forecast(recipe: Recipe, machine: Machine, *, vram: float | None, probe: bool) -> Iterator[Finding]:

@@ -16,6 +16,8 @@ from .errors import DataError, ModelError
 from .prompts import Message
 from .records import Question, Turn
 
+_DATE = "26 Jul 2024"  # what Llama 3.1 says today is; 3.2 would ask the clock, and a resumed run differ
+
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
@@ -104,7 +106,9 @@ class Renderer:
         if key not in self._scaffolds:
             marks = [f"\x02{i}\x03" for i in range(len(roles))]  # characters no template changes
             chat = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
-            text = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=reply)
+            text = self.tokenizer.apply_chat_template(
+                chat, tokenize=False, add_generation_prompt=reply, date_string=_DATE
+            )
             pieces = []
             for mark in marks:
                 before, found, text = text.partition(mark)

@@ -26,7 +26,7 @@ from trl import SFTConfig, SFTTrainer
 from .config import DpoSettings, TrainingSettings
 from .errors import TrainingError
 from .halving import Halving, free
-from .model import ADAPTER, Policy
+from .model import ADAPTER, Policy, computing_dtype
 from .render import Rendered
 
 _IGNORED = -100  # label of tokens without loss
@@ -167,7 +167,7 @@ def arguments(
     """What every trainer's configuration says alike. settings: the optimiser's part of a recipe. rows: examples there
     are."""
     cuda = torch.cuda.is_available()
-    bf16 = cuda and torch.cuda.is_bf16_supported()
+    bf16 = computing_dtype() == torch.bfloat16
     at_once = min(micro_batch, settings.batch_size)
     while settings.batch_size % at_once:  # the effective batch is the recipe's, whatever fits at a time
         at_once -= 1
@@ -200,8 +200,9 @@ class RowTrainer(Halving, SFTTrainer):
 
 
 def adapter_weights(model: PeftModel) -> dict[str, torch.Tensor]:
-    """The adapter's weights by name, as a copy, for `restore_adapter`."""
-    return {name: weight.detach().clone() for name, weight in model.named_parameters() if f".{ADAPTER}." in name}
+    """A copy of the adapter by name, for `restore_adapter`; in main memory, as the card has other uses for its own."""
+    weights = ((name, weight) for name, weight in model.named_parameters() if f".{ADAPTER}." in name)
+    return {name: weight.detach().to("cpu", copy=True) for name, weight in weights}
 
 
 def restore_adapter(model: PeftModel, exact: dict[str, torch.Tensor]) -> None:
@@ -211,7 +212,8 @@ def restore_adapter(model: PeftModel, exact: dict[str, torch.Tensor]) -> None:
     reference, which is not cast, would differ from the adapter that it was copied from.
     """
     for name, weight in exact.items():
-        model.get_parameter(name).data = weight.clone()
+        parameter = model.get_parameter(name)
+        parameter.data = weight.to(parameter.device, copy=True)
 
 
 class Steps(TrainerCallback):

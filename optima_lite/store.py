@@ -17,6 +17,7 @@ import errno
 import json
 import os
 import re
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from .config import LoadedRecipe, Machine, differences
+from .config import LoadedRecipe, Machine, differences, undoing
 from .errors import RunError
 from .progress import Timing
 from .records import Record, from_json, to_json
@@ -437,10 +438,17 @@ def _resume(folder: Path, stored: Any, wanted: dict[str, Any]) -> dict[str, Any]
     changed = differences(manifest["recipe"], wanted["recipe"])
     if changed:
         what = "\n  ".join(["holds a run of another recipe:", *changed])
-        raise RunError(
-            what, where=folder, hint="--run OTHER to start a new run, or undo the changes to resume this one"
-        )
+        raise RunError(what, where=folder, hint=f"--run OTHER to start a new run; {_way_back(manifest, wanted)}")
     return manifest
+
+
+def _way_back(stored: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """How to resume a run whose recipe differs, also for somebody who changed nothing but the version."""
+    settings = undoing(stored["recipe"], wanted["recipe"])
+    if settings is None:
+        version = (stored.get("versions") or {}).get("optima-lite", "unknown")
+        return f"to resume this one, use the version of optima-lite that began it ({version}): it had other settings"
+    return f"to resume this one, undo the changes, or add {shlex.join(settings)}"
 
 
 def _check_manifest(folder: Path, manifest: Any) -> None:

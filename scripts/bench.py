@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import platform
 import random
@@ -280,7 +279,6 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, help="of every measurement; default: 3, or 1 with --quick")
     parser.add_argument("--shapes", default=",".join(shape.name for shape in SHAPES), help="names, with commas between")
     arguments = parser.parse_args()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells at import what a CPU lacks for four bits
     torch.set_num_threads(arguments.threads)
     repetitions = arguments.repetitions or (1 if arguments.quick else 3)
     policy = make_policy(torch.device("cuda" if torch.cuda.is_available() else "cpu"), quick=arguments.quick)

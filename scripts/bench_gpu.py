@@ -4,49 +4,61 @@
 
 Out: a table and a JSON file. For each ceiling, in a process of its own: the peak of each phase beside its forecast;
 tokens per second of dialogues, of a search's forks, of reading, of SFT and DPO; and how many times faster that is than
-plain `generate` on whole prompts, and than plain TRL, on the same rows in the same process. Without a GPU,
-`--shape tiny` runs the same code on the CPU, where ceilings do not hold and numbers mean little.
+plain `generate` on whole prompts, a plain forward pass and plain TRL, on the same rows in the same process. The backend
+is plain transformers. Without a GPU, `--shape tiny` goes the same way on the CPU, once and without a ceiling; peaks are
+then those of the whole process, and numbers mean little.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
+import multiprocessing
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import random_llama
 import torch
 from datasets import Dataset
+from transformers.trainer_callback import PrinterCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from optima_lite.config import DpoSettings, Machine, ModelSettings, TrainingSettings
-from optima_lite.dpo import optimise
+from optima_lite.dpo import PairIds, optimise
+from optima_lite.errors import OptimaError
 from optima_lite.generate import Generator
-from optima_lite.memory import GIB, MOST_TOKENS, OVERHEAD, Limits, fit, forecast, of_one_batch
+from optima_lite.halving import free
+from optima_lite.memory import GIB, MOST_TOKENS, OVERHEAD, Limits, fit, forecast, is_out_of_memory, of_one_batch
 from optima_lite.model import Policy, load
 from optima_lite.preflight import versions
 from optima_lite.probe import MadeUp, measure
+from optima_lite.render import Rendered
 from optima_lite.sampling import Sampling
 from optima_lite.sft import arguments, fine_tune, session
 
 QUESTIONS, ROLLOUTS, TURNS = 8, 4, 4
 EXAMPLES = 8  # trained on in each of the training runs
+ON_A_CPU = ("tiny", "30m")  # shapes that take seconds or minutes there
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Tokens per second, and how many times as fast as the plain way."""
+    """Tokens per second, ours and the plain way's; None where the plain way runs out of memory."""
 
     phase: str
     per_second: float
-    ratio: float
+    plain: float | None
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times as fast as the plain way."""
+        return None if self.plain is None else self.per_second / self.plain
 
 
 def bench(policy: Policy, limits: Limits) -> Iterator[Speed]:
@@ -56,12 +68,15 @@ def bench(policy: Policy, limits: Limits) -> Iterator[Speed]:
     prompts = [ids.text(room) for _ in range(QUESTIONS)]
     yield _speed("dialogues", lambda: _dialogues(policy, prompts, limits), lambda: _plain(policy, prompts, limits))
     yield _speed("search", lambda: _forks(policy, prompts, limits), lambda: _plain(policy, prompts, limits, forks=True))
-    rows = [ids.row(limits) for _ in range(QUESTIONS)]
-    reader = Generator(policy, max_batch_tokens=limits.batch_tokens, max_cache_bytes=0)
-    yield _speed("reading", lambda: _count(reader.losses(rows), QUESTIONS * limits.row_tokens), None)
-    how: dict[str, Any] = {"micro_batch": limits.micro_batch, "seed": 0}
     rows, pairs = [ids.row(limits) for _ in range(EXAMPLES)], [ids.pair(limits) for _ in range(EXAMPLES)]
     tokens = EXAMPLES * limits.row_tokens
+    reader = Generator(policy, max_batch_tokens=limits.batch_tokens, max_cache_bytes=0)
+    yield _speed(
+        "reading",
+        lambda: _count(reader.losses(rows), tokens),
+        lambda: _count(_plain_reading(policy, rows, limits), tokens),
+    )
+    how: dict[str, Any] = {"micro_batch": limits.micro_batch, "seed": 0}
     sft = TrainingSettings(epochs=1, batch_size=EXAMPLES)
     dpo = DpoSettings(epochs=1, batch_size=EXAMPLES)
     yield _speed(
@@ -76,18 +91,31 @@ def bench(policy: Policy, limits: Limits) -> Iterator[Speed]:
     )
 
 
-def _speed(phase: str, ours: Callable[[], int], plain: Callable[[], int] | None) -> Speed:
-    """The better of two runs of each, taken in turns."""
-    best = {"ours": 0.0, "plain": 0.0}
+def _speed(phase: str, ours: Callable[[], int], plain: Callable[[], int]) -> Speed:
+    """The better of two runs of each, taken in turns. The plain way has no halving, so it may not fit."""
+    found: list[tuple[float, float | None]] = []
     for _ in range(2):
-        for name, work in (("ours", ours), ("plain", plain)):
-            if work:
-                started = time.perf_counter()
-                done = work()
-                if torch.cuda.is_available():
-                    torch.cuda.synchronize()
-                best[name] = max(best[name], done / (time.perf_counter() - started))
-    return Speed(phase, best["ours"], best["ours"] / best["plain"] if best["plain"] else float("nan"))
+        own, other = _rate(ours), _rate(plain)
+        if own is None:
+            raise OptimaError(f"{phase} runs out of memory", hint="a smaller --row-tokens, or a higher ceiling")
+        found.append((own, other))
+    rates = [other for _, other in found if other is not None]
+    return Speed(phase, max(own for own, _ in found), max(rates) if rates else None)
+
+
+def _rate(work: Callable[[], int]) -> float | None:
+    """Tokens per second; None when memory runs out."""
+    started = time.perf_counter()
+    try:
+        done = work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return done / (time.perf_counter() - started)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    free()  # outside the handler, because the exception keeps tensors alive
+    return None
 
 
 def _count(_: object, tokens: int) -> int:
@@ -144,51 +172,75 @@ def _plain(policy: Policy, prompts: Sequence[tuple[int, ...]], limits: Limits, *
     return sampled
 
 
-def _plain_sft(policy: Policy, rows: Sequence[Any], settings: TrainingSettings, how: dict[str, Any]) -> None:
+def _plain_reading(policy: Policy, rows: Sequence[Rendered], limits: Limits) -> None:
+    """One forward pass for each batch of whole rows, with all their logits."""
+    at_once = max(1, limits.batch_tokens // limits.row_tokens)
+    with policy.reading() as base:
+        for first in range(0, len(rows), at_once):
+            ids = torch.tensor([row.ids for row in rows[first : first + at_once]], device=policy.device)
+            base(input_ids=ids, labels=ids, use_cache=False).loss.item()
+
+
+def _plain_sft(policy: Policy, rows: Sequence[Rendered], settings: TrainingSettings, how: dict[str, Any]) -> None:
     examples = [{"input_ids": list(row.ids), "completion_mask": row.mask} for row in rows]
     with session(policy) as model, tempfile.TemporaryDirectory() as scratch:
-        SFTTrainer(
+        trainer = SFTTrainer(
             model=model,
             args=SFTConfig(**arguments(scratch, settings, rows=len(rows), **how)),
             train_dataset=Dataset.from_list(examples),
             processing_class=policy.tokenizer,
-        ).train()
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
 
 
-def _plain_dpo(policy: Policy, pairs: Sequence[Any], settings: DpoSettings, how: dict[str, Any]) -> None:
-    text = policy.tokenizer.decode
+class _PlainPairs(DPOTrainer):
+    """TRL's trainer as it is, but for the dataset: made-up ids that become text would come back as more ids."""
+
+    def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
+        return dataset
+
+
+def _plain_dpo(policy: Policy, pairs: Sequence[PairIds], settings: DpoSettings, how: dict[str, Any]) -> None:
     examples = [
-        {"prompt": text(pair.prompt[1:]), "chosen": text(pair.chosen), "rejected": text(pair.rejected)}
+        {"prompt_ids": list(pair.prompt), "chosen_ids": list(pair.chosen), "rejected_ids": list(pair.rejected)}
         for pair in pairs
     ]
     with session(policy) as model, tempfile.TemporaryDirectory() as scratch:
-        DPOTrainer(
+        trainer = _PlainPairs(
             model=model,
             args=DPOConfig(**arguments(scratch, settings, rows=len(pairs), **how)),
             train_dataset=Dataset.from_list(examples),
             processing_class=policy.tokenizer,
-        ).train()
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
 
 
-def under_ceiling(folder: Path, gib: float, *, row_tokens: int, turn_tokens: int) -> dict[str, Any]:
-    """Everything that is measured in one process."""
-    machine = Machine(max_vram_gib=gib, micro_batch=EXAMPLES)
+def under_ceiling(folder: Path, gib: float | None, *, row_tokens: int, turn_tokens: int) -> dict[str, Any]:
+    """Everything that is measured in one process. gib: the ceiling; None on a CPU."""
+    machine = Machine(max_vram_gib=gib or "auto", micro_batch=EXAMPLES, backend="transformers")
     policy = load(ModelSettings(name=str(folder), max_length=row_tokens), machine=machine, seed=0)
-    wanted = Limits(MOST_TOKENS, turn_tokens, row_tokens, machine.micro_batch, int(machine.max_cache_gib * GIB))
-    gpu = policy.device.type == "cuda"
-    room = int(gib * GIB) - OVERHEAD
-    limits = fit(policy.shape, policy.setup, wanted, batch_size=EXAMPLES, room=room)
-    if not gpu:  # enough to see that it works
+    limits = Limits(MOST_TOKENS, turn_tokens, row_tokens, machine.micro_batch, int(machine.max_cache_gib * GIB))
+    if gib is None:  # enough to see that it works
         limits = replace(limits, batch_tokens=4 * row_tokens, micro_batch=2)
+    else:
+        room = int(gib * GIB) - OVERHEAD
+        limits = fit(policy.shape, policy.setup, limits, batch_size=EXAMPLES, room=room)
     limits = of_one_batch(policy.shape, policy.setup, limits)
     expected = {phase.name: phase.total for phase in forecast(policy.shape, policy.setup, limits)}
     peaks = {
         name: {"peak_gib": peak / GIB, "forecast_gib": expected[name] / GIB} for name, peak in measure(policy, limits)
     }
-    speeds = {speed.phase: {"per_second": speed.per_second, "ratio": speed.ratio} for speed in bench(policy, limits)}
-    card = torch.cuda.get_device_name() if gpu else "no GPU"
-    sizes = {"batch_tokens": limits.batch_tokens, "micro_batch": limits.micro_batch, "row_tokens": row_tokens}
-    return {"ceiling_gib": gib, "card": card, "notes": policy.notes, "limits": sizes, "memory": peaks, "speed": speeds}
+    speeds = {speed.phase: {**asdict(speed), "ratio": speed.ratio} for speed in bench(policy, limits)}
+    card = torch.cuda.get_device_name() if policy.device.type == "cuda" else "no GPU"
+    return {"ceiling_gib": gib, "card": card, "limits": asdict(limits), "memory": peaks, "speed": speeds}
+
+
+def apart(folder: Path, gib: float | None, **sizes: int) -> dict[str, Any]:
+    """`under_ceiling` in a process of its own: a ceiling holds from a process's first allocation on."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(under_ceiling, folder, gib, **sizes).result()
 
 
 def table(found: Sequence[dict[str, Any]]) -> str:
@@ -196,48 +248,58 @@ def table(found: Sequence[dict[str, Any]]) -> str:
     lines = ["| ceiling | phase | peak GiB | forecast GiB | | phase | tokens/s | times plain |", "|" + " --- |" * 8]
     for one in found:
         memory, speed = list(one["memory"].items()), list(one["speed"].items())
+        ceiling = f"{one['ceiling_gib']:g} GiB" if one["ceiling_gib"] else "none"
         for i in range(max(len(memory), len(speed))):
-            peak, rate = memory[i : i + 1], speed[i : i + 1]
-            left = [f"{n} | {m['peak_gib']:.2f} | {m['forecast_gib']:.2f}" for n, m in peak] or [" | | "]
-            right = [f"{n} | {s['per_second']:,.0f} | {s['ratio']:.2f}" for n, s in rate]
-            lines.append(f"| {one['ceiling_gib']:g} GiB | {left[0]} | | {right[0]} |")
+            left = [f"{n} | {m['peak_gib']:.2f} | {m['forecast_gib']:.2f}" for n, m in memory[i : i + 1]] or [" | | "]
+            right = [f"{n} | {s['per_second']:,.0f} | {_times(s['ratio'])}" for n, s in speed[i : i + 1]]
+            lines.append(f"| {ceiling} | {left[0]} | | {right[0]} |")
     return "\n".join(lines)
+
+
+def _times(ratio: float | None) -> str:
+    return "plain: out of memory" if ratio is None else f"{ratio:.2f}"
+
+
+def _ceilings(wanted: Sequence[float]) -> list[float | None]:
+    """Those that this card can hold, at most what it has; a single None without a GPU."""
+    if not torch.cuda.is_available():
+        return [None]
+    total = torch.cuda.get_device_properties(0).total_memory / GIB
+    for gib in wanted:
+        if gib > total * 1.05:  # of 24 GiB, a card shows 23.6
+            print(f"{gib:g} GiB: left out, the card has {total:.1f} GiB")
+    return [min(gib, total) for gib in wanted if gib <= total * 1.05]
 
 
 def main() -> None:
     """Builds the model if need be, and measures each ceiling in a process of its own."""
+    gpu = torch.cuda.is_available()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shape", choices=random_llama.SHAPES, default="8b")
     parser.add_argument("--ceilings", type=float, nargs="+", default=[24, 16, 12], metavar="GIB")
     parser.add_argument("--model", type=Path, help="a model folder, instead of random weights")
-    parser.add_argument("--row-tokens", type=int, default=2048)
-    parser.add_argument("--turn-tokens", type=int, default=128)
+    parser.add_argument("--row-tokens", type=int, default=2048 if gpu else 128)
+    parser.add_argument("--turn-tokens", type=int, default=128 if gpu else 8)
     parser.add_argument("--out", type=Path, default=Path("bench_gpu.json"))
     given = parser.parse_args()
-    if not torch.cuda.is_available() and given.shape != "tiny":
-        sys.exit("bench_gpu needs an NVIDIA GPU; `--shape tiny --row-tokens 256 --turn-tokens 16` runs on the CPU")
-    if given.model and len(given.ceilings) == 1:  # what the calls below ask for
-        found = under_ceiling(
-            given.model, given.ceilings[0], row_tokens=given.row_tokens, turn_tokens=given.turn_tokens
-        )
-        given.out.write_text(json.dumps(found), encoding="utf-8")
-        return
+    if not gpu and given.shape not in ON_A_CPU:
+        sys.exit(f"bench_gpu needs an NVIDIA GPU for this shape; --shape {' or '.join(ON_A_CPU)} runs on the CPU")
+    results, failures = [], 0
     with tempfile.TemporaryDirectory() as scratch:
-        folder, part = given.model or Path(scratch) / given.shape, Path(scratch) / "part.json"
+        folder = given.model or Path(scratch) / given.shape
         if not given.model:
             random_llama.write(given.shape, folder, nf4=True)
-        results = []
-        for ceiling in given.ceilings:
-            sizes = ["--row-tokens", str(given.row_tokens), "--turn-tokens", str(given.turn_tokens)]
-            command = [sys.executable, __file__, "--shape", given.shape, "--model", str(folder), "--out", str(part)]
-            done = subprocess.run([*command, *sizes, "--ceilings", str(ceiling)])
-            if done.returncode:
-                print(f"{ceiling:g} GiB: failed, see above")
-                continue
-            results.append(json.loads(part.read_text(encoding="utf-8")))
-    report = {"shape": given.shape, "versions": versions(), "results": results}
-    given.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        for ceiling in _ceilings(given.ceilings):
+            try:
+                results.append(apart(folder, ceiling, row_tokens=given.row_tokens, turn_tokens=given.turn_tokens))
+            except (OptimaError, RuntimeError) as error:  # the other ceilings are still worth knowing
+                print(f"{ceiling or 'no'} GiB: failed: {error}", file=sys.stderr)
+                failures += 1
+    report = {"shape": str(given.model or given.shape), "versions": versions(), "results": results}
+    given.out.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     print(table(results))
+    if failures:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 import yaml
 
 from conftest import Finished
-from optima_lite.cli import _program
+from optima_lite.cli import _ctrl_c_waits, _program
 from optima_lite.config import EXAMPLE_TOML, Recipe, load_machine, reference, shipped_recipes
 from support import MACHINE, SMALL, Outcome, call, records
 
@@ -449,6 +450,35 @@ def test_commands_to_go_on_with_can_be_typed(
 
 
 # --- As a process ---------------------------------------------------------------------------------
+
+
+def console_script() -> str:
+    """Python code that does what the installed `optima-lite` does."""
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    module, _, function = project["scripts"]["optima-lite"].partition(":")
+    return f"from {module} import {function}; {function}()"
+
+
+@pytest.mark.parametrize("program", [["-m", "optima_lite"], ["-c", console_script()]], ids=["module", "script"])
+def test_ctrl_c_before_the_command_line_is_there_is_quiet(program: list[str], tmp_path: Path) -> None:
+    interrupted = "import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(5)"
+    (tmp_path / "typer.py").write_text(interrupted)  # is what the command line imports first of all libraries
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, *program, "--help"], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "\nstopped\n")
+
+
+def test_ctrl_c_waits_for_an_import_and_then_counts() -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt), _ctrl_c_waits():
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append("imported whole")
+    assert done
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with _ctrl_c_waits():
+        pass
 
 
 def test_ctrl_c_while_libraries_are_read_is_one_line(here: Path) -> None:

@@ -421,6 +421,18 @@ def test_a_recipe_survives_a_manifest(write: Write) -> None:
         )
 
 
+def test_what_takes_changes_back() -> None:
+    old = {"seed": 1, "model": {"name": "a b", "max_length": None}, "formats": ["x"]}
+    assert config.undoing(old, old) == []
+    assert config.undoing(old, {"seed": 2, "model": {"name": "c", "max_length": 8}, "formats": []}) == [
+        "seed=1",
+        'model.name="a b"',
+        "model.max_length=null",
+        'formats=["x"]',
+    ]
+    assert config.undoing(old, {"seed": 1}) is None
+
+
 def test_differences() -> None:
     old, new = MINIMAL.to_dict(), MINIMAL.to_dict()
     assert config.differences(old, new) == []

@@ -221,6 +221,7 @@ def test_the_guard_stops_and_keeps_the_last_adapter_that_was_good(
         on_step=lambda steps: states.append(adapter(policy)),
     )
     assert facts.stopped and facts.steps < 30
+    assert facts.epochs == facts.steps, "only what was trained counts as trained tokens; an epoch is one step here"
     kept = adapter(policy)
     shifts = [entry["rewards/chosen"] / SETTINGS.beta for entry in logged]
     recent = [sum(shifts[max(0, end - 5) : end]) / min(5, end) for end in range(1, len(shifts) + 1)]

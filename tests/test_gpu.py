@@ -28,7 +28,7 @@ model: {{name: {folder}, max_length: 2048}}
 task: {{name: world}}
 schedule: isft-dpo
 sampling: {{rollouts: 4, max_turn_tokens: 64}}
-selection: {{min_reward: -9}}
+selection: {{min_reward: -9, pair_min_reward: -9, min_gap: 0}}
 training: {{iterations: 1, questions: 8, epochs: 1, batch_size: 8}}
 dpo: {{questions: 2, batch_size: 4}}
 evaluation: {{questions: 8}}
@@ -52,6 +52,18 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def loaded(folder: Path, **machine: object) -> Policy:
     return load(ModelSettings(name=str(folder), max_length=2048), machine=Machine.model_validate(machine), seed=0)
+
+
+def ending_messages(*args: object, **kwargs: object) -> Policy:
+    """`load`, and a model that ends a message after some twenty tokens."""
+    policy = load(*args, **kwargs)
+
+    def end_now_and_then(head: object, given: object, logits: torch.Tensor) -> torch.Tensor:
+        logits[..., policy.end_ids[0]] = logits.logsumexp(-1) - 3
+        return logits
+
+    policy.model.get_base_model().lm_head.register_forward_hook(end_now_and_then)
+    return policy
 
 
 @pytest.mark.parametrize("backend", ["transformers", "unsloth"])
@@ -104,14 +116,18 @@ def test_the_ceiling_of_the_machine_file_holds(small: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ceiling", [24, 16])
-def test_an_iteration_of_imitation_and_preference_under_a_ceiling(ceiling: int, large: Path, tmp_path: Path) -> None:
+def test_an_iteration_of_imitation_and_preference_under_a_ceiling(
+    ceiling: int, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from optima_lite.loop import train
     from optima_lite.progress import silent
 
     (tmp_path / "recipe.yaml").write_text(RECIPE.format(folder=large))
     (tmp_path / "machine.toml").write_text(f"max_vram_gib = {ceiling}.0\n")
     machine = load_machine(tmp_path / "machine.toml")
+    monkeypatch.setattr("optima_lite.cast.load", ending_messages)
     torch.cuda.reset_peak_memory_stats()
     train(load_recipe(tmp_path / "recipe.yaml"), machine=machine, folder=tmp_path / "run", observe=silent)
     assert torch.cuda.max_memory_allocated() <= ceiling * GIB
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["evaluations"]
+    steps = [json.loads((tmp_path / f"run/iteration_00/{step}_adapter/training.json").read_text()) for step in (4, 8)]
+    assert all(facts["steps"] for facts in steps), "random weights never end a message, and what is cut is not learnt"

@@ -11,7 +11,9 @@ import torch
 
 from optima_lite.config import DpoSettings, Machine, ModelSettings, TrainingSettings
 from optima_lite.errors import OptimaError
+from optima_lite.memory import Limits
 from optima_lite.model import Policy, load
+from optima_lite.probe import measure
 from optima_lite.render import Rendered
 
 CPU_MESSAGE = (
@@ -204,6 +206,15 @@ def _tensors() -> Iterator[torch.Tensor]:
     for thing in gc.get_objects():
         if type(thing) in {torch.Tensor, torch.nn.Parameter}:
             yield thing
+
+
+def test_every_phase_gives_back_what_it_took(quantised: Policy) -> None:
+    limits = Limits(batch_tokens=256, turn_tokens=4, row_tokens=64, micro_batch=2, cache_bytes=1 << 24)
+    held = []
+    for _ in range(3):
+        assert [name for name, _ in measure(quantised, limits)] == ["sample", "read", "sft", "dpo"]
+        held.append(live_bytes())
+    assert held[1] == held[2] <= held[0]
 
 
 @pytest.mark.parametrize("train", [sft, dpo])

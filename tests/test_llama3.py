@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from optima_lite.selftest import Agreement, agreement  # noqa: E402
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import random_llama  # noqa: E402
 
-# As Meta and Unsloth ship it for Llama 3; 3.1 puts dates into the system message and is laid out alike.
+# As Meta and Unsloth ship it for Llama 3.
 TEMPLATE = (
     "{% set loop_messages = messages %}{% for message in loop_messages %}"
     "{% set content = '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'"
@@ -32,6 +33,21 @@ TEMPLATE = (
     "{% endif %}{{ content }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
 )
+# The head of the templates of Llama 3.1 and 3.2, which put a date into the system message; 3.2 asks the clock for it.
+DATED = (
+    "{%- if not date_string is defined %}CLOCK{%- endif %}{{- bos_token }}"
+    "{%- set system_message = messages[0]['content'] | trim %}{%- set messages = messages[1:] %}"
+    "{{- '<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\n' }}"
+    "{{- 'Today Date: ' + date_string + '\n\n' + system_message + '<|eot_id|>' }}"
+    "{%- for message in messages %}{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'"
+    " + message['content'] | trim + '<|eot_id|>' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{%- endif %}"
+)
+CLOCKS = {
+    "3.1": "{%- set date_string = '26 Jul 2024' %}",
+    "3.2": "{%- if strftime_now is defined %}{%- set date_string = strftime_now('%d %b %Y') %}"
+    "{%- else %}{%- set date_string = '26 Jul 2024' %}{%- endif %}",
+}
 ENDS = ["<|eot_id|>", "<|end_of_text|>"]
 
 
@@ -88,6 +104,20 @@ def test_a_prompt_begins_once(policy: Policy) -> None:
         [{"role": role, "content": text} for role, text in chat], add_generation_prompt=True, return_dict=False
     )
     assert list(ids) == list(whole)
+
+
+@pytest.mark.parametrize("clock", CLOCKS.values(), ids=CLOCKS)
+def test_a_prompt_tells_the_same_date_on_every_day(clock: str, policy: Policy) -> None:
+    tokenizer = copy(policy.tokenizer)
+    tokenizer.chat_template = DATED.replace("CLOCK", clock)
+    chat = [("system", "You are Alice."), ("user", "Who wrote Emma?")]
+    prompt = Renderer(tokenizer, end_ids=policy.end_ids).prompt([Message(role, text) for role, text in chat])
+    assert tokenizer.decode(prompt) == (
+        "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\n"
+        "Today Date: 26 Jul 2024\n\nYou are Alice.<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\nWho wrote Emma?<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n"
+    )
 
 
 @pytest.mark.parametrize("end", ENDS)

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import time
@@ -20,7 +21,7 @@ pytest.importorskip("torch")
 from conftest import Finished
 from optima_lite import store
 from optima_lite.records import Demonstration, Rollouts, from_json
-from support import assert_same_run, call, records, small_chunks, start
+from support import SMALL, assert_same_run, call, records, small_chunks, start
 
 GO_ON = "stopped; what is complete is kept. Go on with: optima-lite train"
 ROW = {
@@ -276,10 +277,24 @@ def test_another_recipe_is_refused_with_the_difference(finished: Finished) -> No
         f"error {finished.folder}: holds a run of another recipe:\n"
         "  sampling.rollouts: 2 -> 4\n"
         "  reward.token_weight: 0.6 -> 0.1\n"
-        "  try: --run OTHER to start a new run, or undo the changes to resume this one\n"
+        "  try: --run OTHER to start a new run; to resume this one, undo the changes, or add sampling.rollouts=2 "
+        "reward.token_weight=0.6\n"
     )
     assert "finished already" not in outcome.out
     assert records(finished.folder) == before
+
+
+def test_a_recipe_that_was_changed_by_others_goes_on_with_what_the_message_says(
+    finished: Finished, tmp_path: Path
+) -> None:
+    """A new version of a shipped recipe, say: nothing that its user could undo in a file."""
+    changed = SMALL.replace("You are {name}", "I'm {name}").replace("rollouts: 2", "rollouts: 3, temperature: 0.5")
+    (tmp_path / "small.yaml").write_text(changed)
+    command = ("train", tmp_path / "small.yaml", *finished.arguments[1:], "--run", finished.folder)
+    added = call(*command).err.partition("or add ")[2]
+    assert "prompts.system" in added and "sampling.rollouts=2" in added
+    outcome = call(*command, *shlex.split(added))
+    assert (outcome.code, outcome.err) == (0, "")
 
 
 def test_fewer_iterations_are_another_recipe(finished: Finished) -> None:

@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from optima_lite.answers import extract, score
-from optima_lite.config import BenchmarkName, LoadedRecipe, Recipe, load_recipe, reference, shipped_recipes
+from optima_lite.config import BenchmarkName, LoadedRecipe, Machine, Recipe, load_recipe, reference, shipped_recipes
 from optima_lite.dialogue import debate, exchange
+from optima_lite.memory import GIB, LLAMA3, OVERHEAD, Setup, planned
 from optima_lite.prompts import systems
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,6 +61,22 @@ def test_schedules_and_sizes_combine(name: str, schedule: str, size: str) -> Non
 def test_a_dialogue_of_full_length_leaves_room_for_the_facts(name: str) -> None:
     recipe = load_recipe(name).recipe
     assert recipe.protocol.max_turns * recipe.sampling.max_turn_tokens < 0.7 * 8192
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_what_the_header_adds_for_a_smaller_card_fits_it(name: str) -> None:
+    lines = re.findall(r"^#   (\d+) GB: (.+)$", RECIPES[name].read_text(encoding="utf-8"), re.MULTILINE)
+    assert [int(card) for card, _ in lines] == [24, 16, 12]
+    for card, added in lines:
+        overrides = [] if added.startswith("nothing") else added.split()
+        recipe = load_recipe(name, overrides=overrides, variants=["isft-dpo"]).recipe
+        rows, room = recipe.model.max_length or 8192, int(card) * GIB - OVERHEAD
+        assert rows - recipe.protocol.max_turns * recipe.sampling.max_turn_tokens > 1000, "room for the facts"
+        setup = Setup(quantised=True, gpu=True, lora_rank=recipe.model.lora_rank)
+        _, phases = planned(recipe, Machine(), LLAMA3["8b"], setup, row_tokens=rows, room=room)
+        most = max(phase.total for phase in phases)
+        assert most <= room, (card, added)
+        assert overrides or round((most + OVERHEAD) / GIB) == int(re.findall(r"\d+", added)[0])
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)

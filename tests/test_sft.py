@@ -104,6 +104,16 @@ def test_the_recipe_s_batch_holds_whatever_fits_at_once(batch: int, micro: int, 
     assert at_once * found["gradient_accumulation_steps"] == batch
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_a_card_is_trained_on_in_the_precision_it_computes_in(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cards older than the RTX 30 series have bfloat16 by emulation only, which torch counts as support."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
+    found = sft.arguments("scratch", SETTINGS, rows=4, micro_batch=1, seed=0)
+    assert (found["bf16"], found["fp16"]) == (native, not native)
+    assert found["gradient_checkpointing"]
+
+
 def test_the_split_into_micro_batches_does_not_change_what_is_learnt(rows: list[Rendered]) -> None:
     """Rows have different numbers of own tokens, so a mean of means would."""
     found = []

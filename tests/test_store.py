@@ -27,7 +27,7 @@ MANIFEST: dict[str, Any] = {
     "recipe": {"seed": 1, "training": {"iterations": 3, "epochs": 3}},
     "recipe_name": "quickstart",
     "variants": [],
-    "versions": {"torch": "2.13"},
+    "versions": {"torch": "2.13", "optima-lite": "0.0.9"},
 }
 KEPT = "then run the same command again; every complete chunk is kept"
 
@@ -425,18 +425,25 @@ def test_iterations_may_grow(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "lines"),
+    ("changes", "lines", "way_back"),
     [
-        ({"iterations": 2}, "training.iterations: 3 -> 2"),
-        ({"epochs": 4}, "training.epochs: 3 -> 4"),
-        ({"epochs": 4, "iterations": 5}, "training.epochs: 3 -> 4"),
+        ({"iterations": 2}, "training.iterations: 3 -> 2", "undo the changes, or add training.iterations=3"),
+        ({"epochs": 4}, "training.epochs: 3 -> 4", "undo the changes, or add training.epochs=3"),
+        ({"epochs": 4, "iterations": 5}, "training.epochs: 3 -> 4", "undo the changes, or add training.epochs=3"),
+        (
+            {"warmup": 1},
+            "training.warmup: absent -> 1",
+            "use the version of optima-lite that began it (0.0.9): it had other settings",
+        ),
     ],
 )
-def test_another_recipe_is_refused_with_the_differences(tmp_path: Path, changes: dict[str, int], lines: str) -> None:
+def test_another_recipe_is_refused_with_the_differences_and_a_way_back(
+    tmp_path: Path, changes: dict[str, int], lines: str, way_back: str
+) -> None:
     folder = begun(tmp_path / "run")
     with pytest.raises(RunError) as error:
         Run.open(folder, manifest(**changes))
-    hint = "--run OTHER to start a new run, or undo the changes to resume this one"
+    hint = f"--run OTHER to start a new run; to resume this one, {way_back}"
     assert str(error.value) == f"{folder}: holds a run of another recipe:\n  {lines}\n  try: {hint}"
     assert read_run(folder).manifest == MANIFEST
     Run.open(folder, MANIFEST).close()  # the refused start has left no lock

@@ -70,8 +70,17 @@ LEVELS = {
     "loop": 10,
     "cli": 11,
     "__init__": 12,
+    "__main__": 12,
 }
-LIGHT = ["cli", "report", "search", "scaling_view", "tree_view", *(name for name in LEVELS if LEVELS[name] <= 2)]
+LIGHT = [
+    "__main__",
+    "cli",
+    "report",
+    "search",
+    "scaling_view",
+    "tree_view",
+    *(name for name in LEVELS if LEVELS[name] <= 2),
+]
 HEAVY = {"accelerate", "bitsandbytes", "datasets", "matplotlib", "peft", "torch", "transformers", "trl", "unsloth"}
 
 
