@@ -13,6 +13,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from importlib.util import find_spec
@@ -23,6 +24,25 @@ from .errors import ConfigError
 from .records import Metric
 
 SECONDS = 5  # of processor time for one comparison of formulas
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """How a task scores answers."""
+
+    metric: Metric = "f1"
+
+    def score(self, prediction: str | None, answers: Sequence[str]) -> float:
+        """The task score in [0, 1]; see `score`."""
+        return score(self.metric, prediction, answers)
+
+    def undecided(self, prediction: str | None, answers: Sequence[str]) -> bool:
+        """Whether the score is 0 only because a comparison of formulas came to no result within its limits of time and
+        memory."""
+        if prediction is None or self.metric != "math" or self.score(prediction, answers):
+            return False
+        return any(_same_value(prediction, answer) is None for answer in answers)
+
 
 _MARKED = re.compile(r"<A>((?:(?!</?A>).)*)</A>", re.DOTALL)
 _ARTICLES = frozenset(("a", "an", "the"))
@@ -114,11 +134,6 @@ def require(metric: Metric) -> None:
         raise ConfigError("task.metric math needs the library math-verify, which is not installed", hint=hint)
 
 
-def undecided() -> int:
-    """Comparisons of formulas in this process that came to no result within their limit of time and memory."""
-    return _EQUAL.undecided
-
-
 def number(text: str) -> Fraction | None:
     """The one number in a text, whatever unit, currency or percent sign is around it; None for none or several.
 
@@ -158,10 +173,14 @@ _EQUAL = Worker("optima_lite.mathematics:equal", seconds=SECONDS)
 
 
 @lru_cache(maxsize=10_000)
-def _same_value(prediction: str, answer: str) -> bool:
+def _same_value(prediction: str, answer: str) -> bool | None:
+    """None where the comparison came to no result."""
     if agree(prediction, answer, metric="math"):
         return True
-    return max(len(prediction), len(answer)) <= mathematics.LONGEST and bool(_EQUAL(prediction, answer))
+    if max(len(prediction), len(answer)) > mathematics.LONGEST:
+        return False
+    equal = _EQUAL(prediction, answer)
+    return None if equal is None else bool(equal)
 
 
 def _token_f1(prediction: str, answer: str) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from . import answers
+from .answers import Scoring
 from .config import Machine, Recipe
 from .dialogue import debate, exchange, solo
 from .errors import RunError
@@ -81,8 +82,9 @@ def assemble(
     renderer = Renderer(policy.tokenizer, end_ids=policy.end_ids)
     together = {"exchange": exchange, "debate": debate}[recipe.protocol.name]
     protocol, alone = together(recipe.protocol.roles, recipe.protocol.max_turns, metric=metric), solo(metric=metric)
-    pair = Agents(generator, renderer, protocol, recipe.prompts.system or systems(protocol))
-    single = Agents(generator, renderer, alone, recipe.prompts.solo_system or systems(alone))
+    scoring = Scoring(metric)
+    pair = Agents(generator, renderer, protocol, recipe.prompts.system or systems(protocol), scoring)
+    single = Agents(generator, renderer, alone, recipe.prompts.solo_system or systems(alone), scoring)
     return Cast(recipe, policy, pair, single, settle("micro_batch", lambda: limits.micro_batch))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from .evaluate import undecided
 from .progress import Ranked, phase
 from .records import Demonstration, Question, Rollouts
 from .render import Rendered
@@ -65,7 +66,7 @@ def _rank(stage: Stage, iteration: int, rollouts: Sequence[Rollouts]) -> list[Ro
     with phase(stage.observe, "rank", iteration=iteration, total=len(rollouts), unit="questions") as advance:
 
         def work(chunk: Sequence[Rollouts]) -> list[Rollouts]:
-            scored = ranked(stage.cast.pair, chunk, metric=recipe.task.metric, settings=recipe.reward)
+            scored = ranked(stage.cast.pair, chunk, settings=recipe.reward)
             advance(len(chunk))
             return scored
 
@@ -77,6 +78,7 @@ def _rank(stage: Stage, iteration: int, rollouts: Sequence[Rollouts]) -> list[Ro
             work=work,
             stored=lambda found: advance(found, stored=True),
         )
+    stage.tell_undecided(undecided(scored))
     stage.observe(Ranked(iteration, mean([reward for group in scored for reward in group.rewards])))
     return scored
 

@@ -13,11 +13,13 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from . import answers
 from .config import LoadedRecipe, Machine, ModelSettings, Recipe
 from .errors import OptimaError, RunError
 from .memory import GIB, OVERHEAD, Limits, Phase, Setup, Shape, forecast, known, of_one_batch, planned
@@ -83,6 +85,7 @@ def check(
     model = _model(loaded, machine)
     yield model
     yield _data(loaded)
+    yield from _extras(recipe)
     yield _gpu()
     yield _disk(folder)
     yield _run_folder(loaded.recipe, folder)
@@ -91,14 +94,15 @@ def check(
 
 
 def require(recipe: Recipe, *, machine: Machine) -> None:
-    """Raises the OptimaError that the model's folder or the data would raise later; for use before a run folder is
-    made, which would bind the run to a wrong path."""
+    """Raises the OptimaError that the model's folder, the data or a missing extra would raise later; for use
+    before a run folder is made, which would bind the run to a wrong path."""
     from .model import check_folder, locate
     from .tasks import questions
 
     source = Path(locate(recipe.model.name, machine=machine))
     if source.is_dir():
         check_folder(source)
+    answers.require(recipe.task.metric)
     for split in ("train", "validation", "held_out"):
         questions(recipe.task, split, 1, seed=0)
 
@@ -309,6 +313,20 @@ def _data(loaded: LoadedRecipe) -> Finding:
         f"{len(train)} training questions an iteration, {len(held_out)} held out"
         + (f" of {wanted} asked for" if few else ""),
     )
+
+
+def _extras(recipe: Recipe) -> Iterator[Finding]:
+    """The extras that this recipe needs; none is mentioned that it does not."""
+    if recipe.task.metric == "math":
+        yield _extra("task.metric math", "compared by math-verify", partial(answers.require, "math"))
+
+
+def _extra(subject: str, detail: str, require: Callable[[], None]) -> Finding:
+    try:
+        require()
+    except OptimaError as error:
+        return Finding(subject, Status.PROBLEM, error.what, error.hint)
+    return Finding(subject, Status.OK, detail)
 
 
 def _version(name: str) -> str | None:

@@ -6,7 +6,6 @@ draw; `summary` and `write_adapter_card` return and write plain data. Nothing th
 
 from __future__ import annotations
 
-import dataclasses
 import random
 import re
 from collections import Counter
@@ -37,12 +36,14 @@ from .records import (
     from_json,
     to_json,
 )
+from .reward import mean
 from .store import IMITATED, PREFERRED, RunFolder, stage_name
 
 DECODINGS = ("sampled", "greedy")
 SIDE_BY_SIDE = 100  # columns from which two dialogues stand next to each other
 ITERATIONS_A_TABLE = 7  # as many as 80 columns hold
 RESAMPLES = 2000
+SCORES = "score /\nflexible"  # the heading where flexible extraction makes a difference
 
 
 def evaluation_stage(name: str, decoding: str) -> str:
@@ -112,14 +113,24 @@ def _iteration(row: EvalRow) -> int | None:
 
 
 def evaluation_table(rows: Sequence[EvalRow]) -> Table:
-    """One row an evaluation, with 95 % intervals below score and tokens; fits 80 columns."""
-    table = _table("evaluation")
-    for heading in ("score", "tokens", "turns", "agreement", "tokens per\ncorrect", "readability\nloss"):
+    """One row an evaluation, with 95 % intervals below score and tokens; fits 80 columns.
+
+    Beside the score stands the one by flexible extraction, in tables where the two differ.
+    """
+    table, flexible = _table("evaluation"), _flexible_differs(rows)
+    for heading in (
+        SCORES if flexible else "score",
+        "tokens",
+        "turns",
+        "agreement",
+        "tokens per\ncorrect",
+        "readability\nloss",
+    ):
         table.add_column(heading, justify="right", overflow="fold")
     for row in rows:
         table.add_row(
             Text.assemble(row.name, "\n", (f"  {row.decoding}", "dim")),
-            _with_interval(f"{row.score:.3f}", row.score_low, row.score_high, decimals=2),
+            _with_interval(_scores_of(row, flexible), row.score_low, row.score_high, decimals=2),
             _with_interval(f"{row.tokens:.1f}", row.tokens_low, row.tokens_high, decimals=1),
             f"{row.turns:.1f}",
             f"{row.agreement:.0%}" if row.turns > 1 else "-",  # nobody to agree with
@@ -131,20 +142,32 @@ def evaluation_table(rows: Sequence[EvalRow]) -> Table:
 
 def baseline_table(contenders: Sequence[Contender]) -> Table:
     """One row a way to answer, with 95 % intervals below score and tokens, and what was spent beforehand; fits 80
-    columns."""
-    table = _table("way to answer")
-    for heading in ("score", "tokens", "tokens per\ncorrect", "tokens to\nprepare"):
+    columns. Scores as in `evaluation_table`."""
+    table, flexible = _table("way to answer"), _flexible_differs([one.row for one in contenders])
+    for heading in (SCORES if flexible else "score", "tokens", "tokens per\ncorrect", "tokens to\nprepare"):
         table.add_column(heading, justify="right")
     for one in contenders:
         row = one.row
         table.add_row(
             Text.assemble(row.name, "\n", (f"  {row.turns:.1f} messages", "dim")),
-            _with_interval(f"{row.score:.3f}", row.score_low, row.score_high, decimals=2),
+            _with_interval(_scores_of(row, flexible), row.score_low, row.score_high, decimals=2),
             _with_interval(f"{row.tokens:.1f}", row.tokens_low, row.tokens_high, decimals=1),
             "-" if row.tokens_per_correct is None else f"{row.tokens_per_correct:.1f}",
             _count(one.preparation),
         )
     return table
+
+
+def _flexible_differs(rows: Sequence[EvalRow]) -> bool:
+    return any(_flexible(row) not in ("-", f"{row.score:.3f}") for row in rows)
+
+
+def _flexible(row: EvalRow) -> str:
+    return "-" if row.flexible_score is None else f"{row.flexible_score:.3f}"
+
+
+def _scores_of(row: EvalRow, flexible: bool) -> str:
+    return f"{row.score:.3f} / {_flexible(row)}" if flexible else f"{row.score:.3f}"
 
 
 def _table(first: str) -> Table:
@@ -315,7 +338,7 @@ def _imitation(run: RunFolder, iteration: int, rollouts: Sequence[Rollouts]) -> 
         tokens=sum(dialogue.tokens for dialogue in dialogues),
         endings={ending: _share(dialogue.ending is ending for dialogue in dialogues) for ending in Ending},
         two_messages=_share(len(dialogue.turns) == 2 for dialogue in dialogues),
-        reward=_mean(rewards) if rewards else None,
+        reward=mean(rewards) if rewards else None,
         selected=None if selected is None else len(selected),
         formats=tuple(formats.most_common()),
         trainer_tokens=_trainer_tokens(training),
@@ -377,11 +400,6 @@ def _verdict(run: RunFolder, stage: str) -> Verdict | None:
 
 def _share(of: Iterable[bool]) -> float:
     return fmean(map(float, of))
-
-
-def _mean(rewards: Sequence[Reward]) -> Reward:
-    names = [field.name for field in dataclasses.fields(Reward)]
-    return Reward(**{name: fmean(getattr(reward, name) for reward in rewards) for name in names})
 
 
 Step = TypeVar("Step", Imitation, Preference)

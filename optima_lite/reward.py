@@ -14,7 +14,7 @@ The worst message decides because one unreadable message is enough to lose the p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from .config import RewardSettings
 from .records import Dialogue, Reward, Rollouts
@@ -135,14 +135,8 @@ def alone(
 
 def mean(rewards: Sequence[Reward]) -> Reward:
     """Each part averaged over the rewards given; at least one is needed."""
-    n = len(rewards)
-    return Reward(
-        total=sum(r.total for r in rewards) / n,
-        task=sum(r.task for r in rewards) / n,
-        token_share=sum(r.token_share for r in rewards) / n,
-        readability=sum(r.readability for r in rewards) / n,
-        worst_loss=sum(r.worst_loss for r in rewards) / n,
-    )
+    names = [part.name for part in fields(Reward)]
+    return Reward(**{name: sum(getattr(reward, name) for reward in rewards) / len(rewards) for name in names})
 
 
 def mean_reward(

@@ -10,7 +10,7 @@ from pathlib import Path
 from .cast import Cast
 from .config import DpoSettings, TrainingSettings
 from .dpo import PairIds, PreferenceFacts
-from .evaluate import examine
+from .evaluate import examine, undecided, undecided_note
 from .progress import Note, Observer, phase
 from .records import Question, Rollouts
 from .render import Rendered
@@ -35,6 +35,11 @@ class Stage:
         """One sentence that the user should read, and that the log keeps."""
         self.run.log(text)
         self.observe(Note(text))
+
+    def tell_undecided(self, count: int) -> None:
+        """A note about answers that could not be compared in time, if there are any."""
+        if count:
+            self.note(undecided_note(count))
 
     def draw(self, iteration: int, *, preference: bool) -> list[Question]:
         """This iteration's training questions; imitation and preference steps never ask the same ones."""
@@ -114,11 +119,12 @@ class Stage:
                     chunk,
                     sampling=self.cast.sampling(agents, greedy=greedy),
                     seed=recipe.seed,
-                    metric=recipe.task.metric,
                     settings=recipe.reward,
                     advance=lambda done, tokens: advance(done, tokens=tokens),
                 )
 
-            return self.run.chunks(
+            examined = self.run.chunks(
                 name, Rollouts, fitted, size=CHUNK, work=work, stored=lambda found: advance(found, stored=True)
             )
+        self.tell_undecided(undecided(examined))
+        return examined

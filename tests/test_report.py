@@ -22,6 +22,7 @@ from optima_lite import report
 from optima_lite.errors import RunError
 from optima_lite.progress import Timing
 from optima_lite.records import (
+    Contender,
     Demonstration,
     Dialogue,
     Ending,
@@ -451,3 +452,18 @@ if __name__ == "__main__":
         fill(filled)
         for golden, drawn in drawings(filled).items():
             (GOLDEN / golden).write_text(drawn, encoding="utf-8")
+
+
+def test_flexible_extraction_is_shown_where_it_makes_a_difference() -> None:
+    same = evaluation("untrained", "sampled", score=0.5, tokens=101.5, correct=203.0)
+    strict = dataclasses.replace(same, flexible_score=0.5)
+    other = dataclasses.replace(same, name="single_agent", flexible_score=0.54321)
+    assert text(report.evaluation_table([strict]), width=80) == text(report.evaluation_table([same]), width=80)
+    for table in (
+        report.evaluation_table([same, other]),
+        report.baseline_table([Contender(same), Contender(other)]),
+    ):
+        lines = text(table, width=80).splitlines()
+        assert max(map(len, lines)) <= 80
+        assert "flexible" in lines[1]
+        assert "0.500 / -" in lines[2] and "0.500 / 0.543" in lines[4]
