@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from . import answers
+from . import answers, reward
 from .answers import Scoring
 from .config import Machine, Recipe
 from .dialogue import debate, exchange, solo
@@ -59,10 +59,11 @@ def assemble(
     CPU results depend on them.
 
     notify: is told, in a sentence, what did not go as planned: the backend, the self-test, memory that ran out. Raises
-    ModelError when the model cannot be loaded, ConfigError when the task's metric needs an extra.
+    ModelError when the model cannot be loaded, ConfigError when the task's metric or the reward needs an extra.
     """
     metric = recipe.task.metric
     answers.require(metric)
+    reward.require(recipe.reward)
     policy = load(recipe.model, machine=machine, seed=recipe.seed)
     torch.set_num_threads(settle("threads", lambda: _given(machine.threads) or fastest_threads(policy)))
     free = available(policy, machine=machine)

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from . import strict_yaml
+from . import schemas, strict_yaml
 from .errors import ConfigError
 from .layers import (
     KeyTree,
@@ -188,7 +188,8 @@ class SamplingSettings(_Settings):
 
 
 class RewardSettings(_Settings):
-    """How dialogues are ranked: task - token_weight * tokens + readability_weight * readability."""
+    """How dialogues are ranked: task - token_weight * tokens + readability_weight * readability, and what is added to
+    that when asked for; `reward` has the formula."""
 
     token_weight: float = Field(0.6, ge=0, description="Weight of the token term, which is subtracted")
     readability_weight: float = Field(1.0, ge=0, description="Weight of the readability term, which is added")
@@ -199,6 +200,18 @@ class RewardSettings(_Settings):
         "dialogue", description="What the base model reads before a message: the speaker's view, or nothing"
     )
     loss_floor: float = Field(0.05, gt=0, description="Nats; smaller losses count as this before 1/L")
+    max_tokens: Count | None = Field(
+        None,
+        description="Makes the token term absolute: max(0, 1 - tokens/max_tokens) is added; null: it compares siblings",
+    )
+    format_weight: float = Field(
+        0.0, ge=0, description="Weight of the share of messages that are valid by `schemas`, which is added"
+    )
+    schemas: dict[str, dict[str, Any]] = Field(
+        {},
+        validate_default=True,
+        description="For a role's name the JSON schema of its messages; others are not looked at",
+    )
     min_tokens: Count | None = Field(
         None, description="A dialogue of at most so many tokens pays 1 for its tokens; the official code: 40"
     )
@@ -214,6 +227,16 @@ class RewardSettings(_Settings):
     gate_by_correctness: bool = Field(
         False, description="Multiply the other terms by the task score, so that a wrong dialogue is worth 0"
     )
+
+    @field_validator("schemas")
+    @classmethod
+    def _are_schemas(cls, by_role: dict[str, dict[str, Any]], info: ValidationInfo) -> dict[str, dict[str, Any]]:
+        for role, schema in by_role.items():
+            if problem := schemas.problem(schema):
+                raise ValueError(f"of {role} is no JSON schema: {problem}")
+        if info.data.get("format_weight") and not by_role:
+            raise ValueError("must hold a role's schema when format_weight is above 0")
+        return by_role
 
 
 class SelectionSettings(_Settings):
@@ -313,6 +336,17 @@ class Recipe(_Settings):
         "isft", description="Steps of an iteration: imitation, preference (after imitation in iteration 0), or both"
     )
     evaluation: EvaluationSettings = EvaluationSettings()
+
+    @field_validator("reward")
+    @classmethod
+    def _knows_the_roles(cls, reward: RewardSettings, info: ValidationInfo) -> RewardSettings:
+        roles = info.data["protocol"].roles if "protocol" in info.data else tuple(reward.schemas)
+        for role in reward.schemas:
+            if role not in roles:
+                raise ValueError(
+                    f"schemas has a schema for {role}, who has no part in the protocol; {near_names(role, roles)}"
+                )
+        return reward
 
     def to_dict(self) -> dict[str, Any]:
         """All settings as plain JSON values, for a manifest; `from_dict` reads them back."""

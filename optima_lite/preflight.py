@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import answers
+from . import answers, reward
 from .config import LoadedRecipe, Machine, ModelSettings, Recipe
 from .errors import OptimaError, RunError
 from .memory import GIB, OVERHEAD, Limits, Phase, Setup, Shape, forecast, known, of_one_batch, planned
@@ -103,6 +103,7 @@ def require(recipe: Recipe, *, machine: Machine) -> None:
     if source.is_dir():
         check_folder(source)
     answers.require(recipe.task.metric)
+    reward.require(recipe.reward)
     for split in ("train", "validation", "held_out"):
         questions(recipe.task, split, 1, seed=0)
 
@@ -319,6 +320,9 @@ def _extras(recipe: Recipe) -> Iterator[Finding]:
     """The extras that this recipe needs; none is mentioned that it does not."""
     if recipe.task.metric == "math":
         yield _extra("task.metric math", "compared by math-verify", partial(answers.require, "math"))
+    if recipe.reward.format_weight:
+        checked = f"messages of {', '.join(recipe.reward.schemas)} checked by jsonschema"
+        yield _extra("reward.format_weight", checked, partial(reward.require, recipe.reward))
 
 
 def _extra(subject: str, detail: str, require: Callable[[], None]) -> Finding:

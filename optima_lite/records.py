@@ -86,9 +86,10 @@ class Dialogue:
 class Reward:
     """R = task - token_weight * token_share + readability_weight * readability (paper section 3.1), with every part.
 
-    task: score in [0, 1]. token_share: tokens over those of the longest sibling. readability: the term's value before
-    its weight. worst_loss: mean nats per token of the message the base model finds least natural. undecided: 1 where
-    the task score is 0 only because the answer could not be compared in time.
+    task: score in [0, 1]. token_share: tokens over those of the longest sibling, or over `max_tokens`. readability: the
+    term's value before its weight. worst_loss: mean nats per token of the message the base model finds least natural.
+    undecided: 1 where the task score is 0 only because the answer could not be compared in time. format: share of the
+    messages that are valid by their speaker's schema, 0 unless `format_weight` asks for it.
     """
 
     total: float
@@ -97,6 +98,7 @@ class Reward:
     readability: float
     worst_loss: float
     undecided: float = 0.0
+    format: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

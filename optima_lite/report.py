@@ -276,7 +276,7 @@ class Imitation:
     tokens: sampled in all dialogues. reward: the mean of each part. endings: share of the dialogues that ended so.
     two_messages: share of dialogues of only two messages; when it nears 1 the talk has collapsed to a bare exchange.
     formats: the pool's formats among the selected dialogues, most frequent first. trainer_tokens: over all epochs.
-    shortened: questions whose facts did not fit the model.
+    shortened: questions whose facts did not fit the model. formatted: whether the reward asked for a form.
     """
 
     iteration: int
@@ -290,6 +290,7 @@ class Imitation:
     trainer_tokens: int | None
     shortened: int | None
     verdict: Verdict | None
+    formatted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,6 +345,7 @@ def _imitation(run: RunFolder, iteration: int, rollouts: Sequence[Rollouts]) -> 
         trainer_tokens=_trainer_tokens(training),
         shortened=_shortened(run, stage_name(iteration, "0_questions")),
         verdict=_verdict(run, stage_name(iteration, "5_verdict")),
+        formatted=bool(run.manifest["recipe"].get("reward", {}).get("format_weight")),
     )
 
 
@@ -416,6 +418,7 @@ def _imitation_lines(steps: Sequence[Imitation]) -> Lines:
     def parts(name: str) -> list[str]:
         return ["-" if one.reward is None else f"{getattr(one.reward, name):.3f}" for one in steps]
 
+    forms: Lines = [("  format", parts("format"))] if any(one.formatted for one in steps) else []
     return [
         ("dialogues", [f"{one.dialogues:,}" for one in steps]),
         ("tokens per dialogue", [f"{one.tokens / one.dialogues:.1f}" for one in steps]),
@@ -423,6 +426,7 @@ def _imitation_lines(steps: Sequence[Imitation]) -> Lines:
         ("  task", parts("task")),
         ("  token share", parts("token_share")),
         ("  readability", parts("readability")),
+        *forms,
         ("ended: agreed", [f"{one.endings[Ending.AGREED]:.0%}" for one in steps]),
         ("ended: out of turns", [f"{one.endings[Ending.MAX_TURNS]:.0%}" for one in steps]),
         ("ended: truncated", [f"{one.endings[Ending.TRUNCATED]:.0%}" for one in steps]),

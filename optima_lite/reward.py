@@ -4,6 +4,8 @@
 
 The worst message decides because one unreadable message is enough to lose the partner. Options, none on by default:
 
+    max_tokens            the token term is absolute: token_weight * max(0, 1 - tokens / max_tokens) is added
+    format_weight         times the share of messages that are valid by the JSON schema of their speaker is added
     min_tokens            the token term is 1 for a dialogue of at most so many tokens, which cannot have said enough
     repeated: zero        the readability term is 0 when a message is said twice
     confusion: zero       R_task is 0 when a message speaks for several agents, or announces its own twice
@@ -16,7 +18,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+from . import schemas
 from .config import RewardSettings
+from .errors import ConfigError
 from .records import Dialogue, Reward, Rollouts
 
 
@@ -35,9 +39,9 @@ def rank(
     scores: the task score of each in [0, 1]. losses: the worst message's mean nats per token under the base model.
     normaliser: the tokens that make a token share of 1, where siblings come one by one (see `normaliser`); longer
     dialogues then have a share above 1. best_loss: what `relative` readability compares with there. None: the longest,
-    and the lowest, of these dialogues. roles: the agents' names, for `confusion`.
+    and the lowest, of these dialogues. roles: the agents' names, for `confusion` and `schemas`.
     """
-    longest = normaliser or max((dialogue.tokens for dialogue in dialogues), default=0)
+    longest = settings.max_tokens or normaliser or max((dialogue.tokens for dialogue in dialogues), default=0)
     floored = [max(loss, settings.loss_floor) for loss in losses]
     readable = readability(floored, form=settings.readability, best=best_loss)
     rewards = []
@@ -47,12 +51,38 @@ def rank(
             ease = 0.0
         solved = 0.0 if settings.confusion == "zero" and confuses(dialogue, roles) else score
         gate = solved if settings.gate_by_correctness else 1.0
-        too_short = settings.min_tokens is not None and dialogue.tokens <= settings.min_tokens
-        tokens = 1.0 if too_short else settings.token_weight * share
+        form = format_share(dialogue, settings=settings, roles=roles) if settings.format_weight else 0.0
+        tokens = token_cost(dialogue.tokens, share=share, settings=settings)
         turns = settings.turn_cost * len(dialogue.turns)
         total = solved - gate * tokens + gate * (settings.readability_weight * ease) - gate * turns
-        rewards.append(Reward(total, score, share, ease, loss))
+        total += gate * settings.format_weight * form
+        rewards.append(Reward(total, score, share, ease, loss, format=form))
     return tuple(rewards)
+
+
+def token_cost(tokens: int, *, share: float, settings: RewardSettings) -> float:
+    """The weighted token term, to be subtracted; of `max_tokens` (which makes share = tokens / max_tokens) it is what
+    is left that counts, so that the cost is negative."""
+    if settings.min_tokens is not None and tokens <= settings.min_tokens:
+        return 1.0
+    return settings.token_weight * (share if settings.max_tokens is None else -max(0.0, 1 - share))
+
+
+def format_share(dialogue: Dialogue, *, settings: RewardSettings, roles: Sequence[str]) -> float:
+    """The share of valid messages among those whose speaker has a schema; 0 where nobody has.
+
+    Raises ConfigError when the extra `schema` is not installed.
+    """
+    require(settings)
+    asked = [(turn.text, schema) for turn in dialogue.turns if (schema := settings.schemas.get(roles[turn.speaker]))]
+    return sum(schemas.valid(text, schema) for text, schema in asked) / len(asked) if asked else 0.0
+
+
+def require(settings: RewardSettings) -> None:
+    """Raises ConfigError when the reward needs a library that is not installed."""
+    if settings.format_weight and not schemas.installed():
+        hint = 'pip install "optima-lite[schema]", or set reward.format_weight=0'
+        raise ConfigError("reward.format_weight needs the library jsonschema, which is not installed", hint=hint)
 
 
 def repeats(dialogue: Dialogue) -> bool:

@@ -467,3 +467,14 @@ def test_flexible_extraction_is_shown_where_it_makes_a_difference() -> None:
         assert max(map(len, lines)) <= 80
         assert "flexible" in lines[1]
         assert "0.500 / -" in lines[2] and "0.500 / 0.543" in lines[4]
+
+
+def test_the_share_of_valid_messages_is_shown_where_it_was_asked_for(tmp_path: Path) -> None:
+    def lines(weight: float) -> list[str]:
+        recipe = {**RECIPE, "reward": {"format_weight": weight}}
+        with Run.open(tmp_path / str(weight), {"recipe": recipe, "recipe_name": "x"}) as run:
+            run.append("iteration_00/2_rewards", [rollouts(0, terse=True)])
+            return text(report.imitation_table(report.imitations(run)), width=80).splitlines()
+
+    assert not [line for line in lines(0.0) if "format" in line]
+    assert [line.split() for line in lines(0.5) if "format" in line] == [["format", "0.000"]]

@@ -27,6 +27,7 @@ LEVELS = {
     "layers": 0,
     "mathematics": 0,
     "records": 0,
+    "schemas": 0,
     "strict_yaml": 0,
     "answers": 1,
     "backend": 1,
