@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -16,7 +16,7 @@ from .generate import Generator, Sampling, fastest_threads
 from .memory import planned
 from .model import Policy, available, load
 from .prompts import systems
-from .records import Question
+from .records import Question, StopRule
 from .render import Renderer
 from .rollout import Agents
 from .selftest import agreement
@@ -83,8 +83,12 @@ def assemble(
     renderer = Renderer(policy.tokenizer, end_ids=policy.end_ids)
     together = {"exchange": exchange, "debate": debate}[recipe.protocol.name]
     protocol, alone = together(recipe.protocol.roles, recipe.protocol.max_turns, metric=metric), solo(metric=metric)
-    scoring = Scoring(metric)
-    pair = Agents(generator, renderer, protocol, recipe.prompts.system or systems(protocol), scoring)
+    if recipe.protocol.stop:
+        protocol = replace(protocol, stop=StopRule(recipe.protocol.stop))
+    scoring = Scoring(metric, policy.tokenizer.tokenize if recipe.task.scoring == "official" else None)
+    pair = Agents(
+        generator, renderer, protocol, recipe.prompts.system or systems(protocol), scoring, recipe.prompts.layout
+    )
     single = Agents(generator, renderer, alone, recipe.prompts.solo_system or systems(alone), scoring)
     return Cast(recipe, policy, pair, single, settle("micro_batch", lambda: limits.micro_batch))
 

@@ -1,8 +1,9 @@
 """Recipe and machine settings: the schemas, loading, variants, overrides, and where each value came from.
 
 A recipe (YAML) is the science and means the same on every machine; `optima_lite.toml` is the machine. No key lives in
-both. A value is the schema's default unless the recipe, then a chosen variant, then `key.sub=value` on the command line
-says otherwise. All mistakes of a load are reported together, each with its origin, its key and the nearest real one.
+both. A value is the schema's default unless the recipe's `preset`, then the recipe, then a chosen variant, then
+`key.sub=value` on the command line says otherwise. All mistakes of a load are reported together, each with its origin,
+its key and the nearest real one.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from . import schemas, strict_yaml
+from . import presets, schemas, strict_yaml
 from .errors import ConfigError
 from .layers import (
     KeyTree,
     Layer,
     Mistake,
+    Setting,
     combine,
     either,
     flatten,
@@ -36,7 +38,7 @@ from .layers import (
     variant_layers,
 )
 from .layers import differences as differences
-from .records import Metric
+from .records import Layout, Metric
 
 MACHINE_FILE = "optima_lite.toml"
 COMMAND_LINE = "command line"
@@ -109,6 +111,9 @@ class TaskSettings(_Settings):
         None, description="Regular expression; the last match's last group, or whole match, is the answer"
     )
     metric: Metric = Field("f1", description="How an answer is scored")
+    scoring: Literal["standard", "official"] = Field(
+        "standard", description="standard: F1 of words, formulas by value; official: the authors' code's own rules"
+    )
     held_out_share: Share = Field(0.2, description="Share of the rows kept for the final report")
     validation_share: Share = Field(0.1, validate_default=True, description="Share of the rows kept for choices")
 
@@ -153,6 +158,9 @@ class ProtocolSettings(_Settings):
         ("Alice", "Bob"), description="The agents' names, in order of speaking; three debate without a critic"
     )
     max_turns: Annotated[int, Field(ge=2)] = Field(6, description="Messages after which a dialogue ends")
+    stop: Literal["partner", "anyone"] | None = Field(
+        None, description="Whose answer, stated again, ends the talk; null: exchange: the partner's, debate: anyone's"
+    )
 
     @field_validator("roles")
     @classmethod
@@ -172,6 +180,9 @@ class PromptSettings(_Settings):
     solo_system: str | None = Field(None, description="System prompt of the single agent; null: the built-in one")
     formats: tuple[FormatName, ...] = Field(
         ALL_FORMATS, description="The pool of formats that iteration 0 samples with"
+    )
+    layout: Layout = Field(
+        "alternating", description="A partner's messages are user turns; assistant: all are assistant turns (official)"
     )
 
 
@@ -244,6 +255,12 @@ class SelectionSettings(_Settings):
 
     min_reward: float = Field(0.5, description="A question's best dialogue is kept when its reward is above this")
     keep_fraction: float = Field(0.7, gt=0, le=1, description="Share of those, best first, that is trained on")
+    order: Literal["threshold_first", "share_first"] = Field(
+        "threshold_first", description="share_first: that share is taken of all questions, before min_reward (official)"
+    )
+    drop_easiest: Share = Field(
+        0.0, description="Share of the best dialogues that is left out before; the official code: 0.1 for MATH"
+    )
     pairing: Literal["official", "paper"] = Field(
         "official", description="official: best against worst child of a tree node; paper: every two children of one"
     )
@@ -322,6 +339,9 @@ class Recipe(_Settings):
     """Everything that decides a run's results."""
 
     seed: int = Field(0, ge=0, lt=2**32, description="Varies sampling and training; held-out questions stay fixed")
+    preset: Literal["official"] | None = Field(
+        None, description="Defaults to start from; official: as in the authors' code; null: as in the paper"
+    )
     model: ModelSettings
     task: TaskSettings
     protocol: ProtocolSettings = ProtocolSettings()
@@ -390,7 +410,7 @@ class LoadedRecipe:
     """A recipe and where it comes from.
 
     name: the file's stem. variants: the chosen ones, in order; available: all that the file offers. origins: for each
-    dotted key its file and line, `command line`, or `default`.
+    dotted key its file and line, `command line`, `preset NAME`, or `default`.
     """
 
     recipe: Recipe
@@ -435,12 +455,23 @@ def load_recipe(source: str | Path, *, overrides: Sequence[str] = (), variants: 
         if name not in blocks:
             what = f"no such variant; {near_names(name, [*blocks])}"
             mistakes.append(Mistake(COMMAND_LINE, f"--variant {name}", what))
-    layer = base | combine([blocks[name] for name in chosen if name in blocks], mistakes) | overriding
+    layer = _on_preset(base | combine([blocks[name] for name in chosen if name in blocks], mistakes) | overriding)
     for block in blocks.values():  # a variant that nobody chose may be wrong too
-        mistakes += [wrong for wrong in _validated(Recipe, base | block, str(path))[1] if wrong.path in block]
+        mistakes += [
+            wrong for wrong in _validated(Recipe, _on_preset(base | block), str(path))[1] if wrong.path in block
+        ]
     recipe = _checked(Recipe, layer, str(path), mistakes)
     origins = {key.path: layer[key.path].origin if key.path in layer else "default" for key in reference(Recipe)}
     return LoadedRecipe(recipe, path.stem, chosen, tuple(blocks), path, origins)
+
+
+def _on_preset(layer: Layer) -> Layer:
+    """The layer over the preset that it names, if it names one; a wrong name is left for the schema to refuse."""
+    name, task, schedule = (layer[key].value if key in layer else None for key in ("preset", "task.name", "schedule"))
+    if not isinstance(name, str) or name not in presets.PRESETS:
+        return layer
+    values = presets.PRESETS[name](task, schedule)
+    return {key: Setting(value, f"preset {name}") for key, value in values.items()} | layer
 
 
 def load_machine(path: Path | None = None) -> Machine:

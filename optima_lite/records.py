@@ -16,6 +16,9 @@ Record = TypeVar("Record")
 Metric = Literal["f1", "exact", "numeric", "math"]
 """How an answer is scored against the gold answers; see `answers`."""
 
+Layout = Literal["alternating", "assistant"]
+"""How a dialogue becomes chat messages; see `prompts`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Question:

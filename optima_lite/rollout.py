@@ -12,8 +12,8 @@ from .answers import Scoring
 from .config import RewardSettings
 from .dialogue import converse, extend
 from .generate import Generator, Sampling, row_key
-from .prompts import view
-from .records import Dialogue, Ending, InteractionProtocol, Question, Reward, Rollouts, Turn
+from .prompts import opening, view
+from .records import Dialogue, Ending, InteractionProtocol, Layout, Question, Reward, Rollouts, Turn
 from .render import Rendered, Renderer, shorten
 from .reward import Scale, alone, rank
 
@@ -23,14 +23,15 @@ Advance = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Agents:
-    """All that is needed to hold a dialogue, and to score it. system: the role prompts' template or templates (see
-    `prompts.view`)."""
+    """All that is needed to hold a dialogue, and to score it. system: the role prompts' template or templates; layout:
+    of the chat (see `prompts.view`)."""
 
     generator: Generator
     renderer: Renderer
     protocol: InteractionProtocol
     system: str | tuple[str, ...]
     scoring: Scoring
+    layout: Layout = "alternating"
 
     def fit(self, questions: Sequence[Question], *, max_turn_tokens: int) -> list[Question]:
         """The questions with facts short enough that a dialogue of full length stays within the model's limit.
@@ -50,7 +51,7 @@ class Agents:
         return shorten(question, self.renderer, room=room if self.protocol.split else room // len(question.contexts))
 
     def _view(self, question: Question, turns: Sequence[Turn], speaker: int) -> Rendered:
-        messages = view(question, turns, speaker, protocol=self.protocol, system=self.system)
+        messages = view(question, turns, speaker, protocol=self.protocol, system=self.system, layout=self.layout)
         return self.renderer.conversation(messages)
 
     def talk(
@@ -100,8 +101,9 @@ class Agents:
             protocol=self.protocol,
             system=self.system,
             format=dialogue.format,
+            layout=self.layout,
         )
-        return self.renderer.prompt(messages)
+        return self.renderer.prompt(messages, opening=opening(self.protocol, speaker, layout=self.layout))
 
     def _turn(self, dialogue: Dialogue, ids: tuple[int, ...]) -> Turn:
         text = self.renderer.text(ids)
