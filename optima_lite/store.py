@@ -28,7 +28,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from .config import LoadedRecipe, Machine, differences
+from .config import LoadedRecipe, Machine, differences, reference
 from .errors import RunError
 from .progress import Timing
 from .records import Record, from_json, to_json
@@ -36,6 +36,7 @@ from .records import Record, from_json, to_json
 LOCK, PID = ".lock", ".pid"
 HOUSEKEEPING = {LOCK, PID, "manifest.json.tmp"}  # all that a start killed before its manifest can have left
 IMITATED, PREFERRED = "4_adapter", "8_adapter"  # the adapters of an iteration, by the step that makes them
+_DEFAULTS = {key.path: json.loads(key.default) for key in reference() if key.default is not None}  # of recipe keys
 
 _REASONS = {
     errno.ENOSPC: ("the disk is full", "free some space"),
@@ -434,6 +435,7 @@ def _resume(folder: Path, stored: Any, wanted: dict[str, Any]) -> dict[str, Any]
     old, new = manifest["recipe"].get("training"), wanted["recipe"].get("training")
     if isinstance(old, dict) and isinstance(new, dict) and new.get("iterations", 0) > old.get("iterations", 0):
         old["iterations"] = new["iterations"]
+    _add_new_keys(manifest["recipe"], wanted["recipe"])
     changed = differences(manifest["recipe"], wanted["recipe"])
     if changed:
         what = "\n  ".join(["holds a run of another recipe:", *changed])
@@ -441,6 +443,19 @@ def _resume(folder: Path, stored: Any, wanted: dict[str, Any]) -> dict[str, Any]
             what, where=folder, hint="--run OTHER to start a new run, or undo the changes to resume this one"
         )
     return manifest
+
+
+def _add_new_keys(recipe: dict[str, Any], wanted: Mapping[str, Any], *, above: str = "") -> None:
+    """Gives the recipe of an earlier version the keys that it lacks, where the wanted one has their defaults."""
+    for name, value in wanted.items():
+        dotted = f"{above}{name}"
+        if dotted in _DEFAULTS:
+            if name not in recipe and _DEFAULTS[dotted] == value:
+                recipe[name] = value
+        elif isinstance(value, Mapping) and isinstance(section := recipe.get(name, {}), dict):
+            _add_new_keys(section, value, above=f"{dotted}.")
+            if section:
+                recipe[name] = section
 
 
 def _check_manifest(folder: Path, manifest: Any) -> None:
