@@ -232,7 +232,7 @@ class RewardSettings(_Settings):
     )
     confusion: Literal["ignore", "zero"] = Field(
         "ignore",
-        description="A message with two agents' labels, or one twice; zero: its dialogue's task score counts 0",
+        description="A message with another agent's label, or its own twice; zero: its dialogue's task score counts 0",
     )
     turn_cost: float = Field(0.0, ge=0, description="Subtracted for every message")
     gate_by_correctness: bool = Field(

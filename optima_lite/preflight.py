@@ -319,10 +319,12 @@ def _data(loaded: LoadedRecipe) -> Finding:
 def _extras(recipe: Recipe) -> Iterator[Finding]:
     """The extras that this recipe needs; none is mentioned that it does not."""
     if recipe.task.metric == "math":
-        yield _extra("task.metric math", "compared by math-verify", partial(answers.require, "math"))
+        yield _extra(
+            "extra math", "task.metric math compares answers with math-verify", partial(answers.require, "math")
+        )
     if recipe.reward.format_weight:
-        checked = f"messages of {', '.join(recipe.reward.schemas)} checked by jsonschema"
-        yield _extra("reward.format_weight", checked, partial(reward.require, recipe.reward))
+        checked = f"reward.format_weight checks messages of {', '.join(recipe.reward.schemas)} with jsonschema"
+        yield _extra("extra schema", checked, partial(reward.require, recipe.reward))
 
 
 def _extra(subject: str, detail: str, require: Callable[[], None]) -> Finding:

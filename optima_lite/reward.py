@@ -21,7 +21,7 @@ from dataclasses import dataclass, fields
 from . import schemas
 from .config import RewardSettings
 from .errors import ConfigError
-from .records import Dialogue, Reward, Rollouts
+from .records import Dialogue, Reward, Rollouts, Turn
 
 
 def rank(
@@ -92,8 +92,14 @@ def repeats(dialogue: Dialogue) -> bool:
 
 
 def confuses(dialogue: Dialogue, roles: Sequence[str]) -> bool:
-    """Whether a message holds the labels of two agents ("Alice:" and "Bob:"), or one label twice."""
-    return any(sum(turn.text.count(f"{role}:") for role in roles) > 1 for turn in dialogue.turns)
+    """Whether a message speaks for another agent ("Bob:" in one of Alice's), or announces its own speaker twice."""
+    return any(_labels(turn, roles) > 1 for turn in dialogue.turns) if roles else False
+
+
+def _labels(turn: Turn, roles: Sequence[str]) -> int:
+    own = f"{roles[turn.speaker]}:"  # said, whether the message itself or only its place in the chat says so
+    text = turn.text if turn.text.lstrip().startswith(own) else own + turn.text
+    return sum(text.count(f"{role}:") for role in roles)
 
 
 def readability(losses: Sequence[float], *, form: str, best: float | None = None) -> list[float]:

@@ -36,13 +36,13 @@ def found(findings: Any, subject: str) -> Finding:
 def test_a_missing_extra_is_found_before_anything_runs(
     loaded: LoadedRecipe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert not [one for one in check(loaded, machine=Machine(), folder=tmp_path / "r") if "metric" in one.subject]
+    assert not [one for one in check(loaded, machine=Machine(), folder=tmp_path / "r") if "extra" in one.subject]
     maths = load_recipe("small.yaml", overrides=["task.metric=math"])
     monkeypatch.setattr("optima_lite.mathematics.LIBRARY", "json")
-    metric = found(check(maths, machine=Machine(), folder=tmp_path / "r"), "task.metric math")
-    assert metric == Finding("task.metric math", Status.OK, "compared by math-verify")
+    metric = found(check(maths, machine=Machine(), folder=tmp_path / "r"), "extra math")
+    assert metric == Finding("extra math", Status.OK, "task.metric math compares answers with math-verify")
     monkeypatch.setattr("optima_lite.mathematics.LIBRARY", "no_such_library")
-    metric = found(check(maths, machine=Machine(), folder=tmp_path / "r"), "task.metric math")
+    metric = found(check(maths, machine=Machine(), folder=tmp_path / "r"), "extra math")
     assert metric.status is Status.PROBLEM and "math-verify, which is not installed" in metric.detail
     assert metric.hint is not None and metric.hint.startswith('pip install "optima-lite[math]"')
     with pytest.raises(ConfigError, match="math-verify"):

@@ -234,6 +234,8 @@ def test_saying_something_twice_costs_the_readability_term() -> None:
         ("Alice: hi Bob: hello", True),
         ("Alice: hi Alice: again", True),
         ("Bob: hello", False),
+        ("hello Alice: hi", True),
+        ("hello Bob: again", True),
         ("Alice and Bob agree", False),
         ("", False),
     ],
