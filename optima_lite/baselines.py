@@ -16,11 +16,11 @@ import numpy as np
 from .answers import Scoring
 from .cast import Cast
 from .dialogue import debate
-from .evaluate import interval, summarise, table_row, undecided, undecided_note
+from .evaluate import interval, summarise, table_row, undecided
 from .progress import Evaluated, Note, Observer, phase
 from .prompts import AUTOFORM, DEBATER_SYSTEM, marked, systems
 from .records import Contender, EvalRow, Question, Rollouts
-from .report import training_tokens
+from .report import training_tokens, undecided_note
 from .reward import mean_reward, scale
 from .rollout import Agents, flexible_answer, flexible_score, ranked, sample, score
 from .scaling import Sample, ScalingRow, coverage, largest_group, majority, sizes

@@ -12,6 +12,7 @@ from .config import RewardSettings
 from .generate import Sampling
 from .progress import Evaluated, Note, Observer, phase
 from .records import Ending, EvalRow, Question, Rollouts
+from .report import undecided_note
 from .rollout import Advance, Agents, flexible_score, ranked, sample
 from .tasks import questions
 
@@ -56,14 +57,6 @@ def summarise(examined: Sequence[Rollouts], *, name: str, decoding: str, scoring
 def undecided(examined: Sequence[Rollouts]) -> int:
     """How many answers count as wrong only because they could not be compared in time."""
     return round(sum(reward.undecided for group in examined for reward in group.rewards))
-
-
-def undecided_note(count: int) -> str:
-    """What the user should know about so many undecided answers."""
-    return (
-        f"{count} {'answer' if count == 1 else 'answers'} could not be compared with the right one within the limits "
-        "of time and memory, and count as wrong"
-    )
 
 
 def table_row(

@@ -64,7 +64,7 @@ def overview(run: RunFolder) -> RenderableType:
     parts: list[RenderableType] = [Text(title, style="bold")]
     if rows:
         gain = gain_table(run, rows)
-        parts += [evaluation_table(rows), Text(""), Curve(rows)]
+        parts += [evaluation_table(rows), *undecided_lines(rows), Text(""), Curve(rows)]
         parts += [Text(""), gain] if gain else []
     else:
         parts.append(Text("nothing has been evaluated yet"))
@@ -81,7 +81,8 @@ def overview(run: RunFolder) -> RenderableType:
 def result(run: RunFolder) -> RenderableType:
     """What `optima-lite train` ends with: the table, the gain, and how the pair talked before and after."""
     rows = evaluations(run)
-    parts: list[RenderableType | None] = [evaluation_table(rows), gain_table(run, rows), typical_pair(run, rows)]
+    evaluated = Group(evaluation_table(rows), *undecided_lines(rows))
+    parts: list[RenderableType | None] = [evaluated, gain_table(run, rows), typical_pair(run, rows)]
     return Group(*[line for part in parts if part is not None for line in (Text(""), part)])
 
 
@@ -138,6 +139,19 @@ def evaluation_table(rows: Sequence[EvalRow]) -> Table:
             f"{row.readability_loss:.2f}",
         )
     return table
+
+
+def undecided_note(count: int) -> str:
+    """What the user should know about so many undecided answers."""
+    return (
+        f"{count} {'answer' if count == 1 else 'answers'} could not be compared with the right one within the limits "
+        "of time and memory, and count as wrong"
+    )
+
+
+def undecided_lines(rows: Sequence[EvalRow]) -> list[Text]:
+    """A line for each evaluation that holds such answers."""
+    return [Text(f"{row.name}, {row.decoding}: {undecided_note(row.undecided)}") for row in rows if row.undecided]
 
 
 def baseline_table(contenders: Sequence[Contender]) -> Table:

@@ -10,11 +10,11 @@ from pathlib import Path
 from .cast import Cast
 from .config import DpoSettings, TrainingSettings
 from .dpo import PairIds, PreferenceFacts
-from .evaluate import examine, undecided, undecided_note
+from .evaluate import examine, undecided
 from .progress import Note, Observer, phase
 from .records import Question, Rollouts
 from .render import Rendered
-from .report import write_adapter_card
+from .report import undecided_note, write_adapter_card
 from .rollout import Agents
 from .sft import TrainingFacts, planned_steps
 from .store import Run, stage_name

@@ -478,3 +478,12 @@ def test_the_share_of_valid_messages_is_shown_where_it_was_asked_for(tmp_path: P
 
     assert not [line for line in lines(0.0) if "format" in line]
     assert [line.split() for line in lines(0.5) if "format" in line] == [["format", "0.000"]]
+
+
+def test_undecided_answers_stand_below_the_table(tmp_path: Path) -> None:
+    row = dataclasses.replace(evaluation("untrained", "greedy", score=0.5, tokens=9.0, correct=18.0), undecided=1)
+    with Run.open(tmp_path / "run", {"recipe": RECIPE, "recipe_name": "x"}) as run:
+        run.write_json("evaluation/untrained_greedy.json", row)
+        for shown in (report.overview(run), report.result(run)):
+            assert "untrained, greedy: 1 answer could not be compared with the right one" in text(shown, width=120)
+        assert report.summary(run)["evaluations"][0]["undecided"] == 1
