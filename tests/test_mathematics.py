@@ -236,13 +236,15 @@ FORM = {"type": "object", "properties": {"facts": {"type": "array", "items": {"p
 def test_no_message_breaks_or_hangs_scoring(monkeypatch: pytest.MonkeyPatch) -> None:
     worker = Worker("optima_lite.mathematics:equal", seconds=1)
     monkeypatch.setattr(answers, "_EQUAL", worker)
+    monkeypatch.setattr(answers, "_OFFICIAL_EQUAL", Worker("optima_lite.official:math_equal", seconds=1))
     slowest, compared = 0.0, 0
     for message in messages(1000):
         started = time.monotonic()
         for found in {answers.extract(message), answers.extract_flexibly(message)}:
             for metric in ("f1", "exact", "numeric", "math"):
                 compared += found is not None
-                assert 0 <= answers.score(metric, found, ["72", r"\frac{1}{2}"]) <= 1
+                for scoring in (answers.Scoring(metric), answers.Scoring(metric, tokenize=str.split)):
+                    assert 0 <= scoring.score(found, ["72", r"\frac{1}{2}"]) <= 1
         for metric in ("f1", "exact", "numeric"):
             assert 0 <= answers.score(metric, message, ["72"]) <= 1
         for text in (message, json.dumps({"facts": [message]})):
