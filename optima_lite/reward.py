@@ -74,8 +74,9 @@ def format_share(dialogue: Dialogue, *, settings: RewardSettings, roles: Sequenc
     Raises ConfigError when the extra `schema` is not installed.
     """
     require(settings)
-    asked = [(turn.text, schema) for turn in dialogue.turns if (schema := settings.schemas.get(roles[turn.speaker]))]
-    return sum(schemas.valid(text, schema) for text, schema in asked) / len(asked) if asked else 0.0
+    by_turn = [(turn.text, settings.schemas.get(roles[turn.speaker])) for turn in dialogue.turns]
+    valid = [schemas.valid(text, schema) for text, schema in by_turn if schema is not None]
+    return sum(valid) / len(valid) if valid else 0.0
 
 
 def require(settings: RewardSettings) -> None:

@@ -201,6 +201,10 @@ def test_only_roles_with_a_schema_are_asked_for_a_form() -> None:
     settings = RewardSettings(format_weight=1.0, schemas={"Alice": FACT})
     assert format_share(talk, settings=settings, roles=ALICE_BOB) == 0.5
     assert format_share(talk, settings=settings, roles=("Ann", "Ben")) == 0.0
+    anything = RewardSettings(format_weight=1.0, schemas={"Alice": {}})
+    assert format_share(said("[1]", "x", "y"), settings=anything, roles=ALICE_BOB) == 0.5, (
+        "an empty schema asks for JSON"
+    )
 
 
 def test_a_missing_library_is_said_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
