@@ -12,17 +12,56 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from importlib.util import find_spec
 
-from . import mathematics
+from . import mathematics, official
 from .bounded import Worker
 from .errors import ConfigError
 from .records import Metric
 
 SECONDS = 5  # of processor time for one comparison of formulas
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """How a task scores answers. tokenize: given, they are scored by the rules of the official code, whose F1 counts
+    these tokens, those of the model; None: see `score`."""
+
+    metric: Metric = "f1"
+    tokenize: Callable[[str], Sequence[str]] | None = None
+
+    def score(self, prediction: str | None, answers: Sequence[str]) -> float:
+        """The task score in [0, 1], the best over the accepted answers; no prediction scores 0."""
+        if self.tokenize is None:
+            return score(self.metric, prediction, answers)
+        if prediction is None:
+            return 0.0
+        if self.metric == "f1":
+            return official.f1(prediction, answers, tokenize=self.tokenize)
+        if self.metric == "exact":
+            return max(official.exact_match(prediction, answer) for answer in answers)
+        return float(any(self._same(prediction, answer) for answer in answers))
+
+    def _same(self, prediction: str, answer: str) -> bool | None:
+        """Whether a mathematical answer counts as the accepted one; None where the comparison came to no result."""
+        if self.tokenize is None:
+            return _same_value(prediction, answer)
+        if max(len(prediction), len(answer)) > mathematics.LONGEST:
+            return False
+        one, other = official.math_normalize(prediction), official.math_normalize(answer)
+        return bool(official.exact_match(one, other)) if self.metric == "numeric" else _official_equal(one, other)
+
+    def undecided(self, prediction: str | None, answers: Sequence[str]) -> bool:
+        """Whether the score is 0 only because a comparison of formulas came to no result within its limits of time and
+        memory."""
+        if prediction is None or self.metric != "math" or self.score(prediction, answers):
+            return False
+        return any(self._same(prediction, answer) is None for answer in answers)
+
 
 _MARKED = re.compile(r"<A>((?:(?!</?A>).)*)</A>", re.DOTALL)
 _ARTICLES = frozenset(("a", "an", "the"))
@@ -114,11 +153,6 @@ def require(metric: Metric) -> None:
         raise ConfigError("task.metric math needs the library math-verify, which is not installed", hint=hint)
 
 
-def undecided() -> int:
-    """Comparisons of formulas in this process that came to no result within their limit of time and memory."""
-    return _EQUAL.undecided
-
-
 def number(text: str) -> Fraction | None:
     """The one number in a text, whatever unit, currency or percent sign is around it; None for none or several.
 
@@ -155,13 +189,25 @@ def _signs(text: str) -> str:
 
 
 _EQUAL = Worker("optima_lite.mathematics:equal", seconds=SECONDS)
+_OFFICIAL_EQUAL = Worker("optima_lite.official:math_equal", seconds=10)  # its own limit
 
 
 @lru_cache(maxsize=10_000)
-def _same_value(prediction: str, answer: str) -> bool:
+def _official_equal(one: str, other: str) -> bool | None:
+    require("math")
+    equal = _OFFICIAL_EQUAL(one, other)
+    return None if equal is None else bool(equal)
+
+
+@lru_cache(maxsize=10_000)
+def _same_value(prediction: str, answer: str) -> bool | None:
+    """None where the comparison came to no result."""
     if agree(prediction, answer, metric="math"):
         return True
-    return max(len(prediction), len(answer)) <= mathematics.LONGEST and bool(_EQUAL(prediction, answer))
+    if max(len(prediction), len(answer)) > mathematics.LONGEST:
+        return False
+    equal = _EQUAL(prediction, answer)
+    return None if equal is None else bool(equal)
 
 
 def _token_f1(prediction: str, answer: str) -> float:

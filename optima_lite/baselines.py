@@ -9,18 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
+from .answers import Scoring
 from .cast import Cast
 from .dialogue import debate
-from .evaluate import interval, summarise, table_row
+from .evaluate import interval, summarise, table_row, undecided
 from .progress import Evaluated, Note, Observer, phase
 from .prompts import AUTOFORM, DEBATER_SYSTEM, marked, systems
 from .records import Contender, EvalRow, Question, Rollouts
-from .report import training_tokens
+from .report import training_tokens, undecided_note
 from .reward import mean_reward, scale
-from .rollout import Agents, ranked, sample, score
+from .rollout import Agents, flexible_answer, flexible_score, ranked, sample, score
 from .scaling import Sample, ScalingRow, coverage, largest_group, majority, sizes
 from .store import RunFolder
 from .tasks import questions
@@ -64,7 +66,7 @@ class _Bench:
                     advance=lambda done, tokens: advance(done, tokens=tokens),
                 )
                 if rewards:
-                    talked = ranked(agents, talked, metric=recipe.task.metric, settings=recipe.reward)
+                    talked = ranked(agents, talked, settings=recipe.reward)
                 found += talked
         return found
 
@@ -82,35 +84,38 @@ def compare(
     found = []
     for contender in _contenders(bench, run, drawn, samples=samples):
         observe(Evaluated(contender.row))
+        if contender.row.undecided:
+            observe(Note(undecided_note(contender.row.undecided)))
         found.append(contender)
     return found
 
 
 def _contenders(bench: _Bench, run: RunFolder, drawn: Sequence[Question], *, samples: int) -> Iterator[Contender]:
     cast = bench.cast
+    row = partial(_row, scoring=cast.pair.scoring)
     cast.policy.restart(seed=cast.recipe.seed)
     alone = bench.ask(cast.single, drawn, "single agent", samples=samples)
-    yield Contender(_row("single_agent", alone))
+    yield Contender(row("single_agent", alone))
     if samples > 1:
         yield Contender(voted(alone, name=f"self_consistency_{samples}", cast=cast))
-    yield Contender(_row("multi_agent_debate", bench.ask(debaters(cast), drawn, "debate")))
-    yield Contender(_row("autoform", bench.ask(autoform(cast), drawn, "autoform")))
-    yield Contender(_row("untrained", bench.ask(cast.pair, drawn, "untrained")))
+    yield Contender(row("multi_agent_debate", bench.ask(debaters(cast), drawn, "debate")))
+    yield Contender(row("autoform", bench.ask(autoform(cast), drawn, "autoform")))
+    yield Contender(row("untrained", bench.ask(cast.pair, drawn, "untrained")))
     if cast.recipe.prompts.formats:
         best, tokens = best_format(bench)
         asked = bench.ask(cast.pair, drawn, f"format {best}", formats=(best,))
-        yield Contender(_row(f"format_{best}", asked), tokens)
+        yield Contender(row(f"format_{best}", asked), tokens)
     else:
         bench.observe(Note("the recipe's format pool is empty, so there is no best format to compare with"))
     spent = training_tokens(run)
     for iteration in run.trained():
         speak_after(cast, run, iteration)
         asked = bench.ask(cast.pair, drawn, f"iteration {iteration}")
-        yield Contender(_row(f"iteration_{iteration}", asked), spent[iteration])
+        yield Contender(row(f"iteration_{iteration}", asked), spent[iteration])
 
 
-def _row(name: str, asked: Sequence[Rollouts]) -> EvalRow:
-    return summarise(asked, name=name, decoding="sampled")
+def _row(name: str, asked: Sequence[Rollouts], *, scoring: Scoring) -> EvalRow:
+    return summarise(asked, name=name, decoding="sampled", scoring=scoring)
 
 
 def voted(asked: Sequence[Rollouts], *, name: str, cast: Cast) -> EvalRow:
@@ -126,6 +131,8 @@ def voted(asked: Sequence[Rollouts], *, name: str, cast: Cast) -> EvalRow:
         turns=[sum(len(dialogue.turns) for dialogue in group.dialogues) for group in asked],
         agreed=[len(chosen) / len(group.dialogues) for chosen, group in zip(groups, asked, strict=True)],
         losses=[max(reward.worst_loss for reward in group.rewards) for group in asked],
+        flexible=[majority(_flexible_samples(group, cast), metric=metric) for group in asked],
+        undecided=undecided(asked),
     )
 
 
@@ -203,8 +210,16 @@ def scaling(
 
 
 def _samples(group: Rollouts, cast: Cast) -> list[Sample]:
-    metric = cast.recipe.task.metric
-    return [Sample(one.answer, score(group.question, one, metric=metric), one.tokens) for one in group.dialogues]
+    scoring = cast.pair.scoring
+    return [Sample(one.answer, score(group.question, one, scoring=scoring), one.tokens) for one in group.dialogues]
+
+
+def _flexible_samples(group: Rollouts, cast: Cast) -> list[Sample]:
+    scoring = cast.pair.scoring
+    return [
+        Sample(flexible_answer(one), flexible_score(group.question, one, scoring=scoring), one.tokens)
+        for one in group.dialogues
+    ]
 
 
 def _scaling_row(name: str, asked: Sequence[Sequence[Sample]], cast: Cast) -> ScalingRow:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from . import answers
+from . import answers, reward
+from .answers import Scoring
 from .config import Machine, Recipe
 from .dialogue import debate, exchange, solo
 from .errors import RunError
@@ -16,7 +17,7 @@ from .memory import planned
 from .meter import Meter
 from .model import Policy, available, load
 from .prompts import systems
-from .records import Question
+from .records import Question, StopRule
 from .render import Renderer
 from .rollout import Agents
 from .sampling import Sampling
@@ -65,10 +66,11 @@ def assemble(
     CPU results depend on them.
 
     notify: is told, in a sentence, what did not go as planned: the backend, the self-test, memory that ran out. Raises
-    ModelError when the model cannot be loaded, ConfigError when the task's metric needs an extra.
+    ModelError when the model cannot be loaded, ConfigError when the task's metric or the reward needs an extra.
     """
     metric = recipe.task.metric
     answers.require(metric)
+    reward.require(recipe.reward)
     policy = load(recipe.model, machine=machine, seed=recipe.seed)
     torch.set_num_threads(settle("threads", lambda: _given(machine.threads) or fastest_threads(policy)))
     free = available(policy, machine=machine)
@@ -88,8 +90,13 @@ def assemble(
     renderer = Renderer(policy.tokenizer, end_ids=policy.end_ids)
     together = {"exchange": exchange, "debate": debate}[recipe.protocol.name]
     protocol, alone = together(recipe.protocol.roles, recipe.protocol.max_turns, metric=metric), solo(metric=metric)
-    pair = Agents(generator, renderer, protocol, recipe.prompts.system or systems(protocol))
-    single = Agents(generator, renderer, alone, recipe.prompts.solo_system or systems(alone))
+    if recipe.protocol.stop:
+        protocol = replace(protocol, stop=StopRule(recipe.protocol.stop))
+    scoring = Scoring(metric, policy.tokenizer.tokenize if recipe.task.scoring == "official" else None)
+    pair = Agents(
+        generator, renderer, protocol, recipe.prompts.system or systems(protocol), scoring, recipe.prompts.layout
+    )
+    single = Agents(generator, renderer, alone, recipe.prompts.solo_system or systems(alone), scoring)
     return Cast(recipe, policy, pair, single, settle("micro_batch", lambda: limits.micro_batch))
 
 

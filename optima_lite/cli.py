@@ -238,7 +238,8 @@ def chat(
 
         cast = recall(folder, machine=machine, iteration=number)
         who = "untrained" if number is None else f"iteration {number}"
-        console.print(f"[bold]{' and '.join(cast.pair.protocol.roles)}[/bold] of {folder.folder}, {who}")
+        *others, last = cast.pair.protocol.roles
+        console.print(f"[bold]{', '.join(others)} and {last}[/bold] of {folder.folder}, {who}")
         for question in _questions_for_chat(console, cast, sample):
             _talk(console, cast, question, greedy=greedy, seed=seed)
 
@@ -615,15 +616,18 @@ def _questions_for_chat(console: Console, cast: Cast, sample: int) -> Iterator[Q
             text = console.input("\n[bold]Question:[/bold] ").strip()
             if not text:
                 return
-            hands = [_facts(console, role) for role in cast.pair.protocol.roles]
+            if cast.pair.protocol.split:
+                first, second = (_facts(console, f" of {role}") for role in cast.pair.protocol.roles)
+            else:
+                first, second = _facts(console, ""), ()
         except EOFError:
             console.print()
             return
-        yield Question("chat", text, ("",), (hands[0], hands[1]))
+        yield Question("chat", text, ("",), (first, second))
 
 
-def _facts(console: Console, role: str) -> tuple[str, ...]:
-    console.print(f"Facts of {role}, a line each, then an empty line:")
+def _facts(console: Console, whose: str) -> tuple[str, ...]:
+    console.print(f"Facts{whose}, a line each, then an empty line:")
     lines = []
     while line := console.input("  - ").strip():
         lines.append(line)
@@ -638,8 +642,9 @@ def _talk(console: Console, cast: Cast, question: Question, *, greedy: bool, see
     (fitted,), shortened = cast.fit(cast.pair, [question])
     console.rule()
     console.print(f"[bold]{escape(printable(question.text))}[/bold]")
-    for role, facts in zip(roles, question.contexts, strict=True):
-        console.print(f"[dim]{role} knows: {escape(printable('; '.join(facts))) or 'nothing'}[/dim]")
+    hands = [(f"{role} knows", facts) for role, facts in zip(roles, question.contexts, strict=False)]
+    for who, facts in hands if cast.pair.protocol.split else [("everyone knows", sum(question.contexts, ()))]:
+        console.print(f"[dim]{who}: {escape(printable('; '.join(facts))) or 'nothing'}[/dim]")
     if shortened:
         console.print("[yellow]the facts were shortened to fit the model[/yellow]")
     dialogue: Dialogue | None = None

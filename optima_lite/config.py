@@ -1,8 +1,9 @@
 """Recipe and machine settings: the schemas, loading, variants, overrides, and where each value came from.
 
 A recipe (YAML) is the science and means the same on every machine; `optima_lite.toml` is the machine. No key lives in
-both. A value is the schema's default unless the recipe, then a chosen variant, then `key.sub=value` on the command line
-says otherwise. All mistakes of a load are reported together, each with its origin, its key and the nearest real one.
+both. A value is the schema's default unless the recipe's `preset`, then the recipe, then a chosen variant, then
+`key.sub=value` on the command line says otherwise. All mistakes of a load are reported together, each with its origin,
+its key and the nearest real one.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from . import strict_yaml
+from . import presets, schemas, strict_yaml
 from .errors import ConfigError
 from .layers import (
     KeyTree,
     Layer,
     Mistake,
+    Setting,
     combine,
     either,
     flatten,
@@ -37,7 +39,7 @@ from .layers import (
 )
 from .layers import differences as differences
 from .layers import undoing as undoing
-from .records import Metric
+from .records import Layout, Metric
 
 MACHINE_FILE = "optima_lite.toml"
 COMMAND_LINE = "command line"
@@ -110,6 +112,9 @@ class TaskSettings(_Settings):
         None, description="Regular expression; the last match's last group, or whole match, is the answer"
     )
     metric: Metric = Field("f1", description="How an answer is scored")
+    scoring: Literal["standard", "official"] = Field(
+        "standard", description="standard: F1 of words, formulas by value; official: the authors' code's own rules"
+    )
     held_out_share: Share = Field(0.2, description="Share of the rows kept for the final report")
     validation_share: Share = Field(0.1, validate_default=True, description="Share of the rows kept for choices")
 
@@ -154,6 +159,9 @@ class ProtocolSettings(_Settings):
         ("Alice", "Bob"), description="The agents' names, in order of speaking; three debate without a critic"
     )
     max_turns: Annotated[int, Field(ge=2)] = Field(6, description="Messages after which a dialogue ends")
+    stop: Literal["partner", "anyone"] | None = Field(
+        None, description="Whose answer, stated again, ends the talk; null: exchange: the partner's, debate: anyone's"
+    )
 
     @field_validator("roles")
     @classmethod
@@ -174,6 +182,9 @@ class PromptSettings(_Settings):
     formats: tuple[FormatName, ...] = Field(
         ALL_FORMATS, description="The pool of formats that iteration 0 samples with"
     )
+    layout: Layout = Field(
+        "alternating", description="A partner's messages are user turns; assistant: all are assistant turns (official)"
+    )
 
 
 class SamplingSettings(_Settings):
@@ -189,7 +200,8 @@ class SamplingSettings(_Settings):
 
 
 class RewardSettings(_Settings):
-    """How dialogues are ranked: task - token_weight * tokens + readability_weight * readability."""
+    """How dialogues are ranked: task - token_weight * tokens + readability_weight * readability, and what is added to
+    that when asked for; `reward` has the formula."""
 
     token_weight: float = Field(0.6, ge=0, description="Weight of the token term, which is subtracted")
     readability_weight: float = Field(1.0, ge=0, description="Weight of the readability term, which is added")
@@ -200,6 +212,18 @@ class RewardSettings(_Settings):
         "dialogue", description="What the base model reads before a message: the speaker's view, or nothing"
     )
     loss_floor: float = Field(0.05, gt=0, description="Nats; smaller losses count as this before 1/L")
+    max_tokens: Count | None = Field(
+        None,
+        description="Makes the token term absolute: max(0, 1 - tokens/max_tokens) is added; null: it compares siblings",
+    )
+    format_weight: float = Field(
+        0.0, ge=0, description="Weight of the share of messages that are valid by `schemas`, which is added"
+    )
+    schemas: dict[str, dict[str, Any]] = Field(
+        {},
+        validate_default=True,
+        description="For a role's name the JSON schema of its messages; others are not looked at",
+    )
     min_tokens: Count | None = Field(
         None, description="A dialogue of at most so many tokens pays 1 for its tokens; the official code: 40"
     )
@@ -209,12 +233,22 @@ class RewardSettings(_Settings):
     )
     confusion: Literal["ignore", "zero"] = Field(
         "ignore",
-        description="A message with two agents' labels, or one twice; zero: its dialogue's task score counts 0",
+        description="A message with another agent's label, or its own twice; zero: its dialogue's task score counts 0",
     )
     turn_cost: float = Field(0.0, ge=0, description="Subtracted for every message")
     gate_by_correctness: bool = Field(
         False, description="Multiply the other terms by the task score, so that a wrong dialogue is worth 0"
     )
+
+    @field_validator("schemas")
+    @classmethod
+    def _are_schemas(cls, by_role: dict[str, dict[str, Any]], info: ValidationInfo) -> dict[str, dict[str, Any]]:
+        for role, schema in by_role.items():
+            if problem := schemas.problem(schema):
+                raise ValueError(f"of {role} is no JSON schema: {problem}")
+        if info.data.get("format_weight") and not by_role:
+            raise ValueError("must hold a role's schema when format_weight is above 0")
+        return by_role
 
 
 class SelectionSettings(_Settings):
@@ -222,6 +256,12 @@ class SelectionSettings(_Settings):
 
     min_reward: float = Field(0.5, description="A question's best dialogue is kept when its reward is above this")
     keep_fraction: float = Field(0.7, gt=0, le=1, description="Share of those, best first, that is trained on")
+    order: Literal["threshold_first", "share_first"] = Field(
+        "threshold_first", description="share_first: that share is taken of all questions, before min_reward (official)"
+    )
+    drop_easiest: Share = Field(
+        0.0, description="Share of the best dialogues that is left out before; the official code: 0.1 for MATH"
+    )
     pairing: Literal["official", "paper"] = Field(
         "official", description="official: best against worst child of a tree node; paper: every two children of one"
     )
@@ -300,6 +340,9 @@ class Recipe(_Settings):
     """Everything that decides a run's results."""
 
     seed: int = Field(0, ge=0, lt=2**32, description="Varies sampling and training; held-out questions stay fixed")
+    preset: Literal["official"] | None = Field(
+        None, description="Defaults to start from; official: as in the authors' code; null: as in the paper"
+    )
     model: ModelSettings
     task: TaskSettings
     protocol: ProtocolSettings = ProtocolSettings()
@@ -314,6 +357,17 @@ class Recipe(_Settings):
         "isft", description="Steps of an iteration: imitation, preference (after imitation in iteration 0), or both"
     )
     evaluation: EvaluationSettings = EvaluationSettings()
+
+    @field_validator("reward")
+    @classmethod
+    def _knows_the_roles(cls, reward: RewardSettings, info: ValidationInfo) -> RewardSettings:
+        roles = info.data["protocol"].roles if "protocol" in info.data else tuple(reward.schemas)
+        for role in reward.schemas:
+            if role not in roles:
+                raise ValueError(
+                    f"schemas has a schema for {role}, who has no part in the protocol; {near_names(role, roles)}"
+                )
+        return reward
 
     def to_dict(self) -> dict[str, Any]:
         """All settings as plain JSON values, for a manifest; `from_dict` reads them back."""
@@ -357,7 +411,7 @@ class LoadedRecipe:
     """A recipe and where it comes from.
 
     name: the file's stem. variants: the chosen ones, in order; available: all that the file offers. origins: for each
-    dotted key its file and line, `command line`, or `default`.
+    dotted key its file and line, `command line`, `preset NAME`, or `default`.
     """
 
     recipe: Recipe
@@ -402,12 +456,23 @@ def load_recipe(source: str | Path, *, overrides: Sequence[str] = (), variants: 
         if name not in blocks:
             what = f"no such variant; {near_names(name, [*blocks])}"
             mistakes.append(Mistake(COMMAND_LINE, f"--variant {name}", what))
-    layer = base | combine([blocks[name] for name in chosen if name in blocks], mistakes) | overriding
+    layer = _on_preset(base | combine([blocks[name] for name in chosen if name in blocks], mistakes) | overriding)
     for block in blocks.values():  # a variant that nobody chose may be wrong too
-        mistakes += [wrong for wrong in _validated(Recipe, base | block, str(path))[1] if wrong.path in block]
+        mistakes += [
+            wrong for wrong in _validated(Recipe, _on_preset(base | block), str(path))[1] if wrong.path in block
+        ]
     recipe = _checked(Recipe, layer, str(path), mistakes)
     origins = {key.path: layer[key.path].origin if key.path in layer else "default" for key in reference(Recipe)}
     return LoadedRecipe(recipe, path.stem, chosen, tuple(blocks), path, origins)
+
+
+def _on_preset(layer: Layer) -> Layer:
+    """The layer over the preset that it names, if it names one; a wrong name is left for the schema to refuse."""
+    name, task, schedule = (layer[key].value if key in layer else None for key in ("preset", "task.name", "schedule"))
+    if not isinstance(name, str) or name not in presets.PRESETS:
+        return layer
+    values = presets.PRESETS[name](task, schedule)
+    return {key: Setting(value, f"preset {name}") for key, value in values.items()} | layer
 
 
 def load_machine(path: Path | None = None) -> Machine:

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .answers import Scoring
 from .cast import Cast
 from .config import RewardSettings
-from .progress import Evaluated, Observer, phase
-from .records import Ending, EvalRow, Metric, Question, Rollouts
-from .rollout import Advance, Agents, ranked, sample
+from .progress import Evaluated, Note, Observer, phase
+from .records import Ending, EvalRow, Question, Rollouts
+from .report import undecided_note
+from .rollout import Advance, Agents, flexible_score, ranked, sample
 from .sampling import Sampling
 from .tasks import questions
 
@@ -23,18 +25,17 @@ def examine(
     *,
     sampling: Sampling,
     seed: int,
-    metric: Metric,
     settings: RewardSettings,
     advance: Advance,
 ) -> list[Rollouts]:
     """One scored dialogue for every question. Greedy when the sampling's temperature is 0."""
     talked = sample(agents, questions, rollouts=1, sampling=sampling, seed=(seed, "evaluation"), advance=advance)
-    return ranked(agents, talked, metric=metric, settings=settings)
+    return ranked(agents, talked, settings=settings)
 
 
-def summarise(examined: Sequence[Rollouts], *, name: str, decoding: str) -> EvalRow:
+def summarise(examined: Sequence[Rollouts], *, name: str, decoding: str, scoring: Scoring) -> EvalRow:
     """The means over questions, with percentile-bootstrap intervals from a fixed seed; at least one question is
-    needed."""
+    needed. scoring: of the answers that a dialogue gives without marking them."""
     dialogues = [group.dialogues[0] for group in examined]
     rewards = [group.rewards[0] for group in examined]
     return table_row(
@@ -45,7 +46,17 @@ def summarise(examined: Sequence[Rollouts], *, name: str, decoding: str) -> Eval
         turns=[len(dialogue.turns) for dialogue in dialogues],
         agreed=[dialogue.ending is Ending.AGREED for dialogue in dialogues],
         losses=[reward.worst_loss for reward in rewards],
+        flexible=[
+            flexible_score(group.question, dialogue, scoring=scoring) if dialogue.answer is None else reward.task
+            for group, dialogue, reward in zip(examined, dialogues, rewards, strict=True)
+        ],
+        undecided=round(sum(reward.undecided for reward in rewards)),
     )
+
+
+def undecided(examined: Sequence[Rollouts]) -> int:
+    """How many answers count as wrong only because they could not be compared in time."""
+    return round(sum(reward.undecided for group in examined for reward in group.rewards))
 
 
 def table_row(
@@ -57,6 +68,8 @@ def table_row(
     turns: Sequence[int],
     agreed: Sequence[float],
     losses: Sequence[float],
+    flexible: Sequence[float],
+    undecided: int,
 ) -> EvalRow:
     """The row of what was measured on each question, in one order; see `EvalRow`."""
     score_low, score_high = interval(np.array(scores))
@@ -76,6 +89,8 @@ def table_row(
         agreement=float(np.mean(agreed)),
         tokens_per_correct=float(np.sum(tokens)) / total if total > 0 else None,
         readability_loss=float(np.mean(losses)),
+        flexible_score=float(np.mean(flexible)),
+        undecided=undecided,
     )
 
 
@@ -103,12 +118,13 @@ def evaluate_again(
                 fitted,
                 sampling=cast.sampling(cast.pair, greedy=decoding == "greedy"),
                 seed=recipe.seed if seed is None else seed,
-                metric=recipe.task.metric,
                 settings=recipe.reward,
                 advance=lambda done, tokens: advance(done, tokens=tokens),
             )
-        found = summarise(examined, name=name, decoding=decoding)
+        found = summarise(examined, name=name, decoding=decoding, scoring=cast.pair.scoring)
         observe(Evaluated(found))
+        if found.undecided:
+            observe(Note(undecided_note(found.undecided)))
         return found
 
     return [row("sampled"), row("greedy")]

@@ -37,7 +37,7 @@ def grow(
         advance(0, sum(len(turn.ids) for turn in turns))
         return turns
 
-    score = partial(search_rewards, pair, metric=recipe.task.metric, settings=recipe.reward, scale=_scale(cast, probe))
+    score = partial(search_rewards, pair, settings=recipe.reward, scale=_scale(cast, probe))
     trees = search(asked, protocol=pair.protocol, speak=speak, score=score, settings=recipe.search, seed=seed)
     advance(len(trees), 0)
     return trees
@@ -88,7 +88,6 @@ def _quick_probe(cast: Cast, observe: Observer) -> list[Rollouts]:
             fitted,
             sampling=cast.sampling(cast.pair),
             seed=recipe.seed,
-            metric=recipe.task.metric,
             settings=recipe.reward,
             advance=lambda done, tokens: advance(done, tokens=tokens),
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from .evaluate import undecided
 from .progress import Ranked
 from .records import Demonstration, Question, Rollouts
 from .render import Rendered
@@ -63,7 +64,7 @@ def _rank(stage: Stage, iteration: int, rollouts: Sequence[Rollouts]) -> list[Ro
     with stage.phase("rank", iteration=iteration, total=len(rollouts), unit="questions") as advance:
 
         def work(chunk: Sequence[Rollouts]) -> list[Rollouts]:
-            scored = ranked(stage.cast.pair, chunk, metric=recipe.task.metric, settings=recipe.reward)
+            scored = ranked(stage.cast.pair, chunk, settings=recipe.reward)
             advance(len(chunk))
             return scored
 
@@ -75,6 +76,7 @@ def _rank(stage: Stage, iteration: int, rollouts: Sequence[Rollouts]) -> list[Ro
             work=work,
             stored=lambda found: advance(found, stored=True),
         )
+    stage.tell_undecided(undecided(scored))
     stage.observe(Ranked(iteration, mean([reward for group in scored for reward in group.rewards])))
     return scored
 

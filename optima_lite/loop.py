@@ -89,6 +89,6 @@ def _evaluate(
     label = f"evaluate {decoding}" if iteration is not None else f"evaluate {name} {decoding}"
     fitted = stage.fit(agents, held_out, f"evaluation/{agents.protocol.name}_questions")
     examined = stage.examine(agents, fitted, where, greedy=greedy, label=label, iteration=iteration)
-    row = summarise(examined, name=name, decoding=decoding)
+    row = summarise(examined, name=name, decoding=decoding, scoring=agents.scoring)
     stage.run.write_json(f"{where}.json", row)
     stage.observe(Evaluated(row))

@@ -1,8 +1,8 @@
 """The official code's functions, re-implemented with their bugs (github.com/thunlp/Optima at 4017740).
 
-For comparison with that code only; nothing in the loop depends on them. Names of parameters are this project's; what
-looks odd here is odd there. Nothing is copied: this follows a description of the behaviour, and tests compare it with
-recorded inputs and outputs of the original.
+For comparison with that code; the loop depends on none of them, but for the scores of `task.scoring: official`. Names
+of parameters are this project's; what looks odd here is odd there. Nothing is copied: this follows a description of the
+behaviour, and tests compare it with recorded inputs and outputs of the original.
 """
 
 from __future__ import annotations
@@ -234,6 +234,14 @@ def math_equiv(one: str, other: str) -> bool:
     try:
         return bool(simplify(parse_latex(one) - parse_latex(other)) == 0)
     except (LaTeXParsingError, SympifyError, TypeError, ValueError):
+        return False
+
+
+def math_equal(one: str, other: str) -> bool:
+    """`math_equiv` as training scores it: without case, and whatever else makes the parser fail is unequal."""
+    try:
+        return math_equiv(one.lower().strip(), other.lower().strip())
+    except (AttributeError, IndexError, KeyError, NotImplementedError, RecursionError, ZeroDivisionError):
         return False
 
 

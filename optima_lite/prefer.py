@@ -11,6 +11,7 @@ from .records import Dialogue, PreferencePair, Question, Rollouts, Tree
 from .selection import pairs
 from .stage import CHUNK, Stage
 from .store import PREFERRED, stage_name
+from .tree import ROOT
 
 
 def prefer(stage: Stage, iteration: int, *, probe: Sequence[Rollouts]) -> Path:
@@ -39,7 +40,7 @@ def _search(stage: Stage, iteration: int, probe: Sequence[Rollouts]) -> list[Tre
                 advance=lambda done, tokens: advance(done, tokens=tokens),
             )
 
-        return stage.run.chunks(
+        trees = stage.run.chunks(
             stage_name(iteration, "6_trees"),
             Tree,
             fitted,
@@ -47,6 +48,9 @@ def _search(stage: Stage, iteration: int, probe: Sequence[Rollouts]) -> list[Tre
             work=work,
             stored=lambda found: advance(found, stored=True),
         )
+    roots = [tree.nodes[ROOT] for tree in trees]
+    stage.tell_undecided(round(sum(root.reward.undecided * root.visits for root in roots if root.reward)))
+    return trees
 
 
 def _train(stage: Stage, iteration: int, chosen: Sequence[PreferencePair]) -> Path:

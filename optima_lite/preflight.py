@@ -13,11 +13,13 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from . import answers, reward
 from .backend import decide
 from .config import LoadedRecipe, Machine, ModelSettings, Recipe
 from .errors import OptimaError, RunError
@@ -84,6 +86,7 @@ def check(
     model = _model(loaded, machine)
     yield model
     yield _data(loaded)
+    yield from _extras(recipe)
     yield _gpu()
     yield _backend(machine)
     yield _disk(folder)
@@ -93,14 +96,16 @@ def check(
 
 
 def require(recipe: Recipe, *, machine: Machine) -> None:
-    """Raises the OptimaError that the model's folder or the data would raise later; for use before a run folder is
-    made, which would bind the run to a wrong path."""
+    """Raises the OptimaError that the model's folder, the data or a missing extra would raise later; for use
+    before a run folder is made, which would bind the run to a wrong path."""
     from .model import check_folder, locate
     from .tasks import questions
 
     source = Path(locate(recipe.model.name, machine=machine))
     if source.is_dir():
         check_folder(source)
+    answers.require(recipe.task.metric)
+    reward.require(recipe.reward)
     for split in ("train", "validation", "held_out"):
         questions(recipe.task, split, 1, seed=0)
 
@@ -316,6 +321,25 @@ def _data(loaded: LoadedRecipe) -> Finding:
         f"{len(train)} training questions an iteration, {len(held_out)} held out"
         + (f" of {wanted} asked for" if few else ""),
     )
+
+
+def _extras(recipe: Recipe) -> Iterator[Finding]:
+    """The extras that this recipe needs; none is mentioned that it does not."""
+    if recipe.task.metric == "math":
+        yield _extra(
+            "extra math", "task.metric math compares answers with math-verify", partial(answers.require, "math")
+        )
+    if recipe.reward.format_weight:
+        checked = f"reward.format_weight checks messages of {', '.join(recipe.reward.schemas)} with jsonschema"
+        yield _extra("extra schema", checked, partial(reward.require, recipe.reward))
+
+
+def _extra(subject: str, detail: str, require: Callable[[], None]) -> Finding:
+    try:
+        require()
+    except OptimaError as error:
+        return Finding(subject, Status.PROBLEM, error.what, error.hint)
+    return Finding(subject, Status.OK, detail)
 
 
 def _version(name: str) -> str | None:

@@ -487,8 +487,9 @@ def left_text(state: State, now: float) -> str:
 
 
 def reward_text(reward: Reward) -> str:
-    """The mean reward and its three parts, before their weights."""
+    """The mean reward and its parts, before their weights; the form only where it was asked for."""
     parts = f"task {reward.task:.3f}, token share {reward.token_share:.3f}, readability {reward.readability:.3f}"
+    parts += f", format {reward.format:.3f}" if reward.format else ""
     return f"mean {reward.total:.3f} ({parts})"
 
 

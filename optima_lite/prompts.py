@@ -4,6 +4,9 @@ Layout: one system message (role and, in iteration 0, a format instruction), one
 the question), then own turns as `assistant` and everybody else's as `user`. What was said before the speaker's first
 turn joins the facts in the first user message, because chat templates want the roles to alternate. Among three agents
 two users in a row cannot be helped (the templates of Llama 3 allow it), and each message says whose it is.
+
+In the layout `assistant`, the official code's, the system message holds the facts and the question, too, and everything
+that is said is an `assistant` message that begins with its speaker's name; the name is not sampled.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .records import InteractionProtocol, Metric, Question, Turn
+from .records import InteractionProtocol, Layout, Metric, Question, Turn
 
 EXCHANGE_SYSTEM = (
     "You are {name}. You and {partner} answer a question together; each of you holds only a part of the information. "
@@ -81,11 +84,17 @@ def marked(template: str, metric: Metric) -> str:
 @dataclass(frozen=True, slots=True)
 class Message:
     """One chat message. Its content is `text`, written by us, followed by the sampled `turns`, spliced in as token
-    ids."""
+    ids. foreign: whether an `assistant` message was said by another agent."""
 
     role: str
     text: str = ""
     turns: tuple[Turn, ...] = ()
+    foreign: bool = False
+
+    @property
+    def own(self) -> bool:
+        """Whether the viewer has said it."""
+        return self.role == "assistant" and not self.foreign
 
 
 def view(
@@ -96,8 +105,9 @@ def view(
     protocol: InteractionProtocol,
     system: str | tuple[str, ...],
     format: str | None = None,
+    layout: Layout = "alternating",
 ) -> list[Message]:
-    """The dialogue so far as `speaker` sees it.
+    """The dialogue so far as `speaker` sees it; what it says next begins with `opening`.
 
     system: a template with the fields {name} and {partner}, for all roles or one for each. format: a name of the pool,
     whose instruction is added to the system message; a critic gets none (paper, appendix). Raises KeyError for a
@@ -106,10 +116,13 @@ def view(
     name, partner = protocol.roles[speaker], " and ".join(r for r in protocol.roles if r != protocol.roles[speaker])
     template = system if isinstance(system, str) else system[speaker]
     instruction = f" {FORMATS[format]}" if format and not _criticises(protocol, speaker) else ""
-    messages = [Message("system", template.replace("{name}", name).replace("{partner}", partner) + instruction)]
-
-    said = list(turns)
+    told = template.replace("{name}", name).replace("{partner}", partner) + instruction
     facts = facts_and_question(question, speaker, split=protocol.split)
+    if layout == "assistant":
+        return [Message("system", f"{told}\n{facts}"), *_all_assistant(turns, speaker, protocol)]
+
+    messages = [Message("system", told)]
+    said = list(turns)
     if said and said[0].speaker != speaker:
         first = said.pop(0)
         messages.append(Message("user", f"{facts}\n{protocol.roles[first.speaker]}:\n", (first,)))
@@ -122,6 +135,19 @@ def view(
             label = f"{protocol.roles[turn.speaker]}:\n" if len(protocol.roles) > 2 else ""
             messages.append(Message("user", label, (turn,)))
     return messages
+
+
+def _all_assistant(turns: Sequence[Turn], speaker: int, protocol: InteractionProtocol) -> list[Message]:
+    names = [opening(protocol, turn.speaker, layout="assistant") for turn in turns]
+    return [
+        Message("assistant", name, (turn,), foreign=turn.speaker != speaker)
+        for name, turn in zip(names, turns, strict=True)
+    ]
+
+
+def opening(protocol: InteractionProtocol, speaker: int, *, layout: Layout) -> str:
+    """What stands at the beginning of a message before anything is sampled."""
+    return f"{protocol.roles[speaker]}:" if layout == "assistant" else ""
 
 
 def _criticises(protocol: InteractionProtocol, speaker: int) -> bool:

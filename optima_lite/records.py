@@ -16,6 +16,9 @@ Record = TypeVar("Record")
 Metric = Literal["f1", "exact", "numeric", "math"]
 """How an answer is scored against the gold answers; see `answers`."""
 
+Layout = Literal["alternating", "assistant"]
+"""How a dialogue becomes chat messages; see `prompts`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -86,8 +89,10 @@ class Dialogue:
 class Reward:
     """R = task - token_weight * token_share + readability_weight * readability (paper section 3.1), with every part.
 
-    task: score in [0, 1]. token_share: tokens over those of the longest sibling. readability: the term's value before
-    its weight. worst_loss: mean nats per token of the message the base model finds least natural.
+    task: score in [0, 1]. token_share: tokens over those of the longest sibling, or over `max_tokens`. readability: the
+    term's value before its weight. worst_loss: mean nats per token of the message the base model finds least natural.
+    undecided: 1 where the task score is 0 only because the answer could not be compared in time. format: share of the
+    messages that are valid by their speaker's schema, 0 unless `format_weight` asks for it.
     """
 
     total: float
@@ -95,6 +100,8 @@ class Reward:
     token_share: float
     readability: float
     worst_loss: float
+    undecided: float = 0.0
+    format: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +210,8 @@ class EvalRow:
 
     tokens and turns are per dialogue; agreement is the share of dialogues that ended in agreement; tokens_per_correct
     is all tokens over the summed score, None when nothing was right; readability_loss is the mean worst message loss
-    in nats.
+    in nats. score reads only marked answers; flexible_score takes the last number where nothing is marked (None in
+    runs of earlier versions). undecided: answers that count as wrong because they could not be compared in time.
     """
 
     name: str
@@ -219,6 +227,8 @@ class EvalRow:
     agreement: float
     tokens_per_correct: float | None
     readability_loss: float
+    flexible_score: float | None = None
+    undecided: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,8 +280,8 @@ def to_json(record: Any) -> Any:
 
 
 def from_json(kind: type[Record], value: Any) -> Record:
-    """The record of type `kind` that `to_json` wrote as `value`. Raises KeyError, TypeError or ValueError if it is
-    none."""
+    """The record of type `kind` that `to_json` wrote as `value`, or an earlier version that lacked fields which have
+    defaults now. Raises KeyError, TypeError or ValueError if it is none."""
     return typing.cast(Record, _build(kind, value))
 
 
@@ -286,25 +296,29 @@ def _build(kind: Any, value: Any) -> Any:
             return tuple(_build(args[0], item) for item in value)
         return tuple(_build(arg, item) for arg, item in zip(args, value, strict=True))
     if dataclasses.is_dataclass(kind):
-        fields = dataclasses.fields(kind)
-        hints = _field_types(typing.cast(type, kind))
-        given = [
-            f.name for f in fields if f.name in value or not _has_default(f)
-        ]  # others: written by an older version
-        return typing.cast(type, kind)(**{name: _build(hints[name], value[name]) for name in given})
+        fields = _fields(typing.cast(type, kind))
+        stated = {
+            name: _build(hint, value[name])
+            for name, (hint, optional) in fields.items()
+            if not optional or name in value
+        }
+        return typing.cast(type, kind)(**stated)
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return kind(value)
     return value
 
 
+_FIELDS: dict[type, dict[str, tuple[Any, bool]]] = {}
+
+
+def _fields(kind: type) -> dict[str, tuple[Any, bool]]:
+    """Of each field its type, and whether it has a default."""
+    if kind not in _FIELDS:  # get_type_hints is slow, and rows come by the thousand
+        hints = typing.get_type_hints(kind)
+        optional = {field.name: _has_default(field) for field in dataclasses.fields(kind)}
+        _FIELDS[kind] = {name: (hints[name], optional[name]) for name in optional}
+    return _FIELDS[kind]
+
+
 def _has_default(field: dataclasses.Field[Any]) -> bool:
     return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
-
-
-_FIELD_TYPES: dict[type, dict[str, Any]] = {}
-
-
-def _field_types(kind: type) -> dict[str, Any]:
-    if kind not in _FIELD_TYPES:  # get_type_hints is slow, and rows come by the thousand
-        _FIELD_TYPES[kind] = typing.get_type_hints(kind)
-    return _FIELD_TYPES[kind]

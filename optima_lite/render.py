@@ -51,16 +51,16 @@ class Renderer:
         self._scaffolds: dict[tuple[tuple[str, ...], bool], list[tuple[int, ...]]] = {}
         self._texts: dict[str, tuple[int, ...]] = {}
 
-    def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """Ids up to and including the header of the next assistant turn."""
-        return self._render(messages, reply=True).ids
+    def prompt(self, messages: Sequence[Message], *, opening: str = "") -> tuple[int, ...]:
+        """Ids up to and including the header of the next assistant turn, and the text that is put into its mouth."""
+        return self._render(messages, reply=True).ids + self.encode(opening)
 
     def conversation(self, messages: Sequence[Message]) -> Rendered:
         """Ids of a whole conversation up to its last own turn, with the spans of the own turns.
 
         A turn that hit its token limit gets the template's turn end, outside its span.
         """
-        last = max((i for i, message in enumerate(messages) if message.role == "assistant"), default=-1)
+        last = max((i for i, message in enumerate(messages) if message.own), default=-1)
         return self._render(messages[: last + 1], reply=False)
 
     def alone(self, turn: Turn) -> Rendered:
@@ -86,7 +86,7 @@ class Renderer:
         spans: list[tuple[int, int]] = []
         for message, after in zip(messages, pieces[1:], strict=True):
             ids += self.encode(message.text)
-            own = message.role == "assistant"
+            own = message.own
             start = len(ids)
             for turn in message.turns:
                 ids += turn.ids if own else self._without_end(turn.ids)

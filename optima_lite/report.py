@@ -6,7 +6,6 @@ draw; `summary` and `write_adapter_card` return and write plain data. Nothing th
 
 from __future__ import annotations
 
-import dataclasses
 import random
 import re
 from collections import Counter
@@ -37,12 +36,14 @@ from .records import (
     from_json,
     to_json,
 )
+from .reward import mean
 from .store import IMITATED, PREFERRED, RunFolder, stage_name
 
 DECODINGS = ("sampled", "greedy")
 SIDE_BY_SIDE = 100  # columns from which two dialogues stand next to each other
 ITERATIONS_A_TABLE = 7  # as many as 80 columns hold
 RESAMPLES = 2000
+SCORES = "score /\nflexible"  # the heading where flexible extraction makes a difference
 
 
 def evaluation_stage(name: str, decoding: str) -> str:
@@ -63,7 +64,7 @@ def overview(run: RunFolder) -> RenderableType:
     parts: list[RenderableType] = [Text(title, style="bold")]
     if rows:
         gain = gain_table(run, rows)
-        parts += [evaluation_table(rows), Text(""), Curve(rows)]
+        parts += [evaluation_table(rows), *undecided_lines(rows), Text(""), Curve(rows)]
         parts += [Text(""), gain] if gain else []
     else:
         parts.append(Text("nothing has been evaluated yet"))
@@ -80,7 +81,8 @@ def overview(run: RunFolder) -> RenderableType:
 def result(run: RunFolder) -> RenderableType:
     """What `optima-lite train` ends with: the table, the gain, and how the pair talked before and after."""
     rows = evaluations(run)
-    parts: list[RenderableType | None] = [evaluation_table(rows), gain_table(run, rows), typical_pair(run, rows)]
+    evaluated = Group(evaluation_table(rows), *undecided_lines(rows))
+    parts: list[RenderableType | None] = [evaluated, gain_table(run, rows), typical_pair(run, rows)]
     return Group(*[line for part in parts if part is not None for line in (Text(""), part)])
 
 
@@ -112,14 +114,24 @@ def _iteration(row: EvalRow) -> int | None:
 
 
 def evaluation_table(rows: Sequence[EvalRow]) -> Table:
-    """One row an evaluation, with 95 % intervals below score and tokens; fits 80 columns."""
-    table = _table("evaluation")
-    for heading in ("score", "tokens", "turns", "agreement", "tokens per\ncorrect", "readability\nloss"):
+    """One row an evaluation, with 95 % intervals below score and tokens; fits 80 columns.
+
+    Beside the score stands the one by flexible extraction, in tables where the two differ.
+    """
+    table, flexible = _table("evaluation"), _flexible_differs(rows)
+    for heading in (
+        SCORES if flexible else "score",
+        "tokens",
+        "turns",
+        "agreement",
+        "tokens per\ncorrect",
+        "readability\nloss",
+    ):
         table.add_column(heading, justify="right", overflow="fold")
     for row in rows:
         table.add_row(
             Text.assemble(row.name, "\n", (f"  {row.decoding}", "dim")),
-            _with_interval(f"{row.score:.3f}", row.score_low, row.score_high, decimals=2),
+            _with_interval(_scores_of(row, flexible), row.score_low, row.score_high, decimals=2),
             _with_interval(f"{row.tokens:.1f}", row.tokens_low, row.tokens_high, decimals=1),
             f"{row.turns:.1f}",
             f"{row.agreement:.0%}" if row.turns > 1 else "-",  # nobody to agree with
@@ -129,22 +141,47 @@ def evaluation_table(rows: Sequence[EvalRow]) -> Table:
     return table
 
 
+def undecided_note(count: int) -> str:
+    """What the user should know about so many undecided answers."""
+    return (
+        f"{count} {'answer' if count == 1 else 'answers'} could not be compared with the right one within the limits "
+        "of time and memory, and count as wrong"
+    )
+
+
+def undecided_lines(rows: Sequence[EvalRow]) -> list[Text]:
+    """A line for each evaluation that holds such answers."""
+    return [Text(f"{row.name}, {row.decoding}: {undecided_note(row.undecided)}") for row in rows if row.undecided]
+
+
 def baseline_table(contenders: Sequence[Contender]) -> Table:
     """One row a way to answer, with 95 % intervals below score and tokens, and what was spent beforehand; fits 80
-    columns."""
-    table = _table("way to answer")
-    for heading in ("score", "tokens", "tokens per\ncorrect", "tokens to\nprepare"):
+    columns. Scores as in `evaluation_table`."""
+    table, flexible = _table("way to answer"), _flexible_differs([one.row for one in contenders])
+    for heading in (SCORES if flexible else "score", "tokens", "tokens per\ncorrect", "tokens to\nprepare"):
         table.add_column(heading, justify="right")
     for one in contenders:
         row = one.row
         table.add_row(
             Text.assemble(row.name, "\n", (f"  {row.turns:.1f} messages", "dim")),
-            _with_interval(f"{row.score:.3f}", row.score_low, row.score_high, decimals=2),
+            _with_interval(_scores_of(row, flexible), row.score_low, row.score_high, decimals=2),
             _with_interval(f"{row.tokens:.1f}", row.tokens_low, row.tokens_high, decimals=1),
             "-" if row.tokens_per_correct is None else f"{row.tokens_per_correct:.1f}",
             _count(one.preparation),
         )
     return table
+
+
+def _flexible_differs(rows: Sequence[EvalRow]) -> bool:
+    return any(_flexible(row) not in ("-", f"{row.score:.3f}") for row in rows)
+
+
+def _flexible(row: EvalRow) -> str:
+    return "-" if row.flexible_score is None else f"{row.flexible_score:.3f}"
+
+
+def _scores_of(row: EvalRow, flexible: bool) -> str:
+    return f"{row.score:.3f} / {_flexible(row)}" if flexible else f"{row.score:.3f}"
 
 
 def _table(first: str) -> Table:
@@ -253,7 +290,7 @@ class Imitation:
     tokens: sampled in all dialogues. reward: the mean of each part. endings: share of the dialogues that ended so.
     two_messages: share of dialogues of only two messages; when it nears 1 the talk has collapsed to a bare exchange.
     formats: the pool's formats among the selected dialogues, most frequent first. trainer_tokens: over all epochs.
-    shortened: questions whose facts did not fit the model.
+    shortened: questions whose facts did not fit the model. formatted: whether the reward asked for a form.
     """
 
     iteration: int
@@ -267,6 +304,7 @@ class Imitation:
     trainer_tokens: int | None
     shortened: int | None
     verdict: Verdict | None
+    formatted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,12 +353,13 @@ def _imitation(run: RunFolder, iteration: int, rollouts: Sequence[Rollouts]) -> 
         tokens=sum(dialogue.tokens for dialogue in dialogues),
         endings={ending: _share(dialogue.ending is ending for dialogue in dialogues) for ending in Ending},
         two_messages=_share(len(dialogue.turns) == 2 for dialogue in dialogues),
-        reward=_mean(rewards) if rewards else None,
+        reward=mean(rewards) if rewards else None,
         selected=None if selected is None else len(selected),
         formats=tuple(formats.most_common()),
         trainer_tokens=_trainer_tokens(training),
         shortened=_shortened(run, stage_name(iteration, "0_questions")),
         verdict=_verdict(run, stage_name(iteration, "5_verdict")),
+        formatted=bool(run.manifest["recipe"].get("reward", {}).get("format_weight")),
     )
 
 
@@ -379,11 +418,6 @@ def _share(of: Iterable[bool]) -> float:
     return fmean(map(float, of))
 
 
-def _mean(rewards: Sequence[Reward]) -> Reward:
-    names = [field.name for field in dataclasses.fields(Reward)]
-    return Reward(**{name: fmean(getattr(reward, name) for reward in rewards) for name in names})
-
-
 Step = TypeVar("Step", Imitation, Preference)
 Lines = list[tuple[str, list[str]]]
 """Rows of a table of steps: a quantity's name, and its value in each iteration."""
@@ -398,6 +432,7 @@ def _imitation_lines(steps: Sequence[Imitation]) -> Lines:
     def parts(name: str) -> list[str]:
         return ["-" if one.reward is None else f"{getattr(one.reward, name):.3f}" for one in steps]
 
+    forms: Lines = [("  format", parts("format"))] if any(one.formatted for one in steps) else []
     return [
         ("dialogues", [f"{one.dialogues:,}" for one in steps]),
         ("tokens per dialogue", [f"{one.tokens / one.dialogues:.1f}" for one in steps]),
@@ -405,6 +440,7 @@ def _imitation_lines(steps: Sequence[Imitation]) -> Lines:
         ("  task", parts("task")),
         ("  token share", parts("token_share")),
         ("  readability", parts("readability")),
+        *forms,
         ("ended: agreed", [f"{one.endings[Ending.AGREED]:.0%}" for one in steps]),
         ("ended: out of turns", [f"{one.endings[Ending.MAX_TURNS]:.0%}" for one in steps]),
         ("ended: truncated", [f"{one.endings[Ending.TRUNCATED]:.0%}" for one in steps]),

@@ -4,6 +4,8 @@
 
 The worst message decides because one unreadable message is enough to lose the partner. Options, none on by default:
 
+    max_tokens            the token term is absolute: token_weight * max(0, 1 - tokens / max_tokens) is added
+    format_weight         times the share of messages that are valid by the JSON schema of their speaker is added
     min_tokens            the token term is 1 for a dialogue of at most so many tokens, which cannot have said enough
     repeated: zero        the readability term is 0 when a message is said twice
     confusion: zero       R_task is 0 when a message speaks for several agents, or announces its own twice
@@ -14,10 +16,12 @@ The worst message decides because one unreadable message is enough to lose the p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
+from . import schemas
 from .config import RewardSettings
-from .records import Dialogue, Reward, Rollouts
+from .errors import ConfigError
+from .records import Dialogue, Reward, Rollouts, Turn
 
 
 def rank(
@@ -35,9 +39,9 @@ def rank(
     scores: the task score of each in [0, 1]. losses: the worst message's mean nats per token under the base model.
     normaliser: the tokens that make a token share of 1, where siblings come one by one (see `normaliser`); longer
     dialogues then have a share above 1. best_loss: what `relative` readability compares with there. None: the longest,
-    and the lowest, of these dialogues. roles: the agents' names, for `confusion`.
+    and the lowest, of these dialogues. roles: the agents' names, for `confusion` and `schemas`.
     """
-    longest = normaliser or max((dialogue.tokens for dialogue in dialogues), default=0)
+    longest = settings.max_tokens or normaliser or max((dialogue.tokens for dialogue in dialogues), default=0)
     floored = [max(loss, settings.loss_floor) for loss in losses]
     readable = readability(floored, form=settings.readability, best=best_loss)
     rewards = []
@@ -47,12 +51,39 @@ def rank(
             ease = 0.0
         solved = 0.0 if settings.confusion == "zero" and confuses(dialogue, roles) else score
         gate = solved if settings.gate_by_correctness else 1.0
-        too_short = settings.min_tokens is not None and dialogue.tokens <= settings.min_tokens
-        tokens = 1.0 if too_short else settings.token_weight * share
+        form = format_share(dialogue, settings=settings, roles=roles) if settings.format_weight else 0.0
+        tokens = token_cost(dialogue.tokens, share=share, settings=settings)
         turns = settings.turn_cost * len(dialogue.turns)
         total = solved - gate * tokens + gate * (settings.readability_weight * ease) - gate * turns
-        rewards.append(Reward(total, score, share, ease, loss))
+        total += gate * settings.format_weight * form
+        rewards.append(Reward(total, score, share, ease, loss, format=form))
     return tuple(rewards)
+
+
+def token_cost(tokens: int, *, share: float, settings: RewardSettings) -> float:
+    """The weighted token term, to be subtracted; of `max_tokens` (which makes share = tokens / max_tokens) it is what
+    is left that counts, so that the cost is negative."""
+    if settings.min_tokens is not None and tokens <= settings.min_tokens:
+        return 1.0
+    return settings.token_weight * (share if settings.max_tokens is None else -max(0.0, 1 - share))
+
+
+def format_share(dialogue: Dialogue, *, settings: RewardSettings, roles: Sequence[str]) -> float:
+    """The share of valid messages among those whose speaker has a schema; 0 where nobody has.
+
+    Raises ConfigError when the extra `schema` is not installed.
+    """
+    require(settings)
+    by_turn = [(turn.text, settings.schemas.get(roles[turn.speaker])) for turn in dialogue.turns]
+    valid = [schemas.valid(text, schema) for text, schema in by_turn if schema is not None]
+    return sum(valid) / len(valid) if valid else 0.0
+
+
+def require(settings: RewardSettings) -> None:
+    """Raises ConfigError when the reward needs a library that is not installed."""
+    if settings.format_weight and not schemas.installed():
+        hint = 'pip install "optima-lite[schema]", or set reward.format_weight=0'
+        raise ConfigError("reward.format_weight needs the library jsonschema, which is not installed", hint=hint)
 
 
 def repeats(dialogue: Dialogue) -> bool:
@@ -62,8 +93,14 @@ def repeats(dialogue: Dialogue) -> bool:
 
 
 def confuses(dialogue: Dialogue, roles: Sequence[str]) -> bool:
-    """Whether a message holds the labels of two agents ("Alice:" and "Bob:"), or one label twice."""
-    return any(sum(turn.text.count(f"{role}:") for role in roles) > 1 for turn in dialogue.turns)
+    """Whether a message speaks for another agent ("Bob:" in one of Alice's), or announces its own speaker twice."""
+    return any(_labels(turn, roles) > 1 for turn in dialogue.turns) if roles else False
+
+
+def _labels(turn: Turn, roles: Sequence[str]) -> int:
+    own = f"{roles[turn.speaker]}:"  # said, whether the message itself or only its place in the chat says so
+    text = turn.text if turn.text.lstrip().startswith(own) else own + turn.text
+    return sum(text.count(f"{role}:") for role in roles)
 
 
 def readability(losses: Sequence[float], *, form: str, best: float | None = None) -> list[float]:
@@ -135,14 +172,8 @@ def alone(
 
 def mean(rewards: Sequence[Reward]) -> Reward:
     """Each part averaged over the rewards given; at least one is needed."""
-    n = len(rewards)
-    return Reward(
-        total=sum(r.total for r in rewards) / n,
-        task=sum(r.task for r in rewards) / n,
-        token_share=sum(r.token_share for r in rewards) / n,
-        readability=sum(r.readability for r in rewards) / n,
-        worst_loss=sum(r.worst_loss for r in rewards) / n,
-    )
+    names = [part.name for part in fields(Reward)]
+    return Reward(**{name: sum(getattr(reward, name) for reward in rewards) / len(rewards) for name in names})
 
 
 def mean_reward(

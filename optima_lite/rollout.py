@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from . import answers
+from .answers import Scoring
 from .config import RewardSettings
 from .dialogue import converse, extend
 from .generate import Generator
-from .prompts import view
-from .records import Dialogue, Ending, InteractionProtocol, Metric, Question, Reward, Rollouts, Turn
+from .prompts import opening, view
+from .records import Dialogue, Ending, InteractionProtocol, Layout, Question, Reward, Rollouts, Turn
 from .render import Rendered, Renderer, shorten
 from .reward import Scale, alone, rank
 from .sampling import Sampling, row_key
@@ -23,13 +24,15 @@ Advance = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Agents:
-    """All that is needed to hold a dialogue. system: the role prompts' template or templates (see
-    `prompts.view`)."""
+    """All that is needed to hold a dialogue, and to score it. system: the role prompts' template or templates; layout:
+    of the chat (see `prompts.view`)."""
 
     generator: Generator
     renderer: Renderer
     protocol: InteractionProtocol
     system: str | tuple[str, ...]
+    scoring: Scoring
+    layout: Layout = "alternating"
 
     def fit(self, questions: Sequence[Question], *, max_turn_tokens: int) -> list[Question]:
         """The questions with facts short enough that a dialogue of full length stays within the model's limit.
@@ -49,7 +52,7 @@ class Agents:
         return shorten(question, self.renderer, room=room if self.protocol.split else room // len(question.contexts))
 
     def _view(self, question: Question, turns: Sequence[Turn], speaker: int) -> Rendered:
-        messages = view(question, turns, speaker, protocol=self.protocol, system=self.system)
+        messages = view(question, turns, speaker, protocol=self.protocol, system=self.system, layout=self.layout)
         return self.renderer.conversation(messages)
 
     def talk(
@@ -99,8 +102,9 @@ class Agents:
             protocol=self.protocol,
             system=self.system,
             format=dialogue.format,
+            layout=self.layout,
         )
-        return self.renderer.prompt(messages)
+        return self.renderer.prompt(messages, opening=opening(self.protocol, speaker, layout=self.layout))
 
     def _turn(self, dialogue: Dialogue, ids: tuple[int, ...]) -> Turn:
         text = self.renderer.text(ids)
@@ -148,26 +152,33 @@ def sample(
     ]
 
 
-def ranked(agents: Agents, rollouts: Sequence[Rollouts], *, metric: Metric, settings: RewardSettings) -> list[Rollouts]:
-    """The same rollouts with their rewards: answers scored by `metric`, every message read by the base model."""
+def ranked(agents: Agents, rollouts: Sequence[Rollouts], *, settings: RewardSettings) -> list[Rollouts]:
+    """The same rollouts with their rewards: answers scored, every message read by the base model."""
     agents.generator.forget()  # a chunk's batches must not depend on the chunks before it
     pairs = [(group.question, dialogue) for group in rollouts for dialogue in group.dialogues]
     losses = iter(worst_losses(agents, pairs, condition=settings.loss_condition))
     results = []
     roles = agents.protocol.roles
     for group in rollouts:
-        scores = [score(group.question, dialogue, metric=metric) for dialogue in group.dialogues]
+        scores = [score(group.question, dialogue, scoring=agents.scoring) for dialogue in group.dialogues]
         worst = [next(losses) for _ in group.dialogues]
         rewards = rank(group.dialogues, scores=scores, losses=worst, settings=settings, roles=roles)
-        results.append(replace(group, rewards=rewards))
+        scored = zip(rewards, group.dialogues, strict=True)
+        marked = tuple(_marked(reward, group.question, dialogue, agents.scoring) for reward, dialogue in scored)
+        results.append(replace(group, rewards=marked))
     return results
+
+
+def _marked(reward: Reward, question: Question, dialogue: Dialogue, scoring: Scoring) -> Reward:
+    """The reward, marked where its task score could not be decided."""
+    undecided = scoring.undecided(dialogue.answer, question.answers)
+    return replace(reward, undecided=1.0) if undecided else reward
 
 
 def search_rewards(
     agents: Agents,
     pairs: Sequence[tuple[Question, Dialogue]],
     *,
-    metric: Metric,
     settings: RewardSettings,
     scale: Scale,
 ) -> list[Reward]:
@@ -176,18 +187,32 @@ def search_rewards(
     A dialogue that ended without agreement scores 0, as in the official search.
     """
     losses = worst_losses(agents, pairs, condition=settings.loss_condition)
-    scores = [score(q, d, metric=metric) if d.ending is Ending.AGREED else 0.0 for q, d in pairs]
-    return [
-        alone(d, score=s, loss=x, scale=scale, settings=settings, roles=agents.protocol.roles)
-        for (_, d), s, x in zip(pairs, scores, losses, strict=True)
-    ]
+    rewards = []
+    for (question, dialogue), loss in zip(pairs, losses, strict=True):
+        agreed = dialogue.ending is Ending.AGREED
+        task = score(question, dialogue, scoring=agents.scoring) if agreed else 0.0
+        reward = alone(dialogue, score=task, loss=loss, scale=scale, settings=settings, roles=agents.protocol.roles)
+        rewards.append(_marked(reward, question, dialogue, agents.scoring) if agreed else reward)
+    return rewards
 
 
-def score(question: Question, dialogue: Dialogue, *, metric: Metric) -> float:
+def score(question: Question, dialogue: Dialogue, *, scoring: Scoring) -> float:
     """The task score in [0, 1] of the answer stated last; 0 for a truncated dialogue."""
-    if dialogue.ending is Ending.TRUNCATED:
-        return 0.0
-    return answers.score(metric, dialogue.answer, question.answers)
+    return scoring.score(dialogue.answer, question.answers)
+
+
+def flexible_score(question: Question, dialogue: Dialogue, *, scoring: Scoring) -> float:
+    """The task score where also counts what was not marked, or said before a dialogue was cut; for reports."""
+    return scoring.score(flexible_answer(dialogue), question.answers)
+
+
+def flexible_answer(dialogue: Dialogue) -> str | None:
+    """The answer marked last, else the last number of the latest message that holds one; None without either."""
+    latest = dialogue.turns[::-1]
+    marked = next((turn.answer for turn in latest if turn.answer is not None), None)
+    if marked is not None:
+        return marked
+    return next((found for turn in latest if (found := answers.extract_flexibly(turn.text)) is not None), None)
 
 
 def worst_losses(agents: Agents, pairs: Sequence[tuple[Question, Dialogue]], *, condition: str) -> list[float]:

@@ -13,12 +13,23 @@ def demonstrations(ranked: Sequence[Rollouts], *, settings: SelectionSettings) -
     """Best-of-N selection of iSFT (paper section 3.3, algorithm 1).
 
     Of each question the dialogue with the highest reward (the first on ties; truncated ones never); of these, those
-    over `min_reward`; of the survivors the best `keep_fraction`, at least one if any survived. Highest reward first.
+    over `min_reward`; of the survivors, less the first `drop_easiest`, the best `keep_fraction`, at least one if any
+    survived. With `order: share_first` both shares are of all questions, and the threshold comes last. Highest reward
+    first.
     """
     best = [champion for rollouts in ranked if (champion := _best(rollouts)) is not None]
+    best.sort(key=lambda d: -d.reward.total)  # stable: ties keep the order of the questions
+    if settings.order == "share_first":
+        best = _share(best, settings)
     survivors = [d for d in best if d.reward.total > settings.min_reward]
-    survivors.sort(key=lambda d: -d.reward.total)  # stable: ties keep the order of the questions
-    return survivors[: max(1, int(settings.keep_fraction * len(survivors)))]
+    return _share(survivors, settings) if settings.order == "threshold_first" else survivors
+
+
+def _share(ordered: list[Demonstration], settings: SelectionSettings) -> list[Demonstration]:
+    drop, keep, n = settings.drop_easiest, settings.keep_fraction, len(ordered)
+    first = int(drop * n)
+    last = int((round(drop + keep, 9) if drop else keep) * n)  # 0.1 + 0.7 is less than 0.8
+    return ordered[first : max(first + 1, last)]
 
 
 def _best(rollouts: Rollouts) -> Demonstration | None:

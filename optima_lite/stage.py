@@ -11,11 +11,11 @@ from pathlib import Path
 from .cast import Cast
 from .config import DpoSettings, TrainingSettings
 from .dpo import PairIds, PreferenceFacts
-from .evaluate import examine
+from .evaluate import examine, undecided
 from .progress import Advance, Note, Observer, phase
 from .records import Question, Rollouts
 from .render import Rendered
-from .report import write_adapter_card
+from .report import undecided_note, write_adapter_card
 from .rollout import Agents
 from .sft import TrainingFacts, planned_steps
 from .store import Run, stage_name
@@ -41,6 +41,11 @@ class Stage:
         """A phase of the run, with the activities of the agents' model; see `progress.phase`."""
         meter = self.cast.meter
         return phase(self.observe, label, iteration=iteration, total=total, unit=unit, meter=meter)
+
+    def tell_undecided(self, count: int) -> None:
+        """A note about answers that could not be compared in time, if there are any."""
+        if count:
+            self.note(undecided_note(count))
 
     def draw(self, iteration: int, *, preference: bool) -> list[Question]:
         """This iteration's training questions; imitation and preference steps never ask the same ones."""
@@ -122,11 +127,12 @@ class Stage:
                     chunk,
                     sampling=self.cast.sampling(agents, greedy=greedy),
                     seed=recipe.seed,
-                    metric=recipe.task.metric,
                     settings=recipe.reward,
                     advance=lambda done, tokens: advance(done, tokens=tokens),
                 )
 
-            return self.run.chunks(
+            examined = self.run.chunks(
                 name, Rollouts, fitted, size=CHUNK, work=work, stored=lambda found: advance(found, stored=True)
             )
+        self.tell_undecided(undecided(examined))
+        return examined

@@ -29,7 +29,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from .config import LoadedRecipe, Machine, differences, undoing
+from .config import LoadedRecipe, Machine, differences, reference, undoing
 from .errors import RunError
 from .progress import Timing
 from .records import Record, from_json, to_json
@@ -37,6 +37,7 @@ from .records import Record, from_json, to_json
 LOCK, PID = ".lock", ".pid"
 HOUSEKEEPING = {LOCK, PID, "manifest.json.tmp"}  # all that a start killed before its manifest can have left
 IMITATED, PREFERRED = "4_adapter", "8_adapter"  # the adapters of an iteration, by the step that makes them
+_DEFAULTS = {key.path: json.loads(key.default) for key in reference() if key.default is not None}  # of recipe keys
 
 _REASONS = {
     errno.ENOSPC: ("the disk is full", "free some space"),
@@ -435,6 +436,7 @@ def _resume(folder: Path, stored: Any, wanted: dict[str, Any]) -> dict[str, Any]
     old, new = manifest["recipe"].get("training"), wanted["recipe"].get("training")
     if isinstance(old, dict) and isinstance(new, dict) and new.get("iterations", 0) > old.get("iterations", 0):
         old["iterations"] = new["iterations"]
+    _add_new_keys(manifest["recipe"], wanted["recipe"])
     changed = differences(manifest["recipe"], wanted["recipe"])
     if changed:
         what = "\n  ".join(["holds a run of another recipe:", *changed])
@@ -449,6 +451,19 @@ def _way_back(stored: dict[str, Any], wanted: dict[str, Any]) -> str:
         version = (stored.get("versions") or {}).get("optima-lite", "unknown")
         return f"to resume this one, use the version of optima-lite that began it ({version}): it had other settings"
     return f"to resume this one, undo the changes, or add {shlex.join(settings)}"
+
+
+def _add_new_keys(recipe: dict[str, Any], wanted: Mapping[str, Any], *, above: str = "") -> None:
+    """Gives the recipe of an earlier version the keys that it lacks, where the wanted one has their defaults."""
+    for name, value in wanted.items():
+        dotted = f"{above}{name}"
+        if dotted in _DEFAULTS:
+            if name not in recipe and _DEFAULTS[dotted] == value:
+                recipe[name] = value
+        elif isinstance(value, Mapping) and isinstance(section := recipe.get(name, {}), dict):
+            _add_new_keys(section, value, above=f"{dotted}.")
+            if section:
+                recipe[name] = section
 
 
 def _check_manifest(folder: Path, manifest: Any) -> None:

@@ -424,6 +424,22 @@ def test_chat_with_questions_that_somebody_types(finished: Finished) -> None:
     assert call("chat", finished.folder, stdin="Who?\na fact").code == 0, "Ctrl-D among the facts ends it, too"
 
 
+def test_three_debaters_train_and_talk(tmp_path: Path) -> None:
+    """Everyone sees everything, so facts are asked for once and shown once."""
+    (tmp_path / "three.yaml").write_text(SMALL)
+    (tmp_path / "machine.toml").write_text(MACHINE)
+    machine = ("--config", tmp_path / "machine.toml")
+    debate = ("protocol.name=debate", "protocol.roles=[Ann, Ben, Cy]", "training.iterations=1")
+    outcome = call("train", tmp_path / "three.yaml", *debate, "--run", tmp_path / "run", *machine)
+    assert outcome.code == 0, outcome.err
+    outcome = call("chat", tmp_path / "run", "--sample", "1", "--greedy", *machine)
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.startswith("Ann, Ben and Cy of ") and outcome.out.count("everyone knows: ") == 1
+    outcome = call("chat", tmp_path / "run", *machine, stdin="Who?\nMira mother Tess\n\n\n")
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.count("Facts, a line each") == 1 and "everyone knows: Mira mother Tess\n" in outcome.out
+
+
 def test_chat_shortens_what_is_too_long(finished: Finished) -> None:
     outcome = call("chat", finished.folder, stdin=f"Who?\n{'Mira mother Tess ' * 800}\n\n\n\n")
     assert outcome.code == 0

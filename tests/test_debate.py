@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optima_lite.dialogue import debate, exchange, extend, solo
-from optima_lite.prompts import Message, systems, view
+from optima_lite.prompts import Message, opening, systems, view
 from optima_lite.records import Dialogue, Ending, InteractionProtocol, Metric, Question, Turn
 
 QUESTION = Question("q", "1 + 1?", ("2",), ((), ()))
@@ -113,3 +113,16 @@ def test_in_a_debate_everyone_sees_all_facts() -> None:
         assert view(question, [], speaker, protocol=protocol, system="x")[1].text == (
             "Facts:\n- Mira mother Tess\n- Tess home Oakton\nQuestion: Who?"
         )
+
+
+def test_where_all_are_assistants_every_message_begins_with_a_name() -> None:
+    """The official layout: facts and question are in the system message, and only own messages are one's own."""
+    turns = said(PAIR, 2)
+    messages = view(QUESTION, turns, 1, protocol=PAIR, system="You are {name}.", format="json", layout="assistant")
+    assert messages == [
+        Message("system", "You are Ben.\nQuestion: 1 + 1?"),
+        Message("assistant", "Ann:", (turns[0],), foreign=True),
+        Message("assistant", "Ben:", (turns[1],)),
+    ]
+    assert [message.own for message in messages] == [False, False, True]
+    assert opening(PAIR, 0, layout="assistant") == "Ann:" and opening(PAIR, 0, layout="alternating") == ""

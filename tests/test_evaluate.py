@@ -9,10 +9,11 @@ import pytest
 
 pytest.importorskip("torch")
 
+from optima_lite.answers import Scoring
 from optima_lite.cast import Cast
 from optima_lite.config import RewardSettings
 from optima_lite.evaluate import evaluate_again, examine, interval, summarise
-from optima_lite.progress import Evaluated, PhaseStarted
+from optima_lite.progress import Evaluated, Note, PhaseStarted
 from optima_lite.records import Dialogue, Ending, Question, Reward, Rollouts, Turn
 from optima_lite.tasks import world
 
@@ -35,6 +36,7 @@ def test_a_row_holds_the_means() -> None:
         ],
         name="iteration_0",
         decoding="greedy",
+        scoring=Scoring(),
     )
     assert (row.name, row.decoding, row.questions) == ("iteration_0", "greedy", 3)
     assert (row.score, row.tokens, row.turns) == (0.5, 30.0, 4.0)
@@ -46,7 +48,7 @@ def test_a_row_holds_the_means() -> None:
 
 
 def test_nothing_right_has_no_price() -> None:
-    row = summarise([talk(10, 0.0, Ending.AGREED)] * 2, name="untrained", decoding="sampled")
+    row = summarise([talk(10, 0.0, Ending.AGREED)] * 2, name="untrained", decoding="sampled", scoring=Scoring())
     assert row.tokens_per_correct is None
     assert (row.score_low, row.score_high, row.tokens_low, row.tokens_high) == (0.0, 0.0, 10.0, 10.0)
 
@@ -65,7 +67,6 @@ def examined(cast: Cast, **changes: Any) -> list[Rollouts]:
     wanted: dict[str, Any] = {
         "sampling": cast.sampling(cast.pair),
         "seed": 0,
-        "metric": "f1",
         "settings": RewardSettings(),
         "advance": lambda done, tokens: None,
     } | changes
@@ -96,3 +97,26 @@ def test_a_run_is_evaluated_again_in_both_decodings(cast: Cast) -> None:
     assert fewer.questions == greedy.questions == 2
     again = evaluate_again(cast, name="x", questions_wanted=2, seed=8, observe=events.append)
     assert again[0] != fewer and again[1] == greedy, "the seed moves sampling, and nothing greedy"
+
+
+def test_the_row_reads_answers_that_were_not_marked_beside_those_that_were() -> None:
+    def said(text: str, answer: str | None, task: float) -> Rollouts:
+        dialogue = Dialogue("q", 0, (Turn(0, (1, 2), text, answer),), Ending.MAX_TURNS)
+        question = Question("q", "?", ("72",), ((), ()))
+        return Rollouts(question, (dialogue,), (Reward(task, task, 1.0, 1.0, 1.0, undecided=1.0 - task),))
+
+    unmarked, right, wrong = said("It is 72.", None, 0.0), said("<A>72</A>", "72", 1.0), said("71", None, 0.0)
+    row = summarise([unmarked, right, wrong], name="x", decoding="greedy", scoring=Scoring("numeric"))
+    assert (row.score, row.flexible_score) == (pytest.approx(1 / 3), pytest.approx(2 / 3))
+    assert row.undecided == 2
+
+
+def test_undecided_answers_are_told(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Scoring, "undecided", lambda self, prediction, answers: True)
+    events: list[Any] = []
+    rows = evaluate_again(cast, name="x", questions_wanted=2, seed=None, observe=events.append)
+    assert [row.undecided for row in rows] == [2, 2]
+    (first, _) = [event.text for event in events if isinstance(event, Note)]
+    assert first == (
+        "2 answers could not be compared with the right one within the limits of time and memory, and count as wrong"
+    )

@@ -38,6 +38,8 @@ ROW = {
     "agreement": float,
     "tokens_per_correct": float | None,
     "readability_loss": float,
+    "flexible_score": float,
+    "undecided": int,
 }
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optima_lite import answers
+from optima_lite import answers, schemas
 from optima_lite.bounded import Worker
 from optima_lite.errors import ConfigError
 from optima_lite.mathematics import boxed, canonical
@@ -227,20 +227,28 @@ def test_numbers_are_numbers_however_latex_spells_them(real_data: Path) -> None:
     assert not [(gold, text) for gold, text in other if answers.numeric(text, [gold]) != 0]
 
 
+FORM = {"type": "object", "properties": {"facts": {"type": "array", "items": {"pattern": "^[^<]*$"}}}}
+
+
 @needs_library
+@pytest.mark.skipif(not schemas.installed(), reason="the extra `schema` is not installed")
 @pytest.mark.slow
 def test_no_message_breaks_or_hangs_scoring(monkeypatch: pytest.MonkeyPatch) -> None:
     worker = Worker("optima_lite.mathematics:equal", seconds=1)
     monkeypatch.setattr(answers, "_EQUAL", worker)
+    monkeypatch.setattr(answers, "_OFFICIAL_EQUAL", Worker("optima_lite.official:math_equal", seconds=1))
     slowest, compared = 0.0, 0
     for message in messages(1000):
         started = time.monotonic()
         for found in {answers.extract(message), answers.extract_flexibly(message)}:
             for metric in ("f1", "exact", "numeric", "math"):
                 compared += found is not None
-                assert 0 <= answers.score(metric, found, ["72", r"\frac{1}{2}"]) <= 1
+                for scoring in (answers.Scoring(metric), answers.Scoring(metric, tokenize=str.split)):
+                    assert 0 <= scoring.score(found, ["72", r"\frac{1}{2}"]) <= 1
         for metric in ("f1", "exact", "numeric"):
             assert 0 <= answers.score(metric, message, ["72"]) <= 1
+        for text in (message, json.dumps({"facts": [message]})):
+            assert schemas.valid(text, FORM) in (True, False)
         slowest = max(slowest, time.monotonic() - started)
     print(f"{compared} scores, {worker.undecided} undecided comparisons, slowest message {slowest:.1f} s")
     assert slowest < 30

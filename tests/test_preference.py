@@ -164,7 +164,6 @@ def evaluated(run: RunFolder, iteration: int | None, name: str) -> None:
         [group.question for group in stored],
         sampling=cast.sampling(cast.pair),
         seed=recipe.seed,
-        metric=recipe.task.metric,
         settings=recipe.reward,
         advance=lambda done, tokens: None,
     )

@@ -15,6 +15,7 @@ import pytest
 
 from optima_lite import preflight
 from optima_lite.config import LoadedRecipe, Machine, load_recipe
+from optima_lite.errors import ConfigError
 from optima_lite.preflight import Finding, Status, check, doctor, versions
 from support import SMALL
 
@@ -31,6 +32,22 @@ def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedRecipe:
 def found(findings: Any, subject: str) -> Finding:
     (one,) = [finding for finding in findings if finding.subject == subject]
     return one
+
+
+def test_a_missing_extra_is_found_before_anything_runs(
+    loaded: LoadedRecipe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert not [one for one in check(loaded, machine=Machine(), folder=tmp_path / "r") if "extra" in one.subject]
+    maths = load_recipe("small.yaml", overrides=["task.metric=math"])
+    monkeypatch.setattr("optima_lite.mathematics.LIBRARY", "json")
+    metric = found(check(maths, machine=Machine(), folder=tmp_path / "r"), "extra math")
+    assert metric == Finding("extra math", Status.OK, "task.metric math compares answers with math-verify")
+    monkeypatch.setattr("optima_lite.mathematics.LIBRARY", "no_such_library")
+    metric = found(check(maths, machine=Machine(), folder=tmp_path / "r"), "extra math")
+    assert metric.status is Status.PROBLEM and "math-verify, which is not installed" in metric.detail
+    assert metric.hint is not None and metric.hint.startswith('pip install "optima-lite[math]"')
+    with pytest.raises(ConfigError, match="math-verify"):
+        preflight.require(maths.recipe, machine=Machine())
 
 
 def test_versions_name_what_decides_a_run() -> None:

@@ -50,8 +50,10 @@ dialogues = st.builds(
     ending=st.none() | st.sampled_from(Ending),
     format=st.none() | texts,
 )
-rewards = st.builds(Reward, *[numbers] * 5)
-rows = st.builds(EvalRow, texts, texts, st.integers(1, 9), *[numbers] * 8, st.none() | numbers, numbers)
+rewards = st.builds(Reward, *[numbers] * 6)
+rows = st.builds(
+    EvalRow, texts, texts, st.integers(1, 9), *[numbers] * 8, st.none() | numbers, numbers, st.none() | numbers
+)
 
 
 @given(
@@ -78,6 +80,19 @@ def test_a_record_survives_json(record: Any) -> None:
 def test_what_is_no_record_is_told(value: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         from_json(Dialogue, value)
+
+
+def test_records_of_earlier_versions_are_read() -> None:
+    """Fields that came later have a default, and those that were always there are still asked for."""
+    row = EvalRow("untrained", "greedy", 4, 0.5, 0.4, 0.6, 10.0, 9.0, 11.0, 3.0, 0.5, 20.0, 2.0)
+    old = {name: value for name, value in to_json(row).items() if name not in ("flexible_score", "undecided")}
+    assert from_json(EvalRow, old) == row and row.flexible_score is None
+    old = to_json(Reward(0.5, 1.0, 0.5, 0.0, 2.0))
+    del old["undecided"]
+    assert from_json(Reward, old) == Reward(0.5, 1.0, 0.5, 0.0, 2.0)
+    del old["worst_loss"]
+    with pytest.raises(KeyError, match="worst_loss"):
+        from_json(Reward, old)
 
 
 def test_an_unknown_ending_is_told() -> None:

@@ -202,3 +202,20 @@ def test_no_room_for_the_facts_is_told(renderer: Renderer) -> None:
         "question q: the question and its turns leave no room for its facts\n"
         "  try: a larger model.max_length, or smaller protocol.max_turns or sampling.max_turn_tokens"
     )
+
+
+def test_where_all_are_assistants_only_own_messages_are_own_and_names_are_not_sampled(renderer: Renderer) -> None:
+    turns = [said(renderer, 0, "Mira mother Tess"), said(renderer, 1, "Tess home Portham")]
+    messages = view(QUESTION, turns, 1, protocol=PAIR, system=SYSTEM, layout="assistant")
+    whole = renderer.conversation(messages)
+    assert [whole.ids[start:end] for start, end in whole.spans] == [turns[1].ids]
+    (start, _) = whole.spans[0]
+    assert whole.ids[:start][-len(renderer.encode("Bob:")) :] == renderer.encode("Bob:")
+    asked = renderer.prompt(messages[:-1], opening="Bob:")
+    assert whole.ids == (*asked, *turns[1].ids), "what is trained is what was asked and answered"
+    chat = [
+        {"role": "system", "content": messages[0].text},
+        {"role": "assistant", "content": "Alice:Mira mother Tess"},
+    ]
+    template = renderer.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    assert renderer.tokenizer.decode(asked) == template + "Bob:"

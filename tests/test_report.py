@@ -22,6 +22,7 @@ from optima_lite import report
 from optima_lite.errors import RunError
 from optima_lite.progress import Timing
 from optima_lite.records import (
+    Contender,
     Demonstration,
     Dialogue,
     Ending,
@@ -451,3 +452,38 @@ if __name__ == "__main__":
         fill(filled)
         for golden, drawn in drawings(filled).items():
             (GOLDEN / golden).write_text(drawn, encoding="utf-8")
+
+
+def test_flexible_extraction_is_shown_where_it_makes_a_difference() -> None:
+    same = evaluation("untrained", "sampled", score=0.5, tokens=101.5, correct=203.0)
+    strict = dataclasses.replace(same, flexible_score=0.5)
+    other = dataclasses.replace(same, name="single_agent", flexible_score=0.54321)
+    assert text(report.evaluation_table([strict]), width=80) == text(report.evaluation_table([same]), width=80)
+    for table in (
+        report.evaluation_table([same, other]),
+        report.baseline_table([Contender(same), Contender(other)]),
+    ):
+        lines = text(table, width=80).splitlines()
+        assert max(map(len, lines)) <= 80
+        assert "flexible" in lines[1]
+        assert "0.500 / -" in lines[2] and "0.500 / 0.543" in lines[4]
+
+
+def test_the_share_of_valid_messages_is_shown_where_it_was_asked_for(tmp_path: Path) -> None:
+    def lines(weight: float) -> list[str]:
+        recipe = {**RECIPE, "reward": {"format_weight": weight}}
+        with Run.open(tmp_path / str(weight), {"recipe": recipe, "recipe_name": "x"}) as run:
+            run.append("iteration_00/2_rewards", [rollouts(0, terse=True)])
+            return text(report.imitation_table(report.imitations(run)), width=80).splitlines()
+
+    assert not [line for line in lines(0.0) if "format" in line]
+    assert [line.split() for line in lines(0.5) if "format" in line] == [["format", "0.000"]]
+
+
+def test_undecided_answers_stand_below_the_table(tmp_path: Path) -> None:
+    row = dataclasses.replace(evaluation("untrained", "greedy", score=0.5, tokens=9.0, correct=18.0), undecided=1)
+    with Run.open(tmp_path / "run", {"recipe": RECIPE, "recipe_name": "x"}) as run:
+        run.write_json("evaluation/untrained_greedy.json", row)
+        for shown in (report.overview(run), report.result(run)):
+            assert "untrained, greedy: 1 answer could not be compared with the right one" in text(shown, width=120)
+        assert report.summary(run)["evaluations"][0]["undecided"] == 1

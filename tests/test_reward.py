@@ -6,9 +6,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from optima_lite import schemas
 from optima_lite.config import RewardSettings
+from optima_lite.errors import ConfigError
 from optima_lite.records import Dialogue, Question, Rollouts, Turn
-from optima_lite.reward import confuses, mean, mean_reward, normaliser, rank, readability, repeats, scale
+from optima_lite.reward import (
+    Scale,
+    alone,
+    confuses,
+    format_share,
+    mean,
+    mean_reward,
+    normaliser,
+    rank,
+    readability,
+    repeats,
+    require,
+    scale,
+)
+
+needs_jsonschema = pytest.mark.skipif(not schemas.installed(), reason="the extra `schema` is not installed")
 
 
 def dialogue(tokens: int) -> Dialogue:
@@ -136,6 +153,71 @@ def test_no_option_is_on_unless_asked_for(rows: list[tuple[int, float, float]], 
         assert one.total == one.task - 0.6 * one.token_share + 1.0 * one.readability, "to the last bit"
 
 
+@pytest.mark.parametrize(("tokens", "left"), [(0, 1.0), (25, 0.75), (100, 0.0), (101, 0.0), (5000, 0.0)])
+def test_the_absolute_token_term_is_what_is_left(tokens: int, left: float) -> None:
+    """Whether the dialogue has siblings, a scale, or neither."""
+    settings = RewardSettings(token_weight=0.6, max_tokens=100)
+    beside, longer = rank([dialogue(tokens), dialogue(9000)], scores=[1.0, 1.0], losses=[2.0, 2.0], settings=settings)
+    by_scale = alone(dialogue(tokens), score=1.0, loss=2.0, scale=Scale(7, 1.0), settings=settings)
+    assert beside == by_scale
+    assert beside.total == pytest.approx(1 + 0.6 * left + 0.5)
+    assert (beside.token_share, longer.token_share) == (tokens / 100, 90.0)
+
+
+@given(st.integers(0, 300), st.integers(0, 300), st.integers(1, 200))
+def test_more_tokens_never_pay_by_the_absolute_term_either(tokens: int, more: int, most: int) -> None:
+    settings = RewardSettings(max_tokens=most)
+    fewer, longer = rank([dialogue(tokens), dialogue(tokens + more)], scores=[1, 1], losses=[1, 1], settings=settings)
+    assert longer.total <= fewer.total <= 1 + 0.6 + 1
+
+
+FACT = {"type": "object", "properties": {"fact": {"type": "string"}}, "required": ["fact"]}
+
+
+@needs_jsonschema
+@pytest.mark.parametrize(
+    ("texts", "share"),
+    [
+        (('{"fact": "a"}', '{"fact": "b"}'), 1.0),
+        (('{"fact": "a"}', "b", '{"fact": "c"}', '{"fact": 4}'), 0.5),
+        (("a", "b"), 0.0),
+        ((), 0.0),
+    ],
+)
+def test_the_format_term_is_the_share_of_valid_messages(texts: tuple[str, ...], share: float) -> None:
+    by_role = {"Alice": FACT, "Bob": FACT}
+    bare = total(said(*texts))
+    assert total(said(*texts), format_weight=0.5, schemas=by_role) == pytest.approx(bare + 0.5 * share)
+    settings = RewardSettings(format_weight=0.5, schemas=by_role)
+    one = alone(said(*texts), score=1.0, loss=2.0, scale=Scale(100, 1.0), settings=settings, roles=ALICE_BOB)
+    assert one.format == share
+    assert one.total == pytest.approx(bare + 0.5 * share), "in a tree as among siblings"
+    assert total(said(*texts), score=0.0, format_weight=0.5, schemas=by_role, gate_by_correctness=True) == 0
+
+
+@needs_jsonschema
+def test_only_roles_with_a_schema_are_asked_for_a_form() -> None:
+    talk = said('{"fact": "a"}', "free text", "free text")
+    settings = RewardSettings(format_weight=1.0, schemas={"Alice": FACT})
+    assert format_share(talk, settings=settings, roles=ALICE_BOB) == 0.5
+    assert format_share(talk, settings=settings, roles=("Ann", "Ben")) == 0.0
+    anything = RewardSettings(format_weight=1.0, schemas={"Alice": {}})
+    assert format_share(said("[1]", "x", "y"), settings=anything, roles=ALICE_BOB) == 0.5, (
+        "an empty schema asks for JSON"
+    )
+
+
+def test_a_missing_library_is_said_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("optima_lite.schemas.LIBRARY", "no_such_library")
+    require(RewardSettings(schemas={"Alice": FACT}))
+    with pytest.raises(ConfigError) as caught:
+        require(RewardSettings(format_weight=0.5, schemas={"Alice": FACT}))
+    assert str(caught.value) == (
+        "reward.format_weight needs the library jsonschema, which is not installed\n"
+        '  try: pip install "optima-lite[schema]", or set reward.format_weight=0'
+    )
+
+
 def test_too_few_tokens_cost_a_whole_point() -> None:
     assert total(said("a", "b"), min_tokens=20) == 1 - 1 + 0.5
     assert total(said("a", "b"), min_tokens=19) == total(said("a", "b")) == 1 - 0.6 * 0.2 + 0.5
@@ -156,6 +238,8 @@ def test_saying_something_twice_costs_the_readability_term() -> None:
         ("Alice: hi Bob: hello", True),
         ("Alice: hi Alice: again", True),
         ("Bob: hello", False),
+        ("hello Alice: hi", True),
+        ("hello Bob: again", True),
         ("Alice and Bob agree", False),
         ("", False),
     ],

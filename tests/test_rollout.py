@@ -10,12 +10,25 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from optima_lite import answers  # noqa: E402
+from optima_lite.answers import Scoring  # noqa: E402
 from optima_lite.cast import Cast  # noqa: E402
 from optima_lite.config import RewardSettings  # noqa: E402
 from optima_lite.errors import DataError  # noqa: E402
 from optima_lite.prompts import view  # noqa: E402
 from optima_lite.records import Dialogue, Ending, Question, Rollouts, Turn  # noqa: E402
-from optima_lite.rollout import Agents, ranked, sample, score, unfold, worst_losses  # noqa: E402
+from optima_lite.reward import Scale  # noqa: E402
+from optima_lite.rollout import (  # noqa: E402
+    Agents,
+    flexible_answer,
+    flexible_score,
+    ranked,
+    sample,
+    score,
+    search_rewards,
+    unfold,
+    worst_losses,
+)
 from optima_lite.sampling import Sampling  # noqa: E402
 from optima_lite.tasks import world  # noqa: E402
 
@@ -180,7 +193,43 @@ def stated(answer: str | None, ending: Ending) -> Dialogue:
     ],
 )
 def test_the_score_is_that_of_the_last_answer(dialogue: Dialogue, expected: float) -> None:
-    assert score(Question("q", "?", ("Tess",), ((), ())), dialogue, metric="f1") == expected
+    assert score(Question("q", "?", ("Tess",), ((), ())), dialogue, scoring=Scoring()) == expected
+
+
+@pytest.mark.parametrize(
+    ("said", "ending", "answer"),
+    [
+        ([("It is <A>7</A>, not 8.", "7"), ("I say 9.", None)], Ending.MAX_TURNS, "7"),
+        ([("I count 6.", None), ("So 5, then 7.", None), ("Agreed!", None)], Ending.MAX_TURNS, "7"),
+        ([("<A>7</A>", "7"), ("and then 12 or", None)], Ending.TRUNCATED, "7"),
+        ([("Hello!", None)], Ending.MAX_TURNS, None),
+    ],
+)
+def test_flexible_extraction_reads_what_was_not_marked(
+    said: list[tuple[str, str | None]], ending: Ending, answer: str | None
+) -> None:
+    turns = tuple(Turn(k % 2, (1,), text, marked) for k, (text, marked) in enumerate(said))
+    dialogue = Dialogue("q", 0, turns, ending)
+    assert flexible_answer(dialogue) == answer
+    assert flexible_score(Question("q", "?", ("7",), ((), ())), dialogue, scoring=Scoring("exact")) == bool(answer)
+
+
+def test_an_answer_that_cannot_be_compared_in_time_counts_as_wrong_and_is_marked(
+    cast: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In sampled dialogues and in those of a tree, and again when the same answer comes back."""
+    monkeypatch.setattr("optima_lite.answers._EQUAL", lambda one, other: None if "hard" in (one, other) else False)
+    monkeypatch.setattr("optima_lite.answers.require", lambda metric: None)
+    answers._same_value.cache_clear()
+    agents = replace(cast.pair, scoring=Scoring("math"))
+    question = Question("q", "?", ("5",), ((), ()))
+    talks = tuple(stated(answer, Ending.AGREED) for answer in ("hard", "hard", "easy", "5", None))
+    (scored,) = ranked(agents, [Rollouts(question, talks)], settings=RewardSettings())
+    assert [(reward.task, reward.undecided) for reward in scored.rewards] == [(0, 1), (0, 1), (0, 0), (1, 0), (0, 0)]
+    pairs = [(question, dialogue) for dialogue in (*talks, stated("hard", Ending.MAX_TURNS))]
+    found = search_rewards(agents, pairs, settings=RewardSettings(), scale=Scale(10, 1.0))
+    assert [reward.undecided for reward in found] == [1, 1, 0, 0, 0, 0], "without agreement nothing is compared"
+    answers._same_value.cache_clear()
 
 
 @pytest.mark.parametrize("condition", ["dialogue", "message"])
@@ -207,11 +256,11 @@ def test_the_worst_message_is_the_one_the_base_model_finds_least_natural(
 
 
 def test_ranking_keeps_the_rollouts_and_adds_a_reward_each(cast: Cast, talks: list[Rollouts]) -> None:
-    scored = ranked(cast.pair, talks, metric="f1", settings=RewardSettings())
+    scored = ranked(cast.pair, talks, settings=RewardSettings())
     assert [replace(group, rewards=()) for group in scored] == talks
     for group in scored:
         longest = max(dialogue.tokens for dialogue in group.dialogues)
         for dialogue, reward in zip(group.dialogues, group.rewards, strict=True):
             assert reward.token_share == pytest.approx(dialogue.tokens / longest)
-            assert reward.task == score(group.question, dialogue, metric="f1")
+            assert reward.task == score(group.question, dialogue, scoring=Scoring())
             assert reward.worst_loss > 0

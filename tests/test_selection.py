@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,6 +41,19 @@ def test_the_threshold_is_strict_and_comes_before_the_share() -> None:
 def test_one_is_kept_if_any_survived() -> None:
     assert chosen(rollouts("a", 0.9), keep_fraction=0.1) == [("a", 0)]
     assert chosen(rollouts("a", 0.9), min_reward=1.0) == []
+
+
+def test_the_share_can_be_of_all_questions_and_leave_out_the_easiest() -> None:
+    groups = [rollouts(str(k), 1 - k / 10) for k in range(10)]
+
+    def kept(**options: Any) -> str:
+        settings = SelectionSettings(min_reward=0.45, **options)
+        return "".join(d.question.id for d in demonstrations(groups, settings=settings))
+
+    assert kept() == "0123", "seven tenths of the six over the threshold"
+    assert kept(order="share_first") == "012345", "those of the best seven that are over it"
+    assert kept(drop_easiest=0.2) == "1234"
+    assert kept(order="share_first", drop_easiest=0.1) == "12345"
 
 
 def test_a_truncated_dialogue_is_never_selected() -> None:

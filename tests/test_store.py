@@ -381,6 +381,19 @@ def test_followers_are_deleted_from_the_last_to_the_first(run: Run, monkeypatch:
 # --- Opening --------------------------------------------------------------------------------------
 
 
+def test_a_run_of_an_earlier_version_resumes_where_new_keys_have_their_defaults(tmp_path: Path) -> None:
+    with Run.open(tmp_path / "run", MANIFEST) as run:
+        run.append("iteration_00/1_dialogues", [Row(0)])
+    newer = {**MANIFEST["recipe"], "preset": None, "reward": {"schemas": {}, "max_tokens": None}}
+    with Run.open(tmp_path / "run", {**MANIFEST, "recipe": newer}) as run:
+        assert run.resumed and run.manifest["recipe"] == newer
+    with Run.open(tmp_path / "other", MANIFEST) as run:
+        run.append("iteration_00/1_dialogues", [Row(0)])
+    newer["reward"]["max_tokens"] = 9
+    with pytest.raises(RunError, match=r"another recipe:\n  reward.max_tokens: absent -> 9\n  try"):
+        Run.open(tmp_path / "other", {**MANIFEST, "recipe": newer})
+
+
 def test_a_new_folder_gets_the_manifest_and_the_same_recipe_resumes(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "run"
     with Run.open(folder, MANIFEST) as run:
