@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from optima_lite.cast import Cast
 from optima_lite.config import DpoSettings, Machine, ModelSettings, TrainingSettings
 from optima_lite.errors import OptimaError
 from optima_lite.memory import Limits
 from optima_lite.model import Policy, load
 from optima_lite.probe import measure
+from optima_lite.progress import silent
 from optima_lite.render import Rendered
+from optima_lite.sampling import Sampling
+from optima_lite.sft import TrainingFacts
+from optima_lite.stage import Stage
+from optima_lite.store import Run
 
 CPU_MESSAGE = (
     "[enforce fail at alloc_cpu.cpp:115] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"
@@ -224,3 +231,18 @@ def test_training_gives_back_what_it_took(train: Train, policy: Policy) -> None:
     for _ in range(2):
         train(policy, [])
     assert live_bytes() == before
+
+
+def test_training_begins_with_an_empty_prefix_cache(cast: Cast, tmp_path: Path) -> None:
+    generator, held = cast.pair.generator, []
+    generator.generate([tuple(range(20, 40))], sampling=Sampling(0.0, 1.0, 4), keys=[0])
+    assert generator._cache.bytes > 0
+
+    def optimise(*args: Any, **how: Any) -> TrainingFacts:
+        held.append(generator._cache.bytes)
+        return TrainingFacts(rows=0, trainer_tokens=0, epochs=0, steps=0, loss=None)
+
+    with Run.open(tmp_path / "run", {"recipe": cast.recipe.to_dict(), "versions": {}}) as run:
+        stage = Stage(cast, run, silent)
+        stage.adapt(optimise, [], settings=cast.recipe.training, iteration=0, name="4_adapter", label="train")
+    assert held == [0]

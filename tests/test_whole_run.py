@@ -1,9 +1,12 @@
-"""A whole run says the same, token for token, whatever its rollouts cost: with the prefix cache and without."""
+"""Whole runs that must come out the same: with the prefix cache and without it, in ample memory and in too little.
+
+In double precision, so that a batch's size changes nothing that is sampled.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,77 +14,118 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from optima_lite import cast, model  # noqa: E402
-from support import SMALL, call, small_chunks  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
 
-EVERYTHING = (
-    "schedule=isft-dpo",
-    "dpo.questions=2",
-    "dpo.learning_rate=1e-3",
-    "search.searches=3",
-    "selection.pair_min_reward=-9",
-    "selection.min_gap=0",
+import optima_lite.cast  # noqa: E402
+from optima_lite import loop, model  # noqa: E402
+from optima_lite.config import Machine, load_recipe  # noqa: E402
+from optima_lite.progress import Event, Note  # noqa: E402
+from support import SMALL  # noqa: E402
+
+RECIPE = (
+    SMALL.replace("selection: {", "selection: {pair_min_reward: -9, min_gap: 0, pair_keep_fraction: 1, ")
+    .replace("training: {iterations: 2", "training: {iterations: 1")
+    .replace("rollouts: 2, max_turn", "rollouts: 4, max_turn")
+    .replace("max_turns: 4", "max_turns: 3")
+    .replace("evaluation: {questions: 4", "evaluation: {questions: 3")
+    + "search: {searches: 2, rollouts: 2}\n"
+    + "dpo: {questions: 4, batch_size: 4, learning_rate: 1e-3, warmup_ratio: 0}\n"
+    + "schedule: isft-dpo\n"
 )
+Train = Callable[..., list[str]]
 
 
-@pytest.fixture
-def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Models are loaded in float64: floats depend on the shape of a batch, and a hair may decide between two tokens."""
+@pytest.fixture(scope="module")
+def train(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Train]:
+    """Runs a recipe in double precision into a folder and returns what it told. room: GiB for the prefix cache.
+    most_rows: that a batch may have before memory runs out."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "computing_dtype", lambda: torch.float64)
 
-    def load(*arguments: Any, **settings: Any) -> model.Policy:
-        policy = model.load(*arguments, **settings)
-        policy.model.double()
-        return policy
+        def run(recipe: str | Path, folder: Path, *, room: float = 2.0, most_rows: float = float("inf")) -> list[str]:
+            patch.setattr(optima_lite.cast, "load", lambda *a, **how: starved(model.load(*a, **how), most_rows))
+            events: list[Event] = []
+            machine = Machine(threads=1, max_batch_tokens=8192, max_cache_gib=room)
+            loop.train(load_recipe(recipe), machine=machine, folder=folder, observe=events.append)
+            return [event.text for event in events if isinstance(event, Note)]
 
-    monkeypatch.setattr(cast, "load", load)
-
-
-def sampled_ids(folder: Path) -> dict[str, list[Any]]:
-    """All token ids that a run sampled, by the file that keeps them."""
-    paths = sorted(folder.rglob("*.jsonl"))
-    found = {path.relative_to(folder).as_posix(): list(_ids(_rows(path))) for path in paths}
-    return {name: ids for name, ids in found.items() if ids}
+        yield run
 
 
-def _rows(path: Path) -> list[Any]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+def starved(policy: model.Policy, most_rows: float) -> model.Policy:
+    """The policy, on a machine whose memory gives out in the middle of the model when a batch has more rows."""
+    layer = policy.model.get_base_model().model.layers[1]
+    forward = layer.forward
+
+    def limited(hidden: Any, *rest: Any, **named: Any) -> Any:
+        if len(hidden) > most_rows:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return forward(hidden, *rest, **named)
+
+    layer.forward = limited
+    return policy
 
 
-def _ids(value: Any) -> Iterator[list[int]]:
-    if isinstance(value, dict):
-        if isinstance(value.get("ids"), list):
-            yield value["ids"]
-        for inner in value.values():
-            yield from _ids(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _ids(inner)
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recipe") / "small.yaml"
+    path.write_text(RECIPE)
+    return path
 
 
-def with_and_without(folder: Path, *arguments: str) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
-    """What the run of some arguments samples with the prefix cache and without it, its other limits being equal."""
-    runs = []
-    for name, room in (("with", 2), ("without", 0)):
-        machine = folder / f"{name}.toml"
-        machine.write_text(f"threads = 1\nmax_batch_tokens = 8192\nmax_cache_gib = {room}\n")
-        outcome = call("train", *arguments, "--config", machine, "--run", folder / name)
-        assert outcome.code == 0, outcome.err
-        runs.append(sampled_ids(folder / name))
-    return runs[0], runs[1]
+@pytest.fixture(scope="module")
+def ample(train: Train, recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with everything it could wish for."""
+    folder = tmp_path_factory.mktemp("ample")
+    assert train(recipe, folder) == []
+    return folder
 
 
-@pytest.mark.usefixtures("exact")
-def test_the_cache_changes_no_token_of_a_run(tmp_path: Path) -> None:
-    (tmp_path / "small.yaml").write_text(SMALL)
-    small_chunks()
-    cached, uncached = with_and_without(tmp_path, str(tmp_path / "small.yaml"), *EVERYTHING)
-    assert "iteration_01/6_trees.jsonl" in cached and "iteration_01/1_dialogues.jsonl" in cached
-    assert cached == uncached
+def said(folder: Path) -> dict[str, list[list[int]]]:
+    """Every message's ids, by the file that they are in."""
+    files = [path for path in sorted(folder.rglob("*.jsonl")) if path.name != "timings.jsonl"]
+    lines = {path.relative_to(folder).as_posix(): path.read_text().splitlines() for path in files}
+    return {name: [ids for line in found for ids in _messages(json.loads(line))] for name, found in lines.items()}
+
+
+def _messages(value: Any) -> list[list[int]]:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    own = [value["ids"]] if isinstance(value, dict) and "ids" in value else []
+    return own + [message for part in parts for message in _messages(part)]
+
+
+def adapter(folder: Path, step: str) -> dict[str, Any]:
+    """The weights that a step of the first iteration ends with."""
+    return dict(load_file(folder / f"iteration_00/{step}/adapter_model.safetensors"))
+
+
+def assert_same(one: Path, other: Path) -> None:
+    """Both runs sampled the same tokens everywhere and learnt the same weights."""
+    assert said(one) == said(other)
+    for step in ("4_adapter", "8_adapter"):
+        here, there = adapter(one, step), adapter(other, step)
+        assert max(float((here[name] - there[name]).abs().max()) for name in here) < 1e-5
+
+
+def test_the_cache_changes_nothing(train: Train, recipe: Path, ample: Path, tmp_path: Path) -> None:
+    assert train(recipe, tmp_path / "run", room=0.0) == []
+    assert sum(map(len, said(ample).values())) > 100
+    assert_same(tmp_path / "run", ample)
+
+
+def test_memory_that_runs_out_in_every_phase_changes_nothing(
+    train: Train, recipe: Path, ample: Path, tmp_path: Path
+) -> None:
+    notes = train(recipe, tmp_path / "run", most_rows=2)
+    assert "memory did not suffice for a batch of" in notes[0]
+    halved = [f"out of memory: training goes on with {fewer} examples at a time" for fewer in (2, 1)]
+    assert sorted(set(notes[1:])) == sorted(halved), "SFT, and DPO, whose examples are two rows"
+    assert_same(tmp_path / "run", ample)
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("exact")
-def test_the_cache_changes_no_token_of_the_quickstart(tmp_path: Path) -> None:
-    cached, uncached = with_and_without(tmp_path, "quickstart")
-    assert sum(map(len, cached.values())) > 10_000
-    assert cached == uncached
+def test_the_cache_changes_no_token_of_the_quickstart(train: Train, tmp_path: Path) -> None:
+    for name, room in (("with", 2.0), ("without", 0.0)):
+        train("quickstart", tmp_path / name, room=room)
+    assert sum(map(len, said(tmp_path / "with").values())) > 10_000
+    assert_same(tmp_path / "with", tmp_path / "without")
