@@ -116,7 +116,7 @@ def make_policy(device: torch.device, *, quick: bool) -> Policy:
         lora = LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM")
         model = get_peft_model(LlamaForCausalLM(config).to(device), lora).eval()
     model.get_base_model().generation_config.eos_token_id = None
-    tokenizer = SimpleNamespace(pad_token_id=PAD, added_tokens_decoder={})
+    tokenizer = SimpleNamespace(pad_token_id=PAD, added_tokens_decoder={PAD: SimpleNamespace(special=True)})
     policy = Policy(model=model, tokenizer=tokenizer, max_length=4096, end_ids=(VOCABULARY,))
     if device.type == "cpu":  # as `load` does
         policy._mergeable = [module for module in model.modules() if hasattr(module, "lora_A")]
@@ -201,7 +201,9 @@ def decode(model: Any, shape: Shape, keys: Sequence[int], **inputs: Any) -> list
     sampler = KeyedSampler(
         keys, [0] * len(keys), sampling=Sampling(1.0, 1.0, shape.turn), start=start, steps=shape.turn
     )
-    config = GenerationConfig(max_new_tokens=shape.turn, do_sample=False, pad_token_id=PAD, use_cache=True)
+    config = GenerationConfig(
+        max_new_tokens=shape.turn, do_sample=False, pad_token_id=PAD, suppress_tokens=[PAD], use_cache=True
+    )
     output = model.generate(generation_config=config, logits_processor=LogitsProcessorList([sampler]), **inputs)
     return [tuple(row) for row in output[:, start:].tolist()]
 
