@@ -237,7 +237,8 @@ def _setup(settings: ModelSettings, config: dict[str, Any], *, gpu: bool) -> Set
 
     gpu = gpu or torch.cuda.is_available()
     asked = settings.quantization == "nf4" or (settings.quantization == "auto" and gpu)
-    return Setup(asked or "quantization_config" in config, gpu, settings.lora_rank)
+    stored = "quantization_config" in config if config else settings.name.lower().endswith("-4bit")
+    return Setup(asked or stored, gpu, settings.lora_rank)
 
 
 def _room(machine: Machine, vram: float | None) -> int:

@@ -237,10 +237,15 @@ def under_ceiling(folder: Path, gib: float | None, *, row_tokens: int, turn_toke
     return {"ceiling_gib": gib, "card": card, "limits": asdict(limits), "memory": peaks, "speed": speeds}
 
 
-def apart(folder: Path, gib: float | None, **sizes: int) -> dict[str, Any]:
-    """`under_ceiling` in a process of its own: a ceiling holds from a process's first allocation on."""
+def apart(work: Callable[..., Any], *args: Any, **named: Any) -> Any:
+    """What a function of this file returns in a process of its own, which takes its hold on the card with it."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(under_ceiling, folder, gib, **sizes).result()
+        return pool.submit(work, *args, **named).result()
+
+
+def card_gib() -> float:
+    """Memory of the card."""
+    return float(torch.cuda.get_device_properties(0).total_memory) / GIB
 
 
 def table(found: Sequence[dict[str, Any]]) -> str:
@@ -264,7 +269,7 @@ def _ceilings(wanted: Sequence[float]) -> list[float | None]:
     """Those that this card can hold, at most what it has; a single None without a GPU."""
     if not torch.cuda.is_available():
         return [None]
-    total = torch.cuda.get_device_properties(0).total_memory / GIB
+    total = apart(card_gib)
     for gib in wanted:
         if gib > total * 1.05:  # of 24 GiB, a card shows 23.6
             print(f"{gib:g} GiB: left out, the card has {total:.1f} GiB")
@@ -291,7 +296,8 @@ def main() -> None:
             random_llama.write(given.shape, folder, nf4=True)
         for ceiling in _ceilings(given.ceilings):
             try:
-                results.append(apart(folder, ceiling, row_tokens=given.row_tokens, turn_tokens=given.turn_tokens))
+                sizes = {"row_tokens": given.row_tokens, "turn_tokens": given.turn_tokens}
+                results.append(apart(under_ceiling, folder, ceiling, **sizes))
             except (OptimaError, RuntimeError) as error:  # the other ceilings are still worth knowing
                 print(f"{ceiling or 'no'} GiB: failed: {error}", file=sys.stderr)
                 failures += 1

@@ -320,7 +320,10 @@ def test_questions_of_arc_are_not_trained_on_as_mmlu(hub: Any) -> None:
 
 
 def test_without_network_and_cache_it_says_what_to_do(hub: Any) -> None:
+    from huggingface_hub import logging
+
     hub({})
+    logging.set_verbosity_warning()
     with pytest.raises(DataError) as caught:
         questions(settings("gsm8k"), "train", 1, seed=0)
     assert str(caught.value) == (
@@ -328,6 +331,7 @@ def test_without_network_and_cache_it_says_what_to_do(hub: Any) -> None:
         "on the Hub (offline)\n"
         "  try: go online once, so that it stays in the cache; or give a file in the same schema with task.path=FILE"
     )
+    assert logging.get_verbosity() == logging.ERROR, "the hub's client would list its retries"
 
 
 def test_iterations_go_on_where_the_last_one_stopped(tmp_path: Path) -> None:

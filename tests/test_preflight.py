@@ -150,6 +150,21 @@ def test_the_backend_is_told_and_why_it_is_not_the_one_that_was_asked_for(
     assert told("unsloth") == Finding("backend", Status.NOTE, why)
 
 
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [("unsloth/llama-3-8b-Instruct-bnb-4bit", "7.5"), ("meta-llama/Meta-Llama-3-8B-Instruct", "29.9")],
+)
+def test_a_model_that_is_not_here_yet_is_forecast_by_its_name(
+    loaded: LoadedRecipe, monkeypatch: pytest.MonkeyPatch, name: str, weights: str
+) -> None:
+    """Without a GPU what is not quantised on the hub stays so."""
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    named = load_recipe("small.yaml", overrides=[f"model.name={name}"])
+    sft = found(check(named, machine=Machine(), folder=Path("runs/small")), "memory to sft")
+    assert f": weights {weights}, " in sft.detail
+
+
 def test_a_file_with_few_held_out_questions_is_a_note(loaded: LoadedRecipe) -> None:
     rows = [f'{{"question": "What is {i}?", "answers": "{i}", "context": []}}\n' for i in range(60)]
     Path("rows.jsonl").write_text("".join(rows))

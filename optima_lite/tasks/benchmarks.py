@@ -135,10 +135,12 @@ def _downloaded(benchmark: Benchmark, split: str) -> Any:
 
 
 def _datasets() -> Any:
-    """The library, imported late because it is slow, and without progress bars that would cut into ours."""
+    """The library, imported late because it is slow, and without progress bars and retries that would cut into ours."""
     import datasets
+    from huggingface_hub import logging as hub_logging
 
     datasets.disable_progress_bars()
+    hub_logging.set_verbosity_error()
     return datasets
 
 
