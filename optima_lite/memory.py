@@ -206,7 +206,7 @@ def adapter_bytes(shape: Shape, setup: Setup) -> int:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocator gave up, on a GPU or on the CPU; torch tells the latter only by its message."""
     text = str(error).lower()
-    said = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
+    said = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "alloc_failed")
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(s in text for s in said))
 
 

@@ -154,6 +154,7 @@ def test_a_plan_follows_the_schedule_and_keeps_the_batch_that_the_machine_sets()
         (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of ..."), True),
         (RuntimeError("[enforce fail at alloc_cpu.cpp:115] . DefaultCPUAllocator: not enough memory: you tried"), True),
         (RuntimeError("[enforce fail at alloc_cpu.cpp:115] . DefaultCPUAllocator: can't allocate memory: you"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
         (MemoryError(), True),
         (RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"), False),
         (ValueError("out of memory"), False),
