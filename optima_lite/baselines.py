@@ -20,7 +20,7 @@ from .evaluate import interval, summarise, table_row, undecided
 from .progress import Evaluated, Note, Observer, phase
 from .prompts import AUTOFORM, DEBATER_SYSTEM, marked, systems
 from .records import Contender, EvalRow, Question, Rollouts
-from .report import training_tokens, undecided_note
+from .report import training_tokens
 from .reward import mean_reward, scale
 from .rollout import Agents, flexible_answer, flexible_score, ranked, sample, score
 from .scaling import Sample, ScalingRow, coverage, largest_group, majority, sizes
@@ -84,8 +84,6 @@ def compare(
     found = []
     for contender in _contenders(bench, run, drawn, samples=samples):
         observe(Evaluated(contender.row))
-        if contender.row.undecided:
-            observe(Note(undecided_note(contender.row.undecided)))
         found.append(contender)
     return found
 

@@ -9,9 +9,8 @@ import numpy as np
 from .answers import Scoring
 from .cast import Cast
 from .config import RewardSettings
-from .progress import Evaluated, Note, Observer, phase
+from .progress import Evaluated, Observer, phase
 from .records import Ending, EvalRow, Question, Rollouts
-from .report import undecided_note
 from .rollout import Advance, Agents, flexible_score, ranked, sample
 from .sampling import Sampling
 from .tasks import questions
@@ -123,8 +122,6 @@ def evaluate_again(
             )
         found = summarise(examined, name=name, decoding=decoding, scoring=cast.pair.scoring)
         observe(Evaluated(found))
-        if found.undecided:
-            observe(Note(undecided_note(found.undecided)))
         return found
 
     return [row("sampled"), row("greedy")]

@@ -43,7 +43,6 @@ DECODINGS = ("sampled", "greedy")
 SIDE_BY_SIDE = 100  # columns from which two dialogues stand next to each other
 ITERATIONS_A_TABLE = 7  # as many as 80 columns hold
 RESAMPLES = 2000
-SCORES = "score /\nflexible"  # the heading where flexible extraction makes a difference
 
 
 def evaluation_stage(name: str, decoding: str) -> str:
@@ -64,7 +63,7 @@ def overview(run: RunFolder) -> RenderableType:
     parts: list[RenderableType] = [Text(title, style="bold")]
     if rows:
         gain = gain_table(run, rows)
-        parts += [evaluation_table(rows), *undecided_lines(rows), Text(""), Curve(rows)]
+        parts += [evaluation_table(rows), *remarks(rows), Text(""), Curve(rows)]
         parts += [Text(""), gain] if gain else []
     else:
         parts.append(Text("nothing has been evaluated yet"))
@@ -81,7 +80,7 @@ def overview(run: RunFolder) -> RenderableType:
 def result(run: RunFolder) -> RenderableType:
     """What `optima-lite train` ends with: the table, the gain, and how the pair talked before and after."""
     rows = evaluations(run)
-    evaluated = Group(evaluation_table(rows), *undecided_lines(rows))
+    evaluated = Group(evaluation_table(rows), *remarks(rows))
     parts: list[RenderableType | None] = [evaluated, gain_table(run, rows), typical_pair(run, rows)]
     return Group(*[line for part in parts if part is not None for line in (Text(""), part)])
 
@@ -114,24 +113,14 @@ def _iteration(row: EvalRow) -> int | None:
 
 
 def evaluation_table(rows: Sequence[EvalRow]) -> Table:
-    """One row an evaluation, with 95 % intervals below score and tokens; fits 80 columns.
-
-    Beside the score stands the one by flexible extraction, in tables where the two differ.
-    """
-    table, flexible = _table("evaluation"), _flexible_differs(rows)
-    for heading in (
-        SCORES if flexible else "score",
-        "tokens",
-        "turns",
-        "agreement",
-        "tokens per\ncorrect",
-        "readability\nloss",
-    ):
+    """One row an evaluation, with 95 % intervals below score and tokens; fits 80 columns."""
+    table = _table("evaluation")
+    for heading in ("score", "tokens", "turns", "agreement", "tokens per\ncorrect", "readability\nloss"):
         table.add_column(heading, justify="right", overflow="fold")
     for row in rows:
         table.add_row(
             Text.assemble(row.name, "\n", (f"  {row.decoding}", "dim")),
-            _with_interval(_scores_of(row, flexible), row.score_low, row.score_high, decimals=2),
+            _with_interval(f"{row.score:.3f}", row.score_low, row.score_high, decimals=2),
             _with_interval(f"{row.tokens:.1f}", row.tokens_low, row.tokens_high, decimals=1),
             f"{row.turns:.1f}",
             f"{row.agreement:.0%}" if row.turns > 1 else "-",  # nobody to agree with
@@ -149,39 +138,36 @@ def undecided_note(count: int) -> str:
     )
 
 
-def undecided_lines(rows: Sequence[EvalRow]) -> list[Text]:
-    """A line for each evaluation that holds such answers."""
-    return [Text(f"{row.name}, {row.decoding}: {undecided_note(row.undecided)}") for row in rows if row.undecided]
+def remarks(rows: Sequence[EvalRow]) -> list[Text]:
+    """What to know about the scores of a table: what answers that were not marked would add, and which answers could
+    not be compared. Nothing where there is nothing to say."""
+    flexible = [
+        f"{row.name} {row.decoding} {row.flexible_score:.3f}"
+        for row in rows
+        if row.flexible_score is not None and f"{row.flexible_score:.3f}" != f"{row.score:.3f}"
+    ]
+    lines = [f"{row.name} {row.decoding}: {undecided_note(row.undecided)}" for row in rows if row.undecided]
+    if flexible:
+        lines.insert(0, f"where answers count that were not marked: {', '.join(flexible)}")
+    return [Text(line, style="dim") for line in lines]
 
 
 def baseline_table(contenders: Sequence[Contender]) -> Table:
     """One row a way to answer, with 95 % intervals below score and tokens, and what was spent beforehand; fits 80
-    columns. Scores as in `evaluation_table`."""
-    table, flexible = _table("way to answer"), _flexible_differs([one.row for one in contenders])
-    for heading in (SCORES if flexible else "score", "tokens", "tokens per\ncorrect", "tokens to\nprepare"):
+    columns."""
+    table = _table("way to answer")
+    for heading in ("score", "tokens", "tokens per\ncorrect", "tokens to\nprepare"):
         table.add_column(heading, justify="right")
     for one in contenders:
         row = one.row
         table.add_row(
             Text.assemble(row.name, "\n", (f"  {row.turns:.1f} messages", "dim")),
-            _with_interval(_scores_of(row, flexible), row.score_low, row.score_high, decimals=2),
+            _with_interval(f"{row.score:.3f}", row.score_low, row.score_high, decimals=2),
             _with_interval(f"{row.tokens:.1f}", row.tokens_low, row.tokens_high, decimals=1),
             "-" if row.tokens_per_correct is None else f"{row.tokens_per_correct:.1f}",
             _count(one.preparation),
         )
     return table
-
-
-def _flexible_differs(rows: Sequence[EvalRow]) -> bool:
-    return any(_flexible(row) not in ("-", f"{row.score:.3f}") for row in rows)
-
-
-def _flexible(row: EvalRow) -> str:
-    return "-" if row.flexible_score is None else f"{row.flexible_score:.3f}"
-
-
-def _scores_of(row: EvalRow, flexible: bool) -> str:
-    return f"{row.score:.3f} / {_flexible(row)}" if flexible else f"{row.score:.3f}"
 
 
 def _table(first: str) -> Table:
