@@ -124,7 +124,8 @@ def _chains(split: str, pair: int) -> tuple[list[Fact], list[int]]:
     """All first hops of a pair of relations, and after each one how many chains there are so far."""
     one, two = HOPS[pair]
     firsts = [Fact(entity, one, v) for entity in ENTITIES[RELATIONS[one][0]] for v in _values(split, entity, one)]
-    return firsts, list(accumulate(len(_seconds(split, first, two)) for first in firsts))
+    leads = ((first, _values(split, first.value, two)) for first in firsts)
+    return firsts, list(accumulate(len(values) - (first.entity in values) for first, values in leads))  # see _seconds
 
 
 def _seconds(split: str, first: Fact, relation: str) -> list[str]:
