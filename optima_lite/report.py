@@ -148,7 +148,7 @@ def remarks(rows: Sequence[EvalRow]) -> list[Text]:
     ]
     lines = [f"{row.name} {row.decoding}: {undecided_note(row.undecided)}" for row in rows if row.undecided]
     if flexible:
-        lines.insert(0, f"where answers count that were not marked: {', '.join(flexible)}")
+        lines.insert(0, f"score when unmarked answers count, too: {', '.join(flexible)}")
     return [Text(line, style="dim") for line in lines]
 
 

@@ -449,7 +449,7 @@ def test_flexible_extraction_is_told_where_it_makes_a_difference() -> None:
     other = dataclasses.replace(old, name="single_agent", flexible_score=0.54321)
     assert report.remarks([old, same]) == []
     assert [line.plain for line in report.remarks([same, other, old])] == [
-        "where answers count that were not marked: single_agent sampled 0.543"
+        "score when unmarked answers count, too: single_agent sampled 0.543"
     ]
 
 
