@@ -225,7 +225,7 @@ def measure(shape: Shape, policy: Policy, *, budget: int, repetitions: int, cons
                 said[way] = talk(shape, (naive if way == "naive" else reference)(policy, shape, watch))
             seconds[way].append(watch.seconds)
         latest = ", ".join(f"{way} {times[-1]:.1f} s" for way, times in seconds.items())
-        console.print(f"{shape.name} {repetition + 1} of {repetitions}: {latest}", highlight=False)
+        console.print(f"{shape.name} {repetition + 1} of {repetitions}: {latest}", highlight=False, soft_wrap=True)
     median = {way: statistics.median(times) for way, times in seconds.items()}
     return {
         "shape": shape.name,
@@ -290,7 +290,7 @@ def main() -> None:
     console.print(table(lines))
     for line in lines:
         told = f"{line['as_naive']} of {line['dialogues']} dialogues are, token for token, those of the naive way"
-        console.print(f"{line['shape']}: {told}", highlight=False)
+        console.print(f"{line['shape']}: {told}", highlight=False, soft_wrap=True)
     result = {"machine": machine(policy, repetitions), "shapes": lines}
     Path("bench.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     console.print("wrote bench.json")
