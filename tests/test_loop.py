@@ -11,6 +11,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,14 @@ def read(path: Path, kind: type[Any]) -> list[Any]:
 
 
 def size(folder: Path) -> int:
-    """How far a run has come, in bytes of its records."""
-    return sum(path.stat().st_size for path in folder.rglob("*.jsonl") if path.name != "timings.jsonl")
+    """How far a run has come, in bytes of its records; while it goes on, folders and files are renamed."""
+    found = 0
+    for place, _, names in os.walk(folder):  # unlike rglob it does not mind when a folder is gone
+        for name in names:
+            if name.endswith(".jsonl") and name != "timings.jsonl":
+                with suppress(FileNotFoundError):
+                    found += (Path(place) / name).stat().st_size
+    return found
 
 
 def interrupt_at(folder: Path, share: float, *, of: Path, process: Any, with_signal: int, pause: float = 0.0) -> None:
