@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from .progress import Observer
+    from .runs.progress import Observer
 
 __all__ = ["train"]
 
@@ -29,22 +29,22 @@ def train(
 
     recipe: a file, or a shipped recipe's name. overrides: settings such as "training.iterations=4". run: the run
     folder, when it is not to be named after the recipe. config: the machine file. observe: is called with every event
-    of `optima_lite.progress`; nothing is printed without it. Raises an `optima_lite.errors.OptimaError` for anything
-    that can be mended from outside; the same call resumes.
+    of `optima_lite.runs.progress`; nothing is printed without it. Raises an `optima_lite.errors.OptimaError` for
+    anything that can be mended from outside; the same call resumes.
     """
     import logging
     from pathlib import Path
 
-    from .backend import decide
-    from .config import load_machine, load_recipe
+    from .model.backend import decide
+    from .settings.config import load_machine, load_recipe
 
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells at import what a CPU lacks for four bits
     loaded = load_recipe(recipe, overrides=overrides, variants=variants)
     machine = load_machine(None if config is None else Path(config))
     decide(machine.backend)  # before anything imports transformers, which Unsloth patches
-    from .loop import train as run_loop
-    from .progress import silent
-    from .store import read_run, run_folder
+    from .methods.optima.loop import train as run_loop
+    from .runs.progress import silent
+    from .runs.store import read_run, run_folder
 
     folder = Path(run) if run else run_folder(loaded, machine)
     run_loop(loaded, machine=machine, folder=folder, observe=observe or silent)

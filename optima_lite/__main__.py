@@ -11,7 +11,7 @@ import sys
 def main() -> None:
     """The console script. Commands end an interruption themselves; this is for the moments before one begins."""
     try:
-        from .cli import main as command_line
+        from .cli.app import main as command_line
 
         command_line()
     except KeyboardInterrupt:

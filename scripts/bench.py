@@ -40,11 +40,11 @@ from rich.console import Console
 from rich.table import Table
 from transformers import DynamicCache, GenerationConfig, LlamaConfig, LlamaForCausalLM, LogitsProcessorList
 
-from optima_lite.generate import Generator
-from optima_lite.memory import MOST_TOKENS
-from optima_lite.model import Policy
-from optima_lite.prefix_cache import left_pad
-from optima_lite.sampling import KeyedSampler, Sampling, row_key
+from optima_lite.model.generate import Generator
+from optima_lite.model.memory import MOST_TOKENS
+from optima_lite.model.policy import Policy
+from optima_lite.model.prefix_cache import left_pad
+from optima_lite.model.sampling import KeyedSampler, Sampling, row_key
 
 VOCABULARY, PAD = 4096, 0
 HEADER = (1, 2, 3, 4)  # what a chat template puts before a message

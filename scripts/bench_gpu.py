@@ -29,18 +29,18 @@ from datasets import Dataset
 from transformers.trainer_callback import PrinterCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from optima_lite.config import DpoSettings, Machine, ModelSettings, TrainingSettings
-from optima_lite.dpo import PairIds, optimise
 from optima_lite.errors import OptimaError
-from optima_lite.generate import Generator
-from optima_lite.halving import free
-from optima_lite.memory import GIB, MOST_TOKENS, OVERHEAD, Limits, fit, forecast, is_out_of_memory, of_one_batch
-from optima_lite.model import Policy, load
-from optima_lite.preflight import versions
-from optima_lite.probe import MadeUp, measure
-from optima_lite.render import Rendered
-from optima_lite.sampling import Sampling
-from optima_lite.sft import arguments, fine_tune, session
+from optima_lite.learn.dpo import PairIds, optimise
+from optima_lite.learn.halving import free
+from optima_lite.learn.sft import arguments, fine_tune, session
+from optima_lite.model.generate import Generator
+from optima_lite.model.memory import GIB, MOST_TOKENS, OVERHEAD, Limits, fit, forecast, is_out_of_memory, of_one_batch
+from optima_lite.model.policy import Policy, load
+from optima_lite.model.render import Rendered
+from optima_lite.model.sampling import Sampling
+from optima_lite.settings.config import DpoSettings, Machine, ModelSettings, TrainingSettings
+from optima_lite.stage.preflight import versions
+from optima_lite.stage.probe import MadeUp, measure
 
 QUESTIONS, ROLLOUTS, TURNS = 8, 4, 4
 EXAMPLES = 8  # trained on in each of the training runs

@@ -51,10 +51,10 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from optima_lite.prompts import FORMATS, view
 from optima_lite.records import Question, Turn
 from optima_lite.tasks import world
 from optima_lite.tasks.world import ENTITIES, RELATIONS
+from optima_lite.team.prompts import FORMATS, view
 
 # ---------------------------------------------------------------------------------------------------- tokenizer
 
@@ -321,7 +321,7 @@ there is no other source. The tokenizer is built like Llama 3's (same pre-tokeni
 tokens) with {vocabulary} entries: words of the world are one token each, all other text falls apart into bytes.
 
 The agents it imitates are chatty and careless on purpose: they greet, restate the question, share facts that nobody
-needs and guess too early. It knows terser shapes, and follows the format instructions of `optima_lite.prompts`:
+needs and guess too early. It knows terser shapes, and follows the format instructions of `optima_lite.team.prompts`:
 {formats}.
 
 ## What it scores

@@ -23,10 +23,10 @@ if os.environ.get("MALLOC_MMAP_THRESHOLD_") != "65536":
 import random_llama
 import torch
 
-from optima_lite.config import Machine, ModelSettings
-from optima_lite.memory import Limits, adapter_bytes, forecast, weight_bytes
-from optima_lite.model import load
-from optima_lite.probe import measure, resident
+from optima_lite.model.memory import Limits, adapter_bytes, forecast, weight_bytes
+from optima_lite.model.policy import load
+from optima_lite.settings.config import Machine, ModelSettings
+from optima_lite.stage.probe import measure, resident
 
 MIB = 2**20
 

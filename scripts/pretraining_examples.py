@@ -1,7 +1,8 @@
 """Pretraining examples of the tiny Llama: token ids, and which of them are to be learned.
 
 In: questions of the bundled world and a random generator. Out: `Example` records of six kinds, from literal repeats by
-way of drills in looking facts up to scripted dialogues, exactly in the layout that agents see (`optima_lite.prompts`).
+way of drills in looking facts up to scripted dialogues, exactly in the layout that agents see
+(`optima_lite.team.prompts`).
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from random import Random
 import scripted_dialogues as scripted
 from transformers import PreTrainedTokenizerFast
 
-from optima_lite.prompts import FORMATS, Message, view
 from optima_lite.records import InteractionProtocol, Question, StopRule, Turn
 from optima_lite.tasks.world import ENTITIES, RELATIONS, Fact
+from optima_lite.team.prompts import FORMATS, Message, view
 
 SYSTEM = "You are {name}, working with {partner}."
 SYSTEM_ALONE = "You work alone. Think step by step."

@@ -16,9 +16,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from random import Random
 
-from optima_lite.prompts import FORMATS
 from optima_lite.records import Question
 from optima_lite.tasks.world import RELATIONS, Fact
+from optima_lite.team.prompts import FORMATS
 
 MAX_TURNS = 6
 NAMES = ("Alice", "Bob")

@@ -16,9 +16,9 @@ import torch
 from pretraining_examples import ALONE, PAIR, SYSTEM, SYSTEM_ALONE, Writer
 from transformers import LlamaForCausalLM
 
-from optima_lite.prompts import FORMATS, view
 from optima_lite.records import Question, Turn
 from optima_lite.tasks import world
+from optima_lite.team.prompts import FORMATS, view
 
 MAX_TURN_TOKENS = 56
 TEMPERATURE = 0.7

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from optima_lite.cast import Cast
-    from optima_lite.model import Policy
-    from optima_lite.render import Renderer
+    from optima_lite.model.policy import Policy
+    from optima_lite.model.render import Renderer
+    from optima_lite.stage.cast import Cast
 
 # Set before any test imports a library that reads them; subprocesses inherit them.
 os.environ.update(
@@ -60,7 +60,7 @@ def tokenizer() -> Any:
     """The bundled model's tokenizer."""
     from transformers import AutoTokenizer
 
-    from optima_lite.model import bundled
+    from optima_lite.model.policy import bundled
 
     return AutoTokenizer.from_pretrained(bundled(), local_files_only=True)
 
@@ -68,7 +68,7 @@ def tokenizer() -> Any:
 @pytest.fixture(scope="session")
 def renderer(tokenizer: Any) -> Renderer:
     """Renders for the bundled model, which has both ends of Llama 3."""
-    from optima_lite.render import Renderer
+    from optima_lite.model.render import Renderer
 
     return Renderer(tokenizer, end_ids=tokenizer.convert_tokens_to_ids(["<|eot_id|>", "<|end_of_text|>"]))
 
@@ -76,8 +76,8 @@ def renderer(tokenizer: Any) -> Renderer:
 @pytest.fixture
 def policy() -> Policy:
     """The bundled model with a new adapter."""
-    from optima_lite.config import Machine, ModelSettings
-    from optima_lite.model import load
+    from optima_lite.model.policy import load
+    from optima_lite.settings.config import Machine, ModelSettings
 
     return load(ModelSettings(name="tiny"), machine=Machine(), seed=0)
 
@@ -85,8 +85,8 @@ def policy() -> Policy:
 @pytest.fixture
 def cast(tmp_path: Path) -> Cast:
     """The agents of `support.SMALL`, ready to talk."""
-    from optima_lite.cast import assemble
-    from optima_lite.config import Machine, load_recipe
+    from optima_lite.settings.config import Machine, load_recipe
+    from optima_lite.stage.cast import assemble
     from support import SMALL
 
     (tmp_path / "small.yaml").write_text(SMALL)

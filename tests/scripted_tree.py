@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from optima_lite.config import RewardSettings, SearchSettings
-from optima_lite.dialogue import exchange
+from optima_lite.learn.reward import rank
 from optima_lite.records import Dialogue, Ending, Question, Reward, Tree, Turn
-from optima_lite.reward import rank
-from optima_lite.search import search
+from optima_lite.settings.config import RewardSettings, SearchSettings
+from optima_lite.team.dialogue import exchange
+from optima_lite.team.search import search
 
 PAIR = exchange(("Ann", "Ben"), 6)
 CUT = "And then, and then, and then"

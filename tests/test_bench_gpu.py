@@ -13,13 +13,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from optima_lite.config import DpoSettings, Machine, ModelSettings, TrainingSettings  # noqa: E402
-from optima_lite.dpo import optimise  # noqa: E402
 from optima_lite.errors import OptimaError  # noqa: E402
-from optima_lite.memory import Limits  # noqa: E402
-from optima_lite.model import Policy, load  # noqa: E402
-from optima_lite.probe import MadeUp  # noqa: E402
-from optima_lite.sft import fine_tune  # noqa: E402
+from optima_lite.learn.dpo import optimise  # noqa: E402
+from optima_lite.learn.sft import fine_tune  # noqa: E402
+from optima_lite.model.memory import Limits  # noqa: E402
+from optima_lite.model.policy import Policy, load  # noqa: E402
+from optima_lite.settings.config import DpoSettings, Machine, ModelSettings, TrainingSettings  # noqa: E402
+from optima_lite.stage.probe import MadeUp  # noqa: E402
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "bench_gpu.py"
 sys.path.insert(0, str(SCRIPT.parent))

@@ -15,11 +15,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from optima_lite.config import Machine, ModelSettings, load_machine, load_recipe  # noqa: E402
-from optima_lite.memory import GIB, OVERHEAD, Limits, fit, forecast, is_out_of_memory, of_one_batch  # noqa: E402
-from optima_lite.model import Policy, computing_dtype, load  # noqa: E402
-from optima_lite.probe import measure  # noqa: E402
-from optima_lite.selftest import agreement  # noqa: E402
+from optima_lite.model.memory import GIB, OVERHEAD, Limits, fit, forecast, is_out_of_memory, of_one_batch  # noqa: E402
+from optima_lite.model.policy import Policy, computing_dtype, load  # noqa: E402
+from optima_lite.model.selftest import agreement  # noqa: E402
+from optima_lite.settings.config import Machine, ModelSettings, load_machine, load_recipe  # noqa: E402
+from optima_lite.stage.probe import measure  # noqa: E402
 
 pytestmark = pytest.mark.gpu
 SCRIPT = Path(__file__).parents[1] / "scripts" / "random_llama.py"
@@ -119,13 +119,13 @@ def test_the_ceiling_of_the_machine_file_holds(small: Path) -> None:
 def test_an_iteration_of_imitation_and_preference_under_a_ceiling(
     ceiling: int, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from optima_lite.loop import train
-    from optima_lite.progress import silent
+    from optima_lite.methods.optima.loop import train
+    from optima_lite.runs.progress import silent
 
     (tmp_path / "recipe.yaml").write_text(RECIPE.format(folder=large))
     (tmp_path / "machine.toml").write_text(f"max_vram_gib = {ceiling}.0\n")
     machine = load_machine(tmp_path / "machine.toml")
-    monkeypatch.setattr("optima_lite.cast.load", ending_messages)
+    monkeypatch.setattr("optima_lite.stage.cast.load", ending_messages)
     torch.cuda.reset_peak_memory_stats()
     train(load_recipe(tmp_path / "recipe.yaml"), machine=machine, folder=tmp_path / "run", observe=silent)
     assert torch.cuda.max_memory_allocated() <= ceiling * GIB

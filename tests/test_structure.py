@@ -20,75 +20,69 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "optima_lite"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-# A module imports only from the levels below its own. `tasks` is one module that happens to be a folder.
-LEVELS = {
-    "bounded": 0,
-    "errors": 0,
-    "layers": 0,
-    "mathematics": 0,
-    "meter": 0,
-    "official": 0,
-    "presets": 0,
-    "records": 0,
-    "schemas": 0,
-    "strict_yaml": 0,
-    "answers": 1,
-    "backend": 1,
-    "config": 1,
-    "progress": 1,
-    "prompts": 1,
-    "tree": 1,
-    "dialogue": 2,
-    "memory": 2,
-    "render": 2,
-    "reward": 2,
-    "scaling": 2,
-    "selection": 2,
-    "store": 2,
-    "tasks": 2,
-    "halving": 3,
-    "model": 3,
-    "prefix_cache": 3,
-    "sampling": 3,
-    "search": 3,
-    "generate": 4,
-    "sft": 4,
-    "dpo": 5,
-    "rollout": 5,
-    "selftest": 5,
-    "cast": 6,
-    "probe": 6,
-    "report": 6,
-    "evaluate": 7,
-    "preflight": 7,
-    "scaling_view": 7,
-    "tree_view": 7,
-    "baselines": 8,
-    "explore": 8,
+# A file imports only from its own wing and the wings on lower floors, and inside its wing only from lower levels.
+FLOORS = {
+    "errors": 1,
+    "records": 1,
+    "settings": 2,
+    "tasks": 3,
+    "team": 4,
+    "model": 5,
+    "learn": 6,
+    "runs": 7,
     "stage": 8,
-    "imitate": 9,
-    "judge": 9,
-    "prefer": 9,
-    "loop": 10,
-    "cli": 11,
-    "__init__": 12,
-    "__main__": 12,
+    "methods": 9,
+    "cli": 10,
+    "__init__": 11,
+    "__main__": 11,
 }
-LIGHT = [
+LEVELS = {
+    "settings": [{"layers", "presets", "schemas", "strict_yaml"}, {"config"}],
+    "tasks": [{"bounded", "mathematics", "official"}, {"answers"}, {"jsonl", "world"}, {"benchmarks"}, {"questions"}],
+    "team": [{"dialogue", "prompts", "tree"}, {"search"}],
+    "model": [
+        {"backend", "memory", "meter", "render"},
+        {"policy", "prefix_cache", "sampling"},
+        {"states"},
+        {"decoding"},
+        {"generate"},
+        {"selftest"},
+    ],
+    "learn": [{"halving", "reward", "selection"}, {"rollout", "sft"}, {"dpo"}],
+    "runs": [{"progress"}, {"store"}, {"report"}, {"tree_view"}],
+    "stage": [
+        {"cast", "probe", "scaling"},
+        {"evaluate", "preflight", "scaling_view"},
+        {"baselines", "stage"},
+        {"judge"},
+    ],
+    "methods": [{"optima/explore"}, {"optima/imitate", "optima/prefer"}, {"optima/loop"}],
+    "cli": [{"app"}],
+}
+FLOOR_OF_TORCH = 5  # below it no file may need a heavy library at import
+LIGHT = {
     "__main__",
-    "cli",
-    "report",
-    "search",
-    "scaling_view",
-    "tree_view",
-    *(name for name in LEVELS if LEVELS[name] <= 2),
-]
+    "cli/app",
+    "model/backend",
+    "model/memory",
+    "model/meter",
+    "model/render",
+    "stage/scaling",
+    "stage/scaling_view",
+}
 HEAVY = {"accelerate", "bitsandbytes", "datasets", "matplotlib", "peft", "torch", "transformers", "trl", "unsloth"}
 
 
-def module_of(path: Path) -> str:
-    """Name in the level table of a file of the package."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def name_of(path: Path) -> str:
+    """Path of a file inside the package without its ending, as the tables name it."""
+    return path.relative_to(PACKAGE).with_suffix("").as_posix()
+
+
+def place_of(name: str) -> tuple[int, int]:
+    """Floor of a file's wing and the file's level inside it; a wing's own docstring stands on the ground."""
+    wing, _, inside = name.partition("/")
+    level = next((k for k, files in enumerate(LEVELS.get(wing, [])) if inside in files), -1)
+    return FLOORS[wing], level
 
 
 def short(path: Path) -> str:
@@ -114,11 +108,17 @@ def imported(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def imports_within(path: Path) -> Iterator[tuple[int, str]]:
-    """Line and level-table name of every module of the package that a file imports."""
+    """Line and name of every file of the package that a file imports."""
     for line, (top, *rest) in imported(path):
         if top == PACKAGE.name:
-            is_module = rest and ((PACKAGE / f"{rest[0]}.py").exists() or (PACKAGE / rest[0]).is_dir())
-            yield line, rest[0] if is_module else "__init__"
+            yield line, next(filter(None, (file_of(rest[:k]) for k in range(len(rest), -1, -1))))
+
+
+def file_of(parts: list[str]) -> str | None:
+    """Name of the file that a module is, when there is one."""
+    if (PACKAGE.joinpath(*parts) / "__init__.py").exists():
+        return "/".join([*parts, "__init__"])
+    return "/".join(parts) if parts and PACKAGE.joinpath(*parts).with_suffix(".py").exists() else None
 
 
 def text_files() -> list[Path]:
@@ -131,19 +131,34 @@ def text_files() -> list[Path]:
     return [path for path in paths if b"\0" not in path.read_bytes()]
 
 
-def test_every_module_has_a_level_and_every_level_a_module() -> None:
-    modules = {module_of(path) for path in FILES}
-    assert modules - LEVELS.keys() == set(), "give these modules a level in the table of this test"
-    assert LEVELS.keys() - modules == set(), "these are in the table and not in the package"
+def test_every_file_has_its_place_and_every_place_a_file() -> None:
+    names = {name_of(path) for path in FILES}
+    bare = {name for name in names if name.endswith("/__init__") and is_docstring_alone(PACKAGE / f"{name}.py")}
+    inside = {f"{wing}/{file}" for wing, levels in LEVELS.items() for files in levels for file in files}
+    placed = inside | {name for name in FLOORS if name not in LEVELS}
+    assert names - bare - placed == set(), "give these files a place in the tables of this test"
+    assert placed - names == set(), "these are in the tables and not in the package"
 
 
-def test_modules_import_only_from_lower_levels() -> None:
+def is_docstring_alone(path: Path) -> bool:
+    """Whether a file is a docstring and nothing else."""
+    tree = parse(path)
+    return len(tree.body) == 1 and bool(ast.get_docstring(tree))
+
+
+def test_each_wing_says_what_it_is_for_and_where_to_start() -> None:
+    for wing in LEVELS:
+        said = ast.get_docstring(parse(PACKAGE / wing / "__init__.py")) or ""
+        assert "Start with `" in said, f"optima_lite/{wing}/__init__.py does not say where to start reading"
+
+
+def test_files_import_only_downwards() -> None:
     climbing = [
-        f"{short(path)}:{line}: {module} (level {LEVELS.get(module)}) imports {name} (level {LEVELS.get(name)})"
+        f"{short(path)}:{line}: {name} {place_of(name)} imports {other} {place_of(other)}"
         for path in FILES
-        for module in [module_of(path)]
-        for line, name in imports_within(path)
-        if name != module and LEVELS.get(name, 0) >= LEVELS.get(module, 99)
+        for name in [name_of(path)]
+        for line, other in imports_within(path)
+        if other != name and place_of(other) >= place_of(name)
     ]
     assert not climbing, "\n" + "\n".join(climbing)
 
@@ -190,7 +205,7 @@ def loaded_after(code: str) -> set[str]:
 def test_help_is_light() -> None:
     code = """
 import sys
-from optima_lite.cli import main
+from optima_lite.cli.app import main
 sys.argv = ["optima-lite", "--help"]
 try:
     main()
@@ -201,8 +216,10 @@ except SystemExit as stop:
 
 
 def test_pure_modules_are_light() -> None:
-    names = [name for name in LIGHT if (PACKAGE / f"{name}.py").exists() or (PACKAGE / name).is_dir()]
-    assert loaded_after("\n".join(f"import optima_lite.{name}" for name in names)) == set()
+    names = {name_of(path) for path in FILES}
+    light = LIGHT | {name for name in names if place_of(name)[0] < FLOOR_OF_TORCH or name.startswith("runs/")}
+    modules = sorted(name.replace("/", ".").removesuffix(".__init__") for name in light)
+    assert loaded_after("\n".join(f"import optima_lite.{name}" for name in modules)) == set()
 
 
 def swallows_everything(handler: ast.ExceptHandler) -> bool:
@@ -265,15 +282,15 @@ def tree_block(text: str) -> set[str]:
     return {path.removeprefix("optima_lite/") for path in paths if path.startswith("optima_lite/")} - {""}
 
 
-def test_readme_tree_matches_the_files() -> None:
+def test_readme_tree_matches_the_wings() -> None:
     readme = ROOT / "README.md"
     assert readme.exists(), "README.md is missing; its tree of optima_lite/ is checked here"
     listed = tree_block(readme.read_text(encoding="utf-8"))
     folders = {f"{path.name}/" for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
-    files = {path.relative_to(PACKAGE).as_posix() for path in FILES if path.name != "__init__.py"}
-    inside = {path for path in files if f"{path.split('/')[0]}/" in folders}  # the README may leave these to the folder
-    assert (files - inside | folders) - listed == set(), "these are missing in the README's tree"
-    assert listed - files - folders - {"__init__.py"} == set(), "these are in the README's tree and do not exist"
+    files = {path.relative_to(PACKAGE).as_posix() for path in FILES}
+    on_top = {file for file in files if "/" not in file} - {"__init__.py"}
+    assert (on_top | folders) - listed == set(), "these are missing in the README's tree"
+    assert listed - files - folders == set(), "these are in the README's tree and do not exist"
 
 
 def test_the_tree_of_a_readme_is_read_by_indentation() -> None:

@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import ContextForm, TaskSettings
 from ..errors import DataError
-from ..mathematics import boxed
 from ..records import Question
+from ..settings.config import ContextForm, TaskSettings
 from . import jsonl
 from .jsonl import Row
+from .mathematics import boxed
 
 FIRST_ROWS = 1000  # of the evaluation split of an information task, as in the paper
 

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from ..config import FieldSettings, TaskSettings
 from ..errors import DataError
 from ..records import Question
+from ..settings.config import FieldSettings, TaskSettings
 
 Item = TypeVar("Item")
 

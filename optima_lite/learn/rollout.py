@@ -1,0 +1,236 @@
+"""Prompts, token ids, the generator and the reward put together: agents that talk, and dialogues that get their
+rewards."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from ..model.generate import Generator
+from ..model.render import Rendered, Renderer, shorten
+from ..model.sampling import Sampling, row_key
+from ..records import Dialogue, Ending, InteractionProtocol, Layout, Question, Reward, Rollouts, Turn
+from ..settings.config import RewardSettings
+from ..tasks import answers
+from ..tasks.answers import Scoring
+from ..team.dialogue import converse, extend
+from ..team.prompts import opening, view
+from .reward import Scale, alone, rank
+
+Advance = Callable[[int, int], None]
+"""Told of progress: dialogues that ended, tokens that were sampled."""
+
+
+@dataclass(frozen=True)
+class Agents:
+    """All that is needed to hold a dialogue, and to score it. system: the role prompts' template or templates; layout:
+    of the chat (see `prompts.view`)."""
+
+    generator: Generator
+    renderer: Renderer
+    protocol: InteractionProtocol
+    system: str | tuple[str, ...]
+    scoring: Scoring
+    layout: Layout = "alternating"
+
+    def fit(self, questions: Sequence[Question], *, max_turn_tokens: int) -> list[Question]:
+        """The questions with facts short enough that a dialogue of full length stays within the model's limit.
+
+        Cut by the rule of `render.shorten`; count the changes with `shortened`. Raises DataError when a question does
+        not even fit without its facts.
+        """
+        return [self._fit(question, max_turn_tokens) for question in questions]
+
+    def _fit(self, question: Question, max_turn_tokens: int) -> Question:
+        bare = replace(question, contexts=((), ()))
+        longest = Turn(0, (self.generator.policy.pad_id,) * max_turn_tokens, "")
+        turns = [replace(longest, speaker=self.protocol.speaker(k)) for k in range(self.protocol.max_turns)]
+        formats = 40  # tokens set aside for a format instruction and the line that introduces the facts
+        used = max(len(self._view(bare, turns, speaker).ids) for speaker in range(len(self.protocol.roles))) + formats
+        room = self.generator.policy.max_length - used
+        return shorten(question, self.renderer, room=room if self.protocol.split else room // len(question.contexts))
+
+    def _view(self, question: Question, turns: Sequence[Turn], speaker: int) -> Rendered:
+        messages = view(question, turns, speaker, protocol=self.protocol, system=self.system, layout=self.layout)
+        return self.renderer.conversation(messages)
+
+    def talk(
+        self,
+        questions: Sequence[Question],
+        drafts: Sequence[Dialogue],
+        *,
+        sampling: Sampling,
+        seed: Sequence[object],
+        advance: Advance,
+    ) -> list[Dialogue]:
+        """Every draft carried on to its end; `questions` holds those that the drafts are about.
+
+        seed: what distinguishes this sampling from others (run seed, iteration, ...); with the question's id, the
+        rollout and the turn it decides every row's random numbers.
+        """
+        by_id = {question.id: question for question in questions}
+        talking = len(drafts)
+
+        def speak(dialogues: Sequence[Dialogue]) -> list[Turn]:
+            nonlocal talking
+            ended, talking = talking - len(dialogues), len(dialogues)
+            turns = self.speak([(by_id[d.question], d) for d in dialogues], sampling=sampling, seed=seed)
+            advance(ended, sum(len(turn.ids) for turn in turns))
+            return turns
+
+        finished = converse(drafts, protocol=self.protocol, speak=speak)
+        advance(talking, 0)
+        return finished
+
+    def speak(
+        self, drafts: Sequence[tuple[Question, Dialogue]], *, sampling: Sampling, seed: Sequence[object]
+    ) -> list[Turn]:
+        """The next turn of every unfinished dialogue, sampled in one go."""
+        prompts = [self.prompt(question, dialogue) for question, dialogue in drafts]
+        keys = [row_key(*seed, d.question, d.rollout, len(d.turns)) for _, d in drafts]
+        sampled = self.generator.generate(prompts, sampling=sampling, keys=keys)
+        return [self._turn(dialogue, ids) for (_, dialogue), ids in zip(drafts, sampled, strict=True)]
+
+    def prompt(self, question: Question, dialogue: Dialogue) -> tuple[int, ...]:
+        """What the next speaker of an unfinished dialogue sees, as ids up to the header of its turn."""
+        speaker = self.protocol.speaker(len(dialogue.turns))
+        messages = view(
+            question,
+            dialogue.turns,
+            speaker,
+            protocol=self.protocol,
+            system=self.system,
+            format=dialogue.format,
+            layout=self.layout,
+        )
+        return self.renderer.prompt(messages, opening=opening(self.protocol, speaker, layout=self.layout))
+
+    def _turn(self, dialogue: Dialogue, ids: tuple[int, ...]) -> Turn:
+        text = self.renderer.text(ids)
+        finished = bool(ids) and ids[-1] in self.renderer.end_ids
+        speaker = self.protocol.speaker(len(dialogue.turns))
+        return Turn(speaker, ids, text, answers.extract(text), finished)
+
+    def views(self, question: Question, dialogue: Dialogue) -> list[Rendered]:
+        """The finished dialogue as each speaker saw it, own turns marked, without the format instruction."""
+        speakers = sorted({turn.speaker for turn in dialogue.turns})
+        return [self._view(question, dialogue.turns, speaker) for speaker in speakers]
+
+
+def unfold(agents: Agents, question: Question, *, sampling: Sampling, seed: Sequence[object]) -> Iterator[Dialogue]:
+    """One dialogue as it grows: yielded after every turn, the last time with its ending."""
+    dialogue = Dialogue(question.id, 0)
+    while dialogue.ending is None:
+        (turn,) = agents.speak([(question, dialogue)], sampling=sampling, seed=seed)
+        dialogue = extend(dialogue, turn, protocol=agents.protocol)
+        yield dialogue
+
+
+def sample(
+    agents: Agents,
+    questions: Sequence[Question],
+    *,
+    rollouts: int,
+    sampling: Sampling,
+    seed: Sequence[object],
+    formats: Sequence[str] = (),
+    advance: Advance = lambda done, tokens: None,
+) -> list[Rollouts]:
+    """`rollouts` dialogues of every question. formats: names of the pool to sample with, none twice before all were
+    used."""
+    agents.generator.forget()  # a chunk's batches must not depend on the chunks before it
+    drafts = []
+    for question in questions:
+        order = list(formats)
+        random.Random(row_key(*seed, question.id, "formats")).shuffle(order)
+        for k in range(rollouts):
+            drafts.append(Dialogue(question.id, k, format=order[k % len(order)] if order else None))
+    finished = agents.talk(questions, drafts, sampling=sampling, seed=seed, advance=advance)
+    return [
+        Rollouts(question, tuple(finished[i * rollouts : (i + 1) * rollouts])) for i, question in enumerate(questions)
+    ]
+
+
+def ranked(agents: Agents, rollouts: Sequence[Rollouts], *, settings: RewardSettings) -> list[Rollouts]:
+    """The same rollouts with their rewards: answers scored, every message read by the base model."""
+    agents.generator.forget()  # a chunk's batches must not depend on the chunks before it
+    pairs = [(group.question, dialogue) for group in rollouts for dialogue in group.dialogues]
+    losses = iter(worst_losses(agents, pairs, condition=settings.loss_condition))
+    results = []
+    roles = agents.protocol.roles
+    for group in rollouts:
+        scores = [score(group.question, dialogue, scoring=agents.scoring) for dialogue in group.dialogues]
+        worst = [next(losses) for _ in group.dialogues]
+        rewards = rank(group.dialogues, scores=scores, losses=worst, settings=settings, roles=roles)
+        scored = zip(rewards, group.dialogues, strict=True)
+        marked = tuple(_marked(reward, group.question, dialogue, agents.scoring) for reward, dialogue in scored)
+        results.append(replace(group, rewards=marked))
+    return results
+
+
+def _marked(reward: Reward, question: Question, dialogue: Dialogue, scoring: Scoring) -> Reward:
+    """The reward, marked where its task score could not be decided."""
+    undecided = scoring.undecided(dialogue.answer, question.answers)
+    return replace(reward, undecided=1.0) if undecided else reward
+
+
+def search_rewards(
+    agents: Agents,
+    pairs: Sequence[tuple[Question, Dialogue]],
+    *,
+    settings: RewardSettings,
+    scale: Scale,
+) -> list[Reward]:
+    """The rewards of dialogues that come one by one, as a tree search finds them, on a given scale.
+
+    A dialogue that ended without agreement scores 0, as in the official search.
+    """
+    losses = worst_losses(agents, pairs, condition=settings.loss_condition)
+    rewards = []
+    for (question, dialogue), loss in zip(pairs, losses, strict=True):
+        agreed = dialogue.ending is Ending.AGREED
+        task = score(question, dialogue, scoring=agents.scoring) if agreed else 0.0
+        reward = alone(dialogue, score=task, loss=loss, scale=scale, settings=settings, roles=agents.protocol.roles)
+        rewards.append(_marked(reward, question, dialogue, agents.scoring) if agreed else reward)
+    return rewards
+
+
+def score(question: Question, dialogue: Dialogue, *, scoring: Scoring) -> float:
+    """The task score in [0, 1] of the answer stated last; 0 for a truncated dialogue."""
+    return scoring.score(dialogue.answer, question.answers)
+
+
+def flexible_score(question: Question, dialogue: Dialogue, *, scoring: Scoring) -> float:
+    """The task score where also counts what was not marked, or said before a dialogue was cut; for reports."""
+    return scoring.score(flexible_answer(dialogue), question.answers)
+
+
+def flexible_answer(dialogue: Dialogue) -> str | None:
+    """The answer marked last, else the last number of the latest message that holds one; None without either."""
+    latest = dialogue.turns[::-1]
+    marked = next((turn.answer for turn in latest if turn.answer is not None), None)
+    if marked is not None:
+        return marked
+    return next((found for turn in latest if (found := answers.extract_flexibly(turn.text)) is not None), None)
+
+
+def worst_losses(agents: Agents, pairs: Sequence[tuple[Question, Dialogue]], *, condition: str) -> list[float]:
+    """For each dialogue the largest mean message loss in nats under the base model (paper section 3.1, R_loss).
+
+    condition: `dialogue` reads every message after what its speaker saw, without a format instruction; `message`
+    reads it alone, as the official code does.
+    """
+    rows: list[Rendered] = []
+    owner: list[int] = []
+    for k, (question, dialogue) in enumerate(pairs):
+        if condition == "message":
+            own = [agents.renderer.alone(turn) for turn in dialogue.turns]
+        else:
+            own = agents.views(question, dialogue)
+        rows += own
+        owner += [k] * len(own)
+    worst = [0.0] * len(pairs)
+    for k, losses in zip(owner, agents.generator.losses(rows), strict=True):
+        worst[k] = max(worst[k], *losses)
+    return worst

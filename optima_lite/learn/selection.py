@@ -1,0 +1,99 @@
+"""What is worth learning from: the best dialogue of N a question, and the better of two messages of a tree. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ..records import Demonstration, Ending, PreferencePair, Rollouts, Tree, Turn
+from ..settings.config import SelectionSettings
+from ..team.tree import best, children, turns, worst
+
+
+def demonstrations(ranked: Sequence[Rollouts], *, settings: SelectionSettings) -> list[Demonstration]:
+    """Best-of-N selection of iSFT (paper section 3.3, algorithm 1).
+
+    Of each question the dialogue with the highest reward (the first on ties; truncated ones never); of these, those
+    over `min_reward`; of the survivors, less the first `drop_easiest`, the best `keep_fraction`, at least one if any
+    survived. With `order: share_first` both shares are of all questions, and the threshold comes last. Highest reward
+    first.
+    """
+    best = [champion for rollouts in ranked if (champion := _best(rollouts)) is not None]
+    best.sort(key=lambda d: -d.reward.total)  # stable: ties keep the order of the questions
+    if settings.order == "share_first":
+        best = _share(best, settings)
+    survivors = [d for d in best if d.reward.total > settings.min_reward]
+    return _share(survivors, settings) if settings.order == "threshold_first" else survivors
+
+
+def _share(ordered: list[Demonstration], settings: SelectionSettings) -> list[Demonstration]:
+    drop, keep, n = settings.drop_easiest, settings.keep_fraction, len(ordered)
+    first = int(drop * n)
+    last = int((round(drop + keep, 9) if drop else keep) * n)  # 0.1 + 0.7 is less than 0.8
+    return ordered[first : max(first + 1, last)]
+
+
+def _best(rollouts: Rollouts) -> Demonstration | None:
+    pairs = zip(rollouts.dialogues, rollouts.rewards, strict=True)
+    whole = [(dialogue, reward) for dialogue, reward in pairs if dialogue.ending is not Ending.TRUNCATED]
+    if not whole:
+        return None
+    dialogue, reward = max(whole, key=lambda pair: pair[1].total)
+    return Demonstration(rollouts.question, dialogue, reward)
+
+
+def pairs(trees: Sequence[Tree], *, settings: SelectionSettings) -> list[PreferencePair]:
+    """Pairs of sibling messages for iDPO (paper section 3.4).
+
+    Under each node the best child against the worst (`pairing: official`), or every two (`paper`); of these, pairs
+    whose better message is worth more than `pair_min_reward` and the other less by more than `min_gap`; of these the
+    best `pair_keep_fraction` by the better message's worth, of all of them or of each tree, at least one if there is
+    any. Best first, within each tree where the share is the tree's. A message cut at its token limit is never
+    preferred.
+    """
+    found = [[pair for pair in _siblings(tree, settings) if _teaches(pair, settings)] for tree in trees]
+    if settings.keep_scope == "global":
+        found = [[pair for own in found for pair in own]]
+    return [pair for own in found for pair in _top(own, settings.pair_keep_fraction)]
+
+
+def _siblings(tree: Tree, settings: SelectionSettings) -> Iterator[PreferencePair]:
+    for parent, following in enumerate(children(tree)):
+        known = [child for child in following if tree.nodes[child].visits >= settings.min_visits]
+        whole = [child for child in known if (turn := tree.nodes[child].turn) is not None and turn.finished]
+        if settings.pairing == "paper":
+            candidates = [(better, worse) for better in whole for worse in known]
+        else:
+            candidates = [(best(tree, whole), worst(tree, known))] if whole else []
+        prefix = turns(tree, parent)
+        for better, worse in candidates:
+            yield _pair(tree, prefix, better, worse)
+
+
+def _pair(tree: Tree, prefix: tuple[Turn, ...], better: int, worse: int) -> PreferencePair:
+    chosen, rejected = tree.nodes[better], tree.nodes[worse]
+    assert chosen.turn and chosen.reward and rejected.turn and rejected.reward  # visited, and not the root
+    return PreferencePair(
+        tree.question,
+        prefix,
+        chosen.turn,
+        rejected.turn,
+        chosen.reward,
+        rejected.reward,
+        chosen.visits,
+        rejected.visits,
+    )
+
+
+def _teaches(pair: PreferencePair, settings: SelectionSettings) -> bool:
+    """Whether a pair obeys the thresholds; so no message is paired with itself or with a better one."""
+    early = pair.chosen.answer is not None and all(turn.speaker == pair.speaker for turn in pair.prefix)
+    return (
+        pair.chosen_value > settings.pair_min_reward
+        and pair.gap > settings.min_gap
+        and not (early and settings.skip_early_answers)
+    )
+
+
+def _top(found: Sequence[PreferencePair], share: float) -> list[PreferencePair]:
+    ordered = sorted(found, key=lambda pair: -pair.chosen_value)  # stable: ties keep the order of the trees
+    return ordered[: max(1, int(share * len(ordered)))]

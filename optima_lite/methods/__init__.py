@@ -1,0 +1,4 @@
+"""Ways to improve a team, one page each, in the order in which it runs.
+
+Start with `optima/loop`. What two methods share belongs to `stage`, a wing below.
+"""

@@ -1,0 +1,93 @@
+"""Dialogue trees of a recipe's two agents: grown for a preference step, or for somebody who wants to look at one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from ...learn.reward import Scale, scale
+from ...learn.rollout import Advance, search_rewards
+from ...records import Dialogue, Question, Rollouts, Tree, Turn
+from ...runs.progress import Observer, phase
+from ...runs.store import IMITATED, PREFERRED, RunFolder
+from ...stage.cast import Cast
+from ...stage.evaluate import examine
+from ...tasks.questions import questions
+from ...team.search import search
+
+PROBES = {IMITATED: "5_validation", PREFERRED: "9_validation"}
+"""For each of an iteration's adapters the stage in which it answered the validation questions."""
+
+_QUICK = 20  # validation questions that give the scale where no run has asked any
+
+
+def grow(
+    cast: Cast, asked: Sequence[Question], *, probe: Sequence[Rollouts], seed: Sequence[object], advance: Advance
+) -> list[Tree]:
+    """A tree for every question, by the pair as it stands; the questions' facts must fit (see `Cast.fit`).
+
+    probe: ranked dialogues of the same pair; they give the scale of the rewards. seed: decides the messages and, with
+    the question's id, which nodes are chosen. advance: is told of the sampled tokens, and of the trees at their end.
+    """
+    recipe, pair = cast.recipe, cast.pair
+    pair.generator.forget()  # a chunk's batches must not depend on the chunks before it
+
+    def speak(drafts: Sequence[tuple[Question, Dialogue]]) -> list[Turn]:
+        turns = pair.speak(drafts, sampling=cast.sampling(pair), seed=seed)
+        advance(0, sum(len(turn.ids) for turn in turns))
+        return turns
+
+    score = partial(search_rewards, pair, settings=recipe.reward, scale=_scale(cast, probe))
+    trees = search(asked, protocol=pair.protocol, speak=speak, score=score, settings=recipe.search, seed=seed)
+    advance(len(trees), 0)
+    return trees
+
+
+def _scale(cast: Cast, probe: Sequence[Rollouts]) -> Scale:
+    return scale(probe, percentile=cast.recipe.search.normaliser_percentile, settings=cast.recipe.reward)
+
+
+def explore(
+    cast: Cast, asked: Sequence[Question], *, probe: Sequence[Rollouts], seed: int, observe: Observer
+) -> list[Tree]:
+    """A tree for every question, to be looked at; nothing is stored.
+
+    probe: as `stored_probe` finds it; without one the pair answers some validation questions first. Raises DataError
+    when a question does not fit the model.
+    """
+    probe = probe or _quick_probe(cast, observe)
+    fitted, _ = cast.fit(cast.pair, asked)
+    with phase(observe, "search", iteration=None, total=len(fitted), unit="questions") as advance:
+        return grow(
+            cast,
+            fitted,
+            probe=probe,
+            seed=(seed, "search"),
+            advance=lambda done, tokens: advance(done, tokens=tokens),
+        )
+
+
+def stored_probe(run: RunFolder, iteration: int | None) -> list[Rollouts]:
+    """How the pair that is in force after an iteration, or untrained for None, answered the validation questions.
+
+    None at all while a run has not come so far. Raises KeyError for an iteration without a finished step.
+    """
+    adapter = None if iteration is None else run.adapter(iteration)
+    if adapter is None:
+        return run.read("validation/untrained", Rollouts)
+    return run.read(f"{adapter.parent.name}/{PROBES[adapter.name]}", Rollouts)
+
+
+def _quick_probe(cast: Cast, observe: Observer) -> list[Rollouts]:
+    recipe = cast.recipe
+    drawn = questions(recipe.task, "validation", _QUICK, seed=0)
+    fitted, _ = cast.fit(cast.pair, drawn)
+    with phase(observe, "probe", iteration=None, total=len(fitted), unit="questions") as advance:
+        return examine(
+            cast.pair,
+            fitted,
+            sampling=cast.sampling(cast.pair),
+            seed=recipe.seed,
+            settings=recipe.reward,
+            advance=lambda done, tokens: advance(done, tokens=tokens),
+        )

@@ -1,0 +1,93 @@
+"""One imitation step (paper section 3.3, iSFT): sample dialogues, rank them, select the best, train on them.
+
+In iteration 0 the dialogues are sampled with the format-prompt pool and learnt without it (paper section 3.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...learn.reward import mean
+from ...learn.rollout import ranked, sample
+from ...learn.selection import demonstrations
+from ...learn.sft import fine_tune
+from ...model.render import Rendered
+from ...records import Demonstration, Question, Rollouts
+from ...runs.progress import Ranked
+from ...runs.store import IMITATED, stage_name
+from ...stage.evaluate import undecided
+from ...stage.stage import CHUNK, Stage
+
+
+def imitate(stage: Stage, iteration: int) -> Path:
+    """The folder of the adapter after the step; the policy speaks with it already."""
+    dialogues = _sample(stage, iteration)
+    scored = _rank(stage, iteration, dialogues)
+    chosen = stage.run.whole(
+        stage_name(iteration, "3_demonstrations"),
+        Demonstration,
+        lambda: demonstrations(scored, settings=stage.cast.recipe.selection),
+    )
+    return _train(stage, iteration, chosen)
+
+
+def _sample(stage: Stage, iteration: int) -> list[Rollouts]:
+    recipe, pair = stage.cast.recipe, stage.cast.pair
+    rollouts = recipe.sampling.rollouts
+    fitted = stage.fit(pair, stage.draw(iteration, preference=False), stage_name(iteration, "0_questions"))
+    with stage.phase("generate", iteration=iteration, total=len(fitted) * rollouts, unit="dialogues") as advance:
+
+        def work(chunk: Sequence[Question]) -> list[Rollouts]:
+            return sample(
+                pair,
+                chunk,
+                rollouts=rollouts,
+                sampling=stage.cast.sampling(pair, pool=iteration == 0),
+                seed=(recipe.seed, iteration),
+                formats=recipe.prompts.formats if iteration == 0 else (),
+                advance=lambda done, tokens: advance(done, tokens=tokens),
+            )
+
+        return stage.run.chunks(
+            stage_name(iteration, "1_dialogues"),
+            Rollouts,
+            fitted,
+            size=max(1, CHUNK // rollouts),
+            work=work,
+            stored=lambda found: advance(found * rollouts, stored=True),
+        )
+
+
+def _rank(stage: Stage, iteration: int, rollouts: Sequence[Rollouts]) -> list[Rollouts]:
+    recipe = stage.cast.recipe
+    with stage.phase("rank", iteration=iteration, total=len(rollouts), unit="questions") as advance:
+
+        def work(chunk: Sequence[Rollouts]) -> list[Rollouts]:
+            scored = ranked(stage.cast.pair, chunk, settings=recipe.reward)
+            advance(len(chunk))
+            return scored
+
+        scored = stage.run.chunks(
+            stage_name(iteration, "2_rewards"),
+            Rollouts,
+            rollouts,
+            size=max(1, CHUNK // recipe.sampling.rollouts),
+            work=work,
+            stored=lambda found: advance(found, stored=True),
+        )
+    stage.tell_undecided(undecided(scored))
+    stage.observe(Ranked(iteration, mean([reward for group in scored for reward in group.rewards])))
+    return scored
+
+
+def _train(stage: Stage, iteration: int, chosen: Sequence[Demonstration]) -> Path:
+    """The selected dialogues from every speaker's view; without any the adapter stays as it is."""
+    recipe = stage.cast.recipe
+    rows: list[Rendered] = []
+    for demonstration in chosen:
+        rows += stage.cast.pair.views(demonstration.question, demonstration.dialogue)
+    if not rows:
+        stage.note(f"iteration {iteration}: no dialogue passed selection.min_reward, so nothing is trained")
+
+    return stage.adapt(fine_tune, rows, settings=recipe.training, iteration=iteration, name=IMITATED, label="train")

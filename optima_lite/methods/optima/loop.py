@@ -1,0 +1,94 @@
+"""The method, in the order in which it runs: imitate the best dialogues, prefer the better turns, evaluate, again.
+
+Paper sections 3.2 to 3.5, by the recipe's `schedule`: `isft` imitates in every iteration, `idpo` imitates once, with
+the format pool, and prefers from then on, `isft-dpo` does both in every iteration. Changed: the policy is one LoRA
+adapter on a frozen, usually 4-bit base, which makes the base free to read (adapter off) and needs learning rates of
+its own; and after each step the reward on a validation split decides whether it is kept.
+
+Every stage writes its records into the run folder and is read from there when they exist; so the same command resumes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...learn.rollout import Agents
+from ...records import Question
+from ...runs.progress import Evaluated, Note, Observer, RunStarted, Timings, fan_out, phase
+from ...runs.report import evaluation_stage, summary
+from ...runs.store import Run
+from ...settings.config import LoadedRecipe, Machine, Recipe
+from ...stage.cast import assemble
+from ...stage.evaluate import summarise
+from ...stage.judge import Judge
+from ...stage.preflight import require, versions
+from ...stage.stage import Stage
+from ...tasks.questions import questions
+from .imitate import imitate
+from .prefer import prefer
+
+
+def train(loaded: LoadedRecipe, *, machine: Machine, folder: Path, observe: Observer) -> None:
+    """Runs a recipe, or carries on with its run in `folder`, to the end.
+
+    Raises OptimaError for everything a user can mend; what was complete before stays.
+    """
+    recipe = loaded.recipe
+    require(recipe, machine=machine)
+    manifest = {
+        "recipe": recipe.to_dict(),
+        "recipe_name": loaded.name,
+        "variants": loaded.variants,
+        "versions": versions(),
+    }
+    with Run.open(folder, manifest) as run:
+        observe = fan_out(observe, Timings(sink=lambda timing: run.append_timings([timing])))
+        observe(RunStarted(loaded.name, str(folder), recipe.training.iterations, run.resumed))
+        with phase(observe, "load", iteration=None, total=1, unit="models") as advance:
+            cast = assemble(recipe, machine=machine, settle=run.settle, notify=lambda text: observe(Note(text)))
+            advance(1)
+        stage = Stage(cast, run, observe)
+        pair, single = stage.cast.pair, stage.cast.single
+        held_out = questions(recipe.task, "held_out", recipe.evaluation.questions, seed=0)
+        for greedy in (False, True):
+            _evaluate(stage, pair, held_out, "untrained", greedy=greedy)
+            _evaluate(stage, single, held_out, "single_agent", greedy=greedy)
+        judge = Judge(stage)
+        standing = judge.untrained()
+        for iteration in range(recipe.training.iterations):
+            for step in steps(recipe, iteration):
+                if step == "imitate":
+                    adapter = imitate(stage, iteration)
+                else:
+                    adapter = prefer(stage, iteration, probe=standing.probe)
+                standing = judge.after(step, iteration, adapter, standing)
+                if judge.stopped:
+                    break
+            last = judge.stopped or iteration == recipe.training.iterations - 1
+            for greedy in (False, True) if last else (False,):
+                _evaluate(stage, pair, held_out, f"iteration_{iteration}", greedy=greedy, iteration=iteration)
+            if last:
+                break
+        run.write_json("summary.json", summary(run))
+
+
+def steps(recipe: Recipe, iteration: int) -> Sequence[str]:
+    """The training steps of an iteration by the recipe's schedule."""
+    if recipe.schedule == "isft" or (recipe.schedule == "idpo" and iteration == 0):
+        return ("imitate",)
+    return ("prefer",) if recipe.schedule == "idpo" else ("imitate", "prefer")
+
+
+def _evaluate(
+    stage: Stage, agents: Agents, held_out: Sequence[Question], name: str, *, greedy: bool, iteration: int | None = None
+) -> None:
+    """A line of the final table: each held-out question is talked about once, by the adapter as it stands."""
+    decoding = "greedy" if greedy else "sampled"
+    where = evaluation_stage(name, decoding)
+    label = f"evaluate {decoding}" if iteration is not None else f"evaluate {name} {decoding}"
+    fitted = stage.fit(agents, held_out, f"evaluation/{agents.protocol.name}_questions")
+    examined = stage.examine(agents, fitted, where, greedy=greedy, label=label, iteration=iteration)
+    row = summarise(examined, name=name, decoding=decoding, scoring=agents.scoring)
+    stage.run.write_json(f"{where}.json", row)
+    stage.observe(Evaluated(row))

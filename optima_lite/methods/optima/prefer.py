@@ -1,0 +1,66 @@
+"""One preference step (paper section 3.4, iDPO): grow dialogue trees, pair siblings, train on the better of two."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...learn.dpo import PairIds, optimise
+from ...learn.selection import pairs
+from ...records import Dialogue, PreferencePair, Question, Rollouts, Tree
+from ...runs.store import PREFERRED, stage_name
+from ...stage.stage import CHUNK, Stage
+from ...team.tree import ROOT
+from .explore import grow
+
+
+def prefer(stage: Stage, iteration: int, *, probe: Sequence[Rollouts]) -> Path:
+    """The folder of the adapter after the step; the policy speaks with it already.
+
+    probe: ranked dialogues of the pair as it stands; they give the scale of the rewards in the trees.
+    """
+    trees = _search(stage, iteration, probe)
+    chosen = stage.run.whole(
+        stage_name(iteration, "7_pairs"), PreferencePair, lambda: pairs(trees, settings=stage.cast.recipe.selection)
+    )
+    return _train(stage, iteration, chosen)
+
+
+def _search(stage: Stage, iteration: int, probe: Sequence[Rollouts]) -> list[Tree]:
+    recipe = stage.cast.recipe
+    fitted = stage.fit(stage.cast.pair, stage.draw(iteration, preference=True), stage_name(iteration, "6_questions"))
+    with stage.phase("search", iteration=iteration, total=len(fitted), unit="questions") as advance:
+
+        def work(chunk: Sequence[Question]) -> list[Tree]:
+            return grow(
+                stage.cast,
+                chunk,
+                probe=probe,
+                seed=(recipe.seed, iteration, "search"),
+                advance=lambda done, tokens: advance(done, tokens=tokens),
+            )
+
+        trees = stage.run.chunks(
+            stage_name(iteration, "6_trees"),
+            Tree,
+            fitted,
+            size=max(1, CHUNK // (recipe.search.searches * recipe.search.rollouts)),
+            work=work,
+            stored=lambda found: advance(found, stored=True),
+        )
+    roots = [tree.nodes[ROOT] for tree in trees]
+    stage.tell_undecided(round(sum(root.reward.undecided * root.visits for root in roots if root.reward)))
+    return trees
+
+
+def _train(stage: Stage, iteration: int, chosen: Sequence[PreferencePair]) -> Path:
+    """The pairs as ids, each after what its speaker saw; without any the adapter stays as it is."""
+    recipe, pair = stage.cast.recipe, stage.cast.pair
+    rows = [
+        PairIds(pair.prompt(one.question, Dialogue(one.question.id, 0, one.prefix)), one.chosen.ids, one.rejected.ids)
+        for one in chosen
+    ]
+    if not rows:
+        stage.note(f"iteration {iteration}: no two messages differ enough in worth, so nothing is trained")
+
+    return stage.adapt(optimise, rows, settings=recipe.dpo, iteration=iteration, name=PREFERRED, label="prefer")

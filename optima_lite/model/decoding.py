@@ -1,0 +1,163 @@
+"""Rows that are sampled side by side, as many as the token budget allows.
+
+A row's tokens depend on its prompt, the settings and its key alone, not on which rows share its batch. So rows may come
+and go: decoding proceeds in slices of a few tokens, between which finished rows leave and waiting ones take their
+places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessorList
+
+from .prefix_cache import Batch
+from .sampling import KeyedSampler, Sampling
+from .states import States
+
+_SLICE = 8  # tokens between two looks at who has finished: fewer cost more calls, more keep finished rows longer
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """A row on its way. prompt: its prompt's length. ids: the prompt and what was sampled so far. known: how many of
+    them have states, and these."""
+
+    key: int
+    prompt: int
+    ids: list[int]
+    known: tuple[int, list[Tensor]] = (0, [])
+    finished: bool = False
+
+
+class Decoding:
+    """The rows of one call of `generate`, of which as many run side by side as the token budget allows."""
+
+    def __init__(
+        self, states: States, model: Any, sampling: Sampling, *, unsayable: Sequence[int], waiting: Sequence[Row]
+    ) -> None:
+        self.states = states
+        self.model = model
+        self.sampling = sampling
+        self._unsayable = list(unsayable)
+        self.waiting = sorted(waiting, key=lambda row: row.prompt)  # the longest, which enter first, stand last
+        self.running: list[Row] = []
+        self._batch: Batch | None = None  # of the running rows, in their order
+        self._ends = frozenset(states.policy.end_ids)
+
+    @property
+    def longest(self) -> int:
+        """Tokens that the longest running row may come to have."""
+        return max(row.prompt for row in self.running) + self.sampling.max_new_tokens
+
+    def fill(self) -> None:
+        """Lets waiting rows enter while they fit; one always does."""
+        first = (self.running or self.waiting[-1:])[0]  # the longest, because rows enter by falling length
+        room = self.states.max_batch_tokens // (first.prompt + self.sampling.max_new_tokens) - len(self.running)
+        entering = min(len(self.waiting), max(room, 0 if self.running else 1))
+        if entering > 0:
+            self._dissolve()
+        for _ in range(entering):
+            row = self.waiting.pop()
+            row.known = self.states.find(row.ids, len(row.ids) - 1, adapter=True)
+            self.running.append(row)
+
+    def advance(self) -> None:
+        """Samples a slice for every running row; those that end in it leave, and their states are kept."""
+        batch = self._batch = self._batch or self._lay_out()
+        done = [len(row.ids) - row.prompt for row in self.running]
+        steps = min(_SLICE, self.sampling.max_new_tokens - min(done))
+        width = batch.ids.shape[1]
+        sampler = KeyedSampler(
+            [row.key for row in self.running], done, sampling=self.sampling, start=width, steps=steps
+        )
+        output = self.model.generate(
+            input_ids=batch.ids,
+            attention_mask=batch.mask,
+            past_key_values=batch.cache,
+            generation_config=self._greedy(steps),
+            logits_processor=LogitsProcessorList([sampler] if self.sampling.temperature > 0 else []),
+        )[:, width:]
+        batch.go_on(output[:, -1:])
+        for row, tokens in zip(self.running, output.tolist(), strict=True):
+            self._take(row, tokens)
+        self._leave(batch)
+
+    def start_over(self) -> None:
+        """Everything that has not finished waits again, with the tokens it has."""
+        for row in self.running:
+            row.known = (0, [])
+        unfinished = [row for row in self.running if not row.finished]
+        self.waiting = sorted([*self.waiting, *unfinished], key=lambda row: row.prompt)
+        self.running, self._batch = [], None
+
+    def _lay_out(self) -> Batch:
+        rest = [len(row.ids) - row.known[0] for row in self.running]
+        mean = sum(rest) / len(rest)
+        if max(rest) > 1.5 * mean:  # padding would add half to the work: the long ones go through the model apart
+            long = [row for row, tokens in zip(self.running, rest, strict=True) if tokens > mean]
+            self.states.in_batches([len(row.ids) for row in long], partial(self._prefill, long))
+        room = max(row.prompt + self.sampling.max_new_tokens - len(row.ids) for row in self.running)
+        batch = self.states.lay_out(
+            [row.ids for row in self.running],
+            [row.known for row in self.running],
+            room=room,
+            take=self.states.workspace.take,
+        )
+        for row in self.running:
+            row.known = (0, [])  # it is in the batch now
+        return batch
+
+    def _prefill(self, rows: Sequence[Row], batch_rows: Sequence[int]) -> None:
+        """Computes all but the last id of some rows."""
+        chosen = [rows[i] for i in batch_rows]
+        # In memory of its own: what the other rows know still lies in the batch that they have come from.
+        fresh = self.states.like.new_empty
+        batch = self.states.lay_out([row.ids[:-1] for row in chosen], [row.known for row in chosen], take=fresh)
+        self.states.forward(self.model.get_base_model(), batch)
+        for k, row in enumerate(chosen):
+            length = len(row.ids) - 1
+            row.known = (length, batch.pieces(k, length))
+            self.states.keep(row.ids[:length], row.known[1], adapter=True)
+
+    def _take(self, row: Row, tokens: Sequence[int]) -> None:
+        """Adds sampled tokens up to the turn end or the limit."""
+        limit = row.prompt + self.sampling.max_new_tokens
+        for token in tokens[: limit - len(row.ids)]:
+            row.ids.append(token)
+            if token in self._ends:
+                break
+        row.finished = row.ids[-1] in self._ends or len(row.ids) == limit
+
+    def _leave(self, batch: Batch) -> None:
+        for k, row in enumerate(self.running):
+            if row.finished:
+                # A token sampled last has not been through the model, so it has no states.
+                length = min(len(row.ids), batch.computed(k))
+                self.states.keep(row.ids[:length], batch.pieces(k, length), adapter=True)
+        if any(row.finished for row in self.running):
+            self._dissolve()
+            self.running = [row for row in self.running if not row.finished]
+
+    def _dissolve(self) -> None:
+        """Takes the rows out of their batch."""
+        if self._batch is not None:
+            for k, row in enumerate(self.running):
+                if not row.finished:
+                    row.known = (len(row.ids) - 1, self._batch.pieces(k, len(row.ids) - 1))
+        self._batch = None
+
+    def _greedy(self, max_new_tokens: int) -> GenerationConfig:
+        """Sampling happens in the logits processor, which leaves one candidate; generate only takes it."""
+        return GenerationConfig(
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            eos_token_id=list(self._ends),
+            pad_token_id=self.states.policy.pad_id,
+            suppress_tokens=self._unsayable or None,
+            use_cache=True,
+        )

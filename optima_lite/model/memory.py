@@ -1,0 +1,337 @@
+"""What a run will need of the card: a forecast of memory, phase by phase, from the model's shape alone. No torch.
+
+Every formula counts the tensors that are alive at a phase's peak, as the code of transformers, PEFT and TRL makes them.
+It counts what torch allocates; a card also holds the CUDA context, which `OVERHEAD` stands for. Sizes are bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..settings.config import Machine, Recipe
+
+GIB = 2**30
+OVERHEAD = int(0.75 * GIB)  # CUDA context, kernels and what the allocator cannot reuse; an estimate
+MOST_TOKENS, FEWEST_TOKENS = (
+    32_768,
+    2_048,
+)  # of a batch while sampling: more gains no speed, fewer cannot hold a dialogue
+
+_ADAPTER_BYTES = 4  # the adapter is float32, because a small learning rate moves nothing in bf16
+_NF4_BYTES = 0.5 + (1 + 4 / 256) / 64  # four bits, and a byte for each 64 of them, with a float for each 256 of those
+_LOGITS_AT_ONCE = 1 << 24  # how many the generator turns into probabilities or losses at a time ...
+_SAMPLING_BYTES, _LOSS_BYTES = 32, 12  # ... and the bytes each takes then: four copies in float64; three in float32
+_HEAD_TOKENS, _HEAD_COLUMNS = 4_096, 32_768  # TRL's loss: the tile of logits that exists at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A Llama's sizes. tied: the output layer is the embedding."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_width: int
+    vocabulary: int
+    tied: bool = False
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Shape:
+        """From the fields of a Hugging Face config.json. Raises KeyError when a size is missing."""
+        heads = int(config["num_attention_heads"])
+        return cls(
+            layers=int(config["num_hidden_layers"]),
+            hidden=int(config["hidden_size"]),
+            intermediate=int(config["intermediate_size"]),
+            heads=heads,
+            kv_heads=int(config.get("num_key_value_heads") or heads),
+            head_width=int(config.get("head_dim") or config["hidden_size"] // heads),
+            vocabulary=int(config["vocab_size"]),
+            tied=bool(config.get("tie_word_embeddings", False)),
+        )
+
+    @property
+    def linears(self) -> tuple[tuple[int, int], ...]:
+        """Inputs and outputs of each linear map of a layer."""
+        query, key = self.heads * self.head_width, self.kv_heads * self.head_width
+        into, out = (self.hidden, self.intermediate), (self.intermediate, self.hidden)
+        return (self.hidden, query), (self.hidden, key), (self.hidden, key), (query, self.hidden), into, into, out
+
+    @property
+    def linear_parameters(self) -> int:
+        """Parameters of all layers' linear maps: what is quantised."""
+        return self.layers * sum(i * o for i, o in self.linears)
+
+    @property
+    def other_parameters(self) -> int:
+        """Embedding, output layer and norms, which stay as they are."""
+        return self.vocabulary * self.hidden * (1 if self.tied else 2) + self.hidden * (2 * self.layers + 1)
+
+    @property
+    def cached_values(self) -> int:
+        """Keys and values that one token leaves behind, over all layers."""
+        return 2 * self.layers * self.kv_heads * self.head_width
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """How the model is held. gpu: it computes in half precision and trains with gradient checkpointing; on the CPU an
+    unquantised model speaks with its adapter merged."""
+
+    quantised: bool
+    gpu: bool
+    lora_rank: int
+
+    @property
+    def number_bytes(self) -> int:
+        """Bytes of a number while computing."""
+        return 2 if self.gpu else 4
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The sizes a run works with. batch_tokens: rows times their length while sampling. turn_tokens: a message.
+    row_tokens: the longest row. micro_batch: rows, or pairs, trained on at once. cache_bytes: the prefix cache's bound.
+    """
+
+    batch_tokens: int
+    turn_tokens: int
+    row_tokens: int
+    micro_batch: int
+    cache_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A phase's peak: bytes by what they are for, in the order in which they come."""
+
+    name: str
+    parts: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        """Bytes at the peak."""
+        return sum(self.parts.values())
+
+
+LLAMA3 = {  # Llama 3.2 1B and 3B, Llama 3 and 3.1 8B
+    "1b": Shape(16, 2048, 8192, 32, 8, 64, 128_256, tied=True),
+    "3b": Shape(28, 3072, 8192, 24, 8, 128, 128_256, tied=True),
+    "8b": Shape(32, 4096, 14336, 32, 8, 128, 128_256),
+}
+
+
+def known(name: str) -> Shape | None:
+    """The shape of a Llama 3 by its name on the hub, so that a forecast needs no download; None for other names."""
+    found = re.search(r"llama-3(?:\.[12])?-([138]b)\b", name.lower())
+    return LLAMA3[found[1]] if found else None
+
+
+def planned(
+    recipe: Recipe, machine: Machine, shape: Shape, setup: Setup, *, row_tokens: int, room: int
+) -> tuple[Limits, tuple[Phase, ...]]:
+    """The sizes that a run of the recipe will work with in `room` bytes, and the forecast for them.
+
+    row_tokens: the longest row the model takes. A batch size that the machine file sets is kept.
+    """
+    given = None if machine.max_batch_tokens == "auto" else machine.max_batch_tokens
+    wanted = Limits(
+        batch_tokens=max(given or MOST_TOKENS, row_tokens),
+        turn_tokens=recipe.sampling.max_turn_tokens,
+        row_tokens=row_tokens,
+        micro_batch=machine.micro_batch,
+        cache_bytes=int(machine.max_cache_gib * GIB),
+    )
+    training, preference = recipe.schedule != "idpo", recipe.schedule != "isft"
+    sizes = ([recipe.training.batch_size] if training else []) + ([recipe.dpo.batch_size] if preference else [])
+    limits = fit(shape, setup, wanted, batch_size=min(sizes), room=room, preference=preference)
+    if given:
+        limits = replace(limits, batch_tokens=given)
+    phases = forecast(shape, setup, limits)
+    return limits, tuple(p for p in phases if (p.name != "sft" or training) and (p.name != "dpo" or preference))
+
+
+def forecast(shape: Shape, setup: Setup, limits: Limits) -> tuple[Phase, ...]:
+    """The peak of each phase: sampling dialogues, reading them for the reward, SFT, DPO."""
+    return tuple(phase(shape, setup, limits) for phase in (_sampling, _reading, _fine_tuning, _preference))
+
+
+def fit(shape: Shape, setup: Setup, limits: Limits, *, batch_size: int, room: int, preference: bool = True) -> Limits:
+    """The limits, lowered where their phase would not fit into `room` bytes; `forecast` tells whether the result does.
+
+    limits holds what is wanted at most. Sampling halves its batch or the prefix cache, whichever takes more; training
+    takes a micro-batch that divides batch_size, so that the effective batch stays. preference: whether DPO must fit.
+    """
+    while not _fits((_sampling, _reading), shape, setup, limits, room):
+        a_token = shape.cached_values * setup.number_bytes + _passing(shape, setup, limits.row_tokens, adapter=True)
+        fewer = max(min(FEWEST_TOKENS, limits.batch_tokens), limits.batch_tokens // 2)
+        if fewer < limits.batch_tokens and limits.batch_tokens * a_token >= limits.cache_bytes:
+            limits = replace(limits, batch_tokens=fewer)
+        elif limits.cache_bytes:
+            limits = replace(limits, cache_bytes=limits.cache_bytes // 2 if limits.cache_bytes > GIB // 16 else 0)
+        elif fewer < limits.batch_tokens:
+            limits = replace(limits, batch_tokens=fewer)
+        else:
+            break
+    divisors = [n for n in range(min(limits.micro_batch, batch_size), 0, -1) if batch_size % n == 0]
+    for rows in divisors:
+        limits = replace(limits, micro_batch=rows)
+        if _fits((_fine_tuning, *((_preference,) if preference else ())), shape, setup, limits, room):
+            break
+    return limits
+
+
+def of_one_batch(shape: Shape, setup: Setup, limits: Limits) -> Limits:
+    """The limits with a prefix cache no larger than two batches fill it: what `probe.measure` does."""
+    filled = 2 * limits.batch_tokens * shape.cached_values * setup.number_bytes
+    return replace(limits, cache_bytes=min(limits.cache_bytes, filled))
+
+
+def weight_bytes(shape: Shape, setup: Setup) -> int:
+    """The frozen base as it lies in memory."""
+    linear = _NF4_BYTES if setup.quantised else setup.number_bytes
+    return int(shape.linear_parameters * linear) + shape.other_parameters * setup.number_bytes
+
+
+def adapter_bytes(shape: Shape, setup: Setup) -> int:
+    """The LoRA adapter on all linear maps of the layers."""
+    return _ADAPTER_BYTES * shape.layers * setup.lora_rank * sum(i + o for i, o in shape.linears)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocator gave up, on a GPU or on the CPU; torch tells the latter only by its message."""
+    text = str(error).lower()
+    said = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "alloc_failed")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(s in text for s in said))
+
+
+def _sampling(shape: Shape, setup: Setup, limits: Limits) -> Phase:
+    """Prompts are read in one go, so all of a batch's tokens may pass the layers at once. On a GPU nothing passes them
+    while a batch is laid out from the one before; on the CPU the memory of both is kept (`Workspace`)."""
+    rows = max(1, limits.batch_tokens // limits.row_tokens)
+    cache = _batch_cache(shape, setup, limits)
+    activations = limits.batch_tokens * _passing(shape, setup, limits.row_tokens, adapter=setup.quantised)
+    return Phase(
+        "sample",
+        {
+            **_held(shape, setup, merged=not (setup.gpu or setup.quantised)),
+            "cache": cache,
+            "prefix cache": limits.cache_bytes,
+            "activations": max(activations, cache) if setup.gpu else activations,
+            "logits": rows * shape.vocabulary * (setup.number_bytes + 8) + _at_once(rows, shape) * _SAMPLING_BYTES,
+        },
+    )
+
+
+def _reading(shape: Shape, setup: Setup, limits: Limits) -> Phase:
+    """The base reads whole rows, adapter off."""
+    rows = max(1, limits.batch_tokens // limits.row_tokens)
+    return Phase(
+        "read",
+        {
+            **_held(shape, setup),
+            "cache": _batch_cache(shape, setup, limits),
+            "prefix cache": limits.cache_bytes,
+            "activations": limits.batch_tokens * _passing(shape, setup, limits.row_tokens, adapter=False),
+            "logits": _at_once(rows * limits.turn_tokens, shape) * _LOSS_BYTES,
+        },
+    )
+
+
+def _batch_cache(shape: Shape, setup: Setup, limits: Limits) -> int:
+    """Keys and values of a batch; on the CPU of two."""
+    return limits.batch_tokens * shape.cached_values * setup.number_bytes * (1 if setup.gpu else 2)
+
+
+def _fine_tuning(shape: Shape, setup: Setup, limits: Limits) -> Phase:
+    return _training("sft", shape, setup, tokens=limits.micro_batch * limits.row_tokens, limits=limits)
+
+
+def _preference(shape: Shape, setup: Setup, limits: Limits) -> Phase:
+    """A pair is two rows; the reference is a second adapter on the same weights."""
+    phase = _training("dpo", shape, setup, tokens=2 * limits.micro_batch * limits.row_tokens, limits=limits)
+    return Phase(phase.name, {**phase.parts, "reference": adapter_bytes(shape, setup)})
+
+
+def _training(name: str, shape: Shape, setup: Setup, *, tokens: int, limits: Limits) -> Phase:
+    """Activations are all layers' or, with checkpointing, all layers' inputs and one layer's; the loss adds its own."""
+    adapter = adapter_bytes(shape, setup)
+    one_layer = tokens * _kept(shape, setup, limits.row_tokens)
+    if setup.gpu:
+        activations = tokens * shape.layers * shape.hidden * setup.number_bytes
+        activations += max(one_layer + tokens * _backward(shape, setup), _head(shape, setup, tokens))
+    else:
+        activations = shape.layers * one_layer
+        activations += max(tokens * _backward(shape, setup), _head(shape, setup, tokens))
+    return Phase(
+        name,
+        {
+            **_held(shape, setup),
+            "gradients": 2 * adapter,  # the second: a copy that takes back half a step when memory runs out
+            "optimiser": 2 * adapter,
+            "activations": activations,
+        },
+    )
+
+
+def _held(shape: Shape, setup: Setup, *, merged: bool = False) -> dict[str, int]:
+    weights = weight_bytes(shape, setup)
+    if merged:  # the weights as they were, to be put back exactly
+        weights += shape.linear_parameters * setup.number_bytes
+    if setup.quantised:  # the largest matrix, unpacked while it is in use
+        weights += max(i * o for i, o in shape.linears) * setup.number_bytes
+    return {"weights": weights, "adapter": adapter_bytes(shape, setup)}
+
+
+def _passing(shape: Shape, setup: Setup, row_tokens: int, *, adapter: bool) -> int:
+    """Bytes a token needs while it passes a layer without gradient; the larger of the two halves of a layer.
+
+    Feed-forward: gate, up and their product; on top of a quantised base the adapter's part in float32, twice.
+    Attention: queries, keys and values before and after rotation, repeated for every head, and the mask.
+    """
+    number = setup.number_bytes
+    wide = 2 * number + 2 * _ADAPTER_BYTES if adapter else 3 * number
+    feed_forward = shape.intermediate * wide + shape.hidden * (3 * number + (_ADAPTER_BYTES if adapter else 0))
+    width = shape.heads * shape.head_width
+    attention = (2 * shape.hidden + 6 * width) * number + row_tokens * number
+    return max(feed_forward, attention)
+
+
+def _kept(shape: Shape, setup: Setup, row_tokens: int) -> int:
+    """Bytes a token leaves behind in one layer for the backward pass.
+
+    Residual and norm, twice; queries, repeated keys and values and what attention gives; the mask; gate, its
+    activation, up and their product; the narrow side of seven adapters. In half precision, also float32 residuals and
+    the adapters' own copies of their inputs.
+    """
+    width = shape.heads * shape.head_width
+    values = 4 * shape.hidden + 4 * width + 4 * shape.intermediate + row_tokens
+    if setup.gpu:
+        values += 7 * shape.hidden + width + shape.intermediate
+    return values * setup.number_bytes + 7 * setup.lora_rank * _ADAPTER_BYTES
+
+
+def _backward(shape: Shape, setup: Setup) -> int:
+    """Bytes of gradients a token has while a layer's feed-forward part is gone through backwards."""
+    return shape.intermediate * (3 * setup.number_bytes + _ADAPTER_BYTES) + 2 * shape.hidden * setup.number_bytes
+
+
+def _head(shape: Shape, setup: Setup, tokens: int) -> int:
+    """TRL's loss: tiles of logits, one with Triton, about five in torch; the last states and their gradient."""
+    columns = min(shape.vocabulary, _HEAD_COLUMNS)
+    tiles = setup.number_bytes if setup.gpu else 5 * setup.number_bytes
+    states = tokens * shape.hidden * (setup.number_bytes + 4)
+    return min(tokens, _HEAD_TOKENS) * columns * tiles + states
+
+
+def _at_once(rows: int, shape: Shape) -> int:
+    return min(rows * shape.vocabulary, max(_LOGITS_AT_ONCE, shape.vocabulary))
+
+
+def _fits(phases: Sequence[Callable[..., Phase]], shape: Shape, setup: Setup, limits: Limits, room: int) -> bool:
+    return all(phase(shape, setup, limits).total <= room for phase in phases)

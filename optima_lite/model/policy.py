@@ -1,0 +1,467 @@
+"""The one quantised base model and its LoRA adapter: load, switch off and on, save, start afresh.
+
+The same weights serve as policy (adapter on), reader for the readability loss (adapter off) and, for preference
+training, reference. `Policy.version` advances whenever a function of this file changes what the model computes, so
+that nothing computed with older weights can be taken for current.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from peft.utils import load_peft_weights, set_peft_model_state_dict
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers.utils import logging as transformers_logging
+
+from ..errors import ModelError
+from ..settings.config import Machine, ModelSettings
+from .backend import decide
+from .memory import GIB, Setup, Shape
+
+ADAPTER = "default"  # TRL copies the adapter of this name as its DPO reference
+UNGATED = "unsloth/llama-3-8b-Instruct-bnb-4bit"  # Llama 3 8B Instruct, quantised already
+_ARCHITECTURES = ("LlamaForCausalLM",)
+_SIZES = {"hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size"}
+_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+_NEEDED_FILES = ("*.json", "*.safetensors", "*.jinja")
+
+
+@dataclass(eq=False)
+class Policy:
+    """A base model with one LoRA adapter, its tokenizer, and what the rest needs to know of them.
+
+    max_length: tokens a sequence may have. end_ids: ids that end a turn. version: see the module's docstring. notes:
+    what the user should know of how it was loaded, a line each.
+    """
+
+    model: PeftModel
+    tokenizer: Any
+    max_length: int
+    end_ids: tuple[int, ...]
+    version: int = 0
+    notes: tuple[str, ...] = ()
+    _mergeable: list[Any] = field(default_factory=list)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    @property
+    def pad_id(self) -> int:
+        """The id that fills up batches; never one that ends a turn."""
+        return int(self.tokenizer.pad_token_id)
+
+    @property
+    def shape(self) -> Shape:
+        """The sizes that a forecast of memory needs."""
+        return Shape.from_config(self.model.get_base_model().config.to_dict())
+
+    @property
+    def setup(self) -> Setup:
+        """How the weights are held, for a forecast of memory."""
+        quantised = bool(getattr(self.model.get_base_model(), "is_loaded_in_4bit", False))
+        return Setup(quantised, self.device.type == "cuda", int(self.model.peft_config[ADAPTER].r))
+
+    @property
+    def cache_shape(self) -> tuple[int, int, int]:
+        """Layers, heads and head width of the attention states that a token leaves behind."""
+        config = self.model.get_base_model().config
+        heads = config.num_key_value_heads or config.num_attention_heads
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return int(config.num_hidden_layers), int(heads), int(width)
+
+    @contextmanager
+    def speaking(self) -> Iterator[PeftModel]:
+        """The model ready to generate: evaluation mode and, on an unquantised CPU model, the adapter merged into the
+        weights.
+
+        Merging nearly doubles the speed of decoding there. Taking it back arithmetically would leave rounding errors,
+        and a resumed run would then differ from an uninterrupted one, so the original weights are put back instead.
+        """
+        self.model.eval()
+        saved = [layer.get_base_layer().weight.detach().clone() for layer in self._mergeable]
+        if self._mergeable:
+            self.model.merge_adapter()
+        try:
+            yield self.model
+        finally:
+            if self._mergeable:
+                self.model.unmerge_adapter()
+                with torch.no_grad():
+                    for layer, weight in zip(self._mergeable, saved, strict=True):
+                        layer.get_base_layer().weight.copy_(weight)
+
+    @contextmanager
+    def reading(self) -> Iterator[Any]:
+        """The base model as a reader: evaluation mode, adapter off."""
+        self.model.eval()
+        with self.model.disable_adapter(), torch.no_grad():
+            yield self.model.get_base_model()
+
+    @contextmanager
+    def changing(self) -> Iterator[PeftModel]:
+        """The model while its adapter is being trained or replaced; makes everything cached from it stale."""
+        self.version += 1
+        try:
+            yield self.model
+        finally:
+            self.version += 1
+            self.model.eval()
+
+    def restart(self, *, seed: int) -> None:
+        """The adapter as new: random A, zero B, decided by the seed alone."""
+        with self.changing(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for layer in _lora_layers(self.model):
+                layer.reset_lora_parameters(ADAPTER, True)
+
+    def load_adapter(self, folder: Path) -> None:
+        """Replaces the adapter's weights by those in a folder. Raises ModelError when they are missing or do not
+        fit."""
+        path = folder / "adapter_model.safetensors"
+        if not path.is_file():
+            raise ModelError("no adapter_model.safetensors in this folder", where=folder)
+        _check_whole(path, hint="delete this folder, and the run's own command trains it again")
+        foreign = ModelError("this adapter belongs to another model or rank", where=folder)
+        with self.changing():
+            weights = load_peft_weights(str(folder), device=str(self.device))
+            try:
+                outcome = set_peft_model_state_dict(self.model, weights, adapter_name=ADAPTER)
+            except RuntimeError as error:  # shapes differ
+                raise foreign from error
+        missing = [name for name in outcome.missing_keys if "lora_" in name]
+        if missing or outcome.unexpected_keys:
+            raise foreign
+
+    def save_adapter(self, folder: Path) -> None:
+        """Writes the adapter as safetensors, with the configuration that PEFT loads it by."""
+        config = self.model.peft_config[ADAPTER]
+        config.target_modules = sorted(config.target_modules)  # a set would be written in another order each time
+        self.model.save_pretrained(str(folder), selected_adapters=[ADAPTER], safe_serialization=True)
+
+
+def available(policy: Policy, *, machine: Machine) -> int:
+    """Bytes that a run may take in all, those of the weights included: what is free now besides them.
+
+    On a GPU, what other programs hold of the card is left to them, and machine.max_vram_gib is kept.
+    """
+    if policy.device.type != "cuda":
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return free + sum(weight.nbytes for weight in policy.model.parameters())
+    free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
+    return min(free, free if machine.max_vram_gib == "auto" else int(machine.max_vram_gib * GIB)) - GIB // 4
+
+
+def bundled() -> Path:
+    """The folder of the tiny Llama that ships with the package."""
+    return Path(str(resources.files("optima_lite") / "tiny_llama"))
+
+
+def locate(name: str, *, machine: Machine) -> str:
+    """Where a recipe's model is: an existing folder, else an alias of the machine file, else `tiny`, else a hub id."""
+    if Path(name).expanduser().is_dir():
+        return str(Path(name).expanduser())
+    if name in machine.models:
+        folder = Path(machine.models[name]).expanduser()
+        if not folder.is_dir():
+            raise ModelError(
+                f"the alias '{name}' points to a folder that does not exist: {folder}",
+                where="optima_lite.toml [models]",
+                hint="correct the path, or remove the alias",
+            )
+        return str(folder)
+    if name == "tiny":
+        return str(bundled())
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        known = ", ".join(["tiny", *machine.models])
+        raise ModelError(
+            f"no such model folder: {name}",
+            where="model.name",
+            hint=f"a folder, one of {known}, or a hub id such as {UNGATED}",
+        )
+    return name
+
+
+def check_folder(folder: Path) -> None:
+    """Raises ModelError unless the folder holds a Llama as whole safetensors with a tokenizer, and asks for no code of
+    its own."""
+    check_config(folder / "config.json")
+    _check_files(folder)
+
+
+def check_config(config_path: Path) -> None:
+    """Raises ModelError unless this config.json describes a Llama that runs without code of its own."""
+    config = _json_object(config_path)
+    if "auto_map" in config:
+        raise ModelError(
+            "this model asks to run code of its own, which is refused",
+            where=config_path,
+            hint="a model whose architecture transformers knows",
+        )
+    architectures = config.get("architectures") or []
+    if not set(architectures) & set(_ARCHITECTURES):
+        raise ModelError(
+            f"not a Llama but {', '.join(architectures) or 'of unknown architecture'}",
+            where=config_path,
+            hint="a Llama-architecture chat model (Llama 3, 3.1, 3.2, or the bundled `tiny`)",
+        )
+    absent = sorted(_SIZES - config.keys())  # transformers would take those of some other Llama
+    if absent:
+        raise ModelError(f"does not say its {absent[0]}", where=config_path, hint="download the model again")
+
+
+def _check_files(folder: Path) -> None:
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        pickled = [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]
+        why = f"only pickled weights ({pickled[0].name}), which can run code" if pickled else "no weights"
+        raise ModelError(f"this model folder has {why}", where=folder, hint="a version saved as *.safetensors")
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        parts = _json_object(index).get("weight_map") or {}
+        absent = sorted(part for part in set(parts.values()) if not (folder / part).is_file())
+        if absent:
+            raise ModelError(f"part of the weights is missing: {absent[0]}", where=folder, hint="finish the download")
+    for part in weights:
+        _check_whole(part)
+    if "added_tokens" not in _json_object(folder / "tokenizer.json"):
+        raise ModelError("tokenizer.json holds no tokenizer", where=folder, hint="download the model again")
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    """The content of one of the model folder's JSON files; ModelError when it is missing or holds something else."""
+    if not path.is_file():
+        raise ModelError(f"this model folder has no {path.name}", where=path.parent, hint="download the model again")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        why = f"cannot read {path.name}: {error}"
+        raise ModelError(why, where=path.parent, hint="download the model again") from error
+    if not isinstance(value, dict):
+        why = f"cannot read {path.name}: it is no JSON object"
+        raise ModelError(why, where=path.parent, hint="download the model again")
+    return value
+
+
+def _check_whole(path: Path, *, hint: str = "download the model again") -> None:
+    """ModelError for a safetensors file of another length than its own header says: a download that broke off."""
+    size = path.stat().st_size
+    header: dict[str, Any] = {}
+    with path.open("rb") as file, suppress(ValueError):
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length)) if length < size else {}
+    ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
+    if not ends or 8 + length + max(ends) != size:
+        raise ModelError(f"{path.name} is damaged or not whole", where=path.parent, hint=hint)
+
+
+def load(settings: ModelSettings, *, machine: Machine, seed: int) -> Policy:
+    """The recipe's model with a fresh adapter, ready to speak.
+
+    fp32 on the CPU, otherwise bf16 where the card can and fp16 where not; NF4 with double quantisation where asked.
+    Raises ModelError with what is wrong and what to try.
+    """
+    backend = decide(machine.backend)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    if machine.max_vram_gib != "auto" and torch.cuda.is_available():
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, machine.max_vram_gib * GIB / total))
+    source = locate(settings.name, machine=machine)
+    folder = Path(source) if Path(source).is_dir() else download(source, offline=machine.offline)
+    check_folder(folder)
+    with _explained(folder):
+        adapted = _with_unsloth if backend.name == "unsloth" else _with_transformers
+        tokenizer, model = adapted(folder, settings)
+    model.eval()
+    base = model.get_base_model()
+    _compute_exactly(base)
+    # For a batch's last positions, which are a view, torch's CPU code copies the output layer once for every row: 1 GiB
+    # each with the vocabulary of Llama 3.
+    base.lm_head.register_forward_pre_hook(lambda head, given: (given[0].contiguous(), *given[1:]))
+    own_limit = int(base.config.max_position_embeddings)
+    policy = Policy(
+        model=model,
+        tokenizer=tokenizer,
+        max_length=min(settings.max_length or own_limit, own_limit),
+        end_ids=_end_ids(base, tokenizer),
+        notes=(backend.why,) if backend.why else (),
+    )
+    if policy.device.type == "cpu" and not getattr(base, "is_loaded_in_4bit", False):
+        policy._mergeable = _lora_layers(model)
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id in policy.end_ids:
+        tokenizer.pad_token = _padding(tokenizer, policy.end_ids)
+    policy.restart(seed=seed)
+    return policy
+
+
+def _with_transformers(folder: Path, settings: ModelSettings) -> tuple[Any, PeftModel]:
+    dtype = computing_dtype()
+    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "attn_implementation": "sdpa"}
+    if quantised(settings) and "quantization_config" not in _json_object(folder / "config.json"):
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    if torch.cuda.is_available():
+        options["device_map"] = {"": 0}
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
+    base, found = AutoModelForCausalLM.from_pretrained(
+        folder, local_files_only=True, output_loading_info=True, **options
+    )
+    if found["missing_keys"]:  # transformers would make them up at random
+        what = f"part of the weights is missing: {min(found['missing_keys'])}"
+        raise ModelError(what, where=folder, hint="finish the download")
+    with warnings.catch_warnings():  # PEFT 0.21 asks transformers 5.23 under an old name; 2026-11
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        return tokenizer, get_peft_model(base, LoraConfig(**_lora(settings), task_type="CAUSAL_LM"), ADAPTER)
+
+
+def _with_unsloth(folder: Path, settings: ModelSettings) -> tuple[Any, PeftModel]:
+    from unsloth import FastLanguageModel
+
+    base, tokenizer = FastLanguageModel.from_pretrained(
+        model_name=str(folder),
+        max_seq_length=settings.max_length or _json_object(folder / "config.json")["max_position_embeddings"],
+        dtype=computing_dtype(),
+        load_in_4bit=quantised(settings),
+    )
+    tokenizer.padding_side = "left"
+    return tokenizer, FastLanguageModel.get_peft_model(base, **_lora(settings), use_gradient_checkpointing="unsloth")
+
+
+def _lora(settings: ModelSettings) -> dict[str, Any]:
+    """LoRA on every linear map of the layers; the output layer is none of them."""
+    return {
+        "r": settings.lora_rank,
+        "lora_alpha": settings.lora_alpha,
+        "lora_dropout": settings.lora_dropout,
+        "target_modules": list(_LINEARS),
+        "bias": "none",
+    }
+
+
+def computing_dtype() -> torch.dtype:
+    """float32 on the CPU; on a GPU bfloat16, or float16 where the card is too old for it."""
+    if not torch.cuda.is_available():
+        return torch.float32
+    # Emulated, bfloat16 runs on any card, slowly; the tensor cores have it from compute capability 8.0 on.
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def quantised(settings: ModelSettings) -> bool:
+    """Whether the base is to be held in four bits."""
+    return settings.quantization == "nf4" or (settings.quantization == "auto" and torch.cuda.is_available())
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """What a library finds wrong with a model folder, as one sentence."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"not enough memory for the model's weights: {_first_line(error)}",
+            where=folder,
+            hint="`optima-lite check` shows what fits",
+        ) from error
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        what = f"cannot load the model: {_first_line(error)}"
+        raise ModelError(what, where=folder, hint="download the model again") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def download(name: str, *, offline: bool) -> Path:
+    """The folder of a model of the Hugging Face hub in the local cache, fetched there first if need be.
+
+    Its config is fetched and checked before the gigabytes. Raises ModelError: gated, no such model, not cached and no
+    network, a file missing.
+    """
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub import logging as hub_logging
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HFValidationError,
+        HTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
+
+    hub_logging.set_verbosity_error()
+    page = f"https://huggingface.co/{name}"
+    try:
+        check_config(Path(hf_hub_download(name, "config.json", local_files_only=offline)))
+        return Path(snapshot_download(name, allow_patterns=list(_NEEDED_FILES), local_files_only=offline))
+    except GatedRepoError as error:
+        what = "this model is gated, and your account has no access to it"
+        hint = f"ask for access at {page}, then `hf auth login`; or an ungated model, such as {UNGATED}"
+        raise ModelError(what, where=name, hint=hint) from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        what = "there is no such model on the Hugging Face hub, or it is private"
+        raise ModelError(what, where=name, hint=f"check the name at {page}") from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        silent = "`offline` is set, and this model is not in the local cache"
+        unreachable = "the Hugging Face hub cannot be reached, and this model is not in the local cache"
+        hint = "name a folder with the model in it, or an alias of one in optima_lite.toml; or go online once"
+        raise ModelError(silent if offline else unreachable, where=name, hint=hint) from error
+    except EntryNotFoundError as error:
+        what = "this model has no config.json, so it is not one for transformers"
+        raise ModelError(what, where=name, hint="a version saved as *.safetensors") from error
+    except (HTTPError, OSError) as error:
+        what = f"the download broke off: {_first_line(error)}"
+        raise ModelError(what, where=name, hint="try again; the files that are complete are kept") from error
+
+
+def _compute_exactly(base: Any) -> None:
+    """Makes 4-bit layers compute in the model's own precision, and pass gradients on.
+
+    A pre-quantised model names a precision of its own, bfloat16 as a rule, that this device may not have. And on CPUs
+    with AVX512-BF16, bitsandbytes repacks 4-bit layers at their first evaluation and then passes no gradient through
+    them (seen in 0.50.2: relative error .87 with a loss that looks right); this keeps the plain layout.
+    """
+    for module in base.modules():
+        if hasattr(module, "compute_type_is_set"):
+            module.compute_dtype, module.compute_type_is_set = base.dtype, True
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _lora_layers(model: Any) -> list[Any]:
+    return [module for module in model.modules() if isinstance(module, LoraLayer)]
+
+
+def _end_ids(base: Any, tokenizer: Any) -> tuple[int, ...]:
+    """All ids that end a turn: Llama 3 has two, <|eot_id|> and <|end_of_text|>, and not every copy of it says so."""
+    ends = base.generation_config.eos_token_id
+    ids = [*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id]
+    known = tokenizer.get_vocab()
+    ids += [known.get(token) for token in ("<|eot_id|>", "<|end_of_text|>")]
+    return tuple(dict.fromkeys(int(i) for i in ids if i is not None))
+
+
+def _padding(tokenizer: Any, end_ids: tuple[int, ...]) -> str:
+    """A token to fill up batches with that ends nothing: padding with an end token would leave turn ends untrained."""
+    for token in ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<|pad|>", "<unk>"):
+        found = tokenizer.convert_tokens_to_ids(token)
+        if found is not None and found not in end_ids and found != tokenizer.unk_token_id:
+            return token
+    raise ModelError("its tokenizer has no token to pad with", hint="set pad_token in its tokenizer_config.json")

@@ -1,0 +1,162 @@
+"""Chat messages and sampled ids to token ids and masks; the tokenizer is passed in.
+
+Sampled ids are spliced in, never decoded and tokenised again, so that what is trained and what is continued is exactly
+what was sampled. Everything that people or datasets wrote is tokenised without special tokens: a question that contains
+`<|eot_id|>` cannot end a turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any
+
+from ..errors import DataError, ModelError
+from ..records import Question, Turn
+from ..team.prompts import Message
+
+_DATE = "26 Jul 2024"  # what Llama 3.1 says today is; 3.2 would ask the clock, and a resumed run differ
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """Token ids of a conversation. spans: (start, end) of each own turn in `ids`, turn end included, in speaking
+    order."""
+
+    ids: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...]
+
+    @property
+    def mask(self) -> list[int]:
+        """1 where a token was sampled by the viewer of this conversation, else 0; as long as `ids`."""
+        mask = [0] * len(self.ids)
+        for start, end in self.spans:
+            mask[start:end] = [1] * (end - start)
+        return mask
+
+
+class Renderer:
+    """Turns messages into ids with the tokenizer's own chat template.
+
+    end_ids: the ids that end a turn. Raises ModelError when the tokenizer has no chat template, or one that drops or
+    repeats a message.
+    """
+
+    def __init__(self, tokenizer: Any, *, end_ids: Sequence[int]) -> None:
+        if not getattr(tokenizer, "chat_template", None):
+            raise ModelError("its tokenizer has no chat template", hint="an instruct (chat) version of the model")
+        self.tokenizer = tokenizer
+        self.end_ids = frozenset(end_ids)
+        self._scaffolds: dict[tuple[tuple[str, ...], bool], list[tuple[int, ...]]] = {}
+        self._texts: dict[str, tuple[int, ...]] = {}
+
+    def prompt(self, messages: Sequence[Message], *, opening: str = "") -> tuple[int, ...]:
+        """Ids up to and including the header of the next assistant turn, and the text that is put into its mouth."""
+        return self._render(messages, reply=True).ids + self.encode(opening)
+
+    def conversation(self, messages: Sequence[Message]) -> Rendered:
+        """Ids of a whole conversation up to its last own turn, with the spans of the own turns.
+
+        A turn that hit its token limit gets the template's turn end, outside its span.
+        """
+        last = max((i for i, message in enumerate(messages) if message.own), default=-1)
+        return self._render(messages[: last + 1], reply=False)
+
+    def alone(self, turn: Turn) -> Rendered:
+        """One turn as an assistant message with nothing before it but the chat header (the official code's loss)."""
+        return self._render([Message("assistant", turns=(turn,))], reply=False)
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Sampled ids as readable text, without special tokens and surrounding space."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Ids of text that somebody wrote; special tokens in it are read as plain characters."""
+        if text not in self._texts:
+            if len(self._texts) > 100_000:  # questions repeat within an iteration, not for ever
+                self._texts.clear()
+            ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+            self._texts[text] = tuple(ids)
+        return self._texts[text]
+
+    def _render(self, messages: Sequence[Message], *, reply: bool) -> Rendered:
+        pieces = self._scaffold(tuple(message.role for message in messages), reply)
+        ids: list[int] = list(pieces[0])
+        spans: list[tuple[int, int]] = []
+        for message, after in zip(messages, pieces[1:], strict=True):
+            ids += self.encode(message.text)
+            own = message.own
+            start = len(ids)
+            for turn in message.turns:
+                ids += turn.ids if own else self._without_end(turn.ids)
+            closed = own and len(ids) > start and ids[-1] in self.end_ids
+            if own and message.turns:
+                spans.append((start, len(ids)))
+            # An own turn keeps the turn end that was sampled, in place of the template's.
+            ids += after[1:] if closed and after and after[0] in self.end_ids else after
+        return Rendered(tuple(ids), tuple(spans))
+
+    def _without_end(self, ids: Sequence[int]) -> Sequence[int]:
+        return ids[:-1] if ids and ids[-1] in self.end_ids else ids
+
+    def _scaffold(self, roles: tuple[str, ...], reply: bool) -> list[tuple[int, ...]]:
+        """What the template puts before, between and after the contents of messages with these roles, as ids."""
+        key = (roles, reply)
+        if key not in self._scaffolds:
+            marks = [f"\x02{i}\x03" for i in range(len(roles))]  # characters no template changes
+            chat = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
+            text = self.tokenizer.apply_chat_template(
+                chat, tokenize=False, add_generation_prompt=reply, date_string=_DATE
+            )
+            pieces = []
+            for mark in marks:
+                before, found, text = text.partition(mark)
+                if not found or mark in text:
+                    raise ModelError("its chat template drops or repeats a message", hint="a Llama 3 chat model")
+                pieces.append(before)
+            encoded = [self.tokenizer(piece, add_special_tokens=False)["input_ids"] for piece in [*pieces, text]]
+            self._scaffolds[key] = [tuple(ids) for ids in encoded]
+        return self._scaffolds[key]
+
+
+def shorten(question: Question, renderer: Renderer, *, room: int) -> Question:
+    """The question with its facts cut so that those of each agent take at most `room` tokens together.
+
+    The rule: every fact keeps its first n tokens, with the largest n that fits; so long facts give way before short
+    ones and none disappears before all are a token long. The same question comes back when nothing had to be cut.
+    Raises DataError when not even empty facts fit.
+    """
+    contexts = tuple(_fit(context, renderer, room=room, question=question) for context in question.contexts)
+    return question if contexts == question.contexts else replace(question, contexts=(contexts[0], contexts[1]))
+
+
+def _fit(context: tuple[str, ...], renderer: Renderer, *, room: int, question: Question) -> tuple[str, ...]:
+    lines = [renderer.encode(f"- {fact}\n") for fact in context]
+    if sum(map(len, lines)) <= room:
+        return context
+    overhead = len(renderer.encode("- \n")) * len(lines)
+    if overhead > room:
+        raise DataError(
+            "the question and its turns leave no room for its facts",
+            where=f"question {question.id}",
+            hint="a larger model.max_length, or smaller protocol.max_turns or sampling.max_turn_tokens",
+        )
+    facts = [renderer.encode(fact) for fact in context]
+    keep = _largest_share([len(ids) for ids in facts], room - overhead)
+    return tuple(
+        # A cut inside a character leaves a replacement mark, which is longer than what was cut.
+        fact if len(ids) <= keep else renderer.text(ids[:keep]).rstrip("\ufffd")
+        for fact, ids in zip(context, facts, strict=True)
+    )
+
+
+def _largest_share(lengths: Sequence[int], room: int) -> int:
+    """The largest n with sum(min(length, n)) <= room, when the lengths alone exceed room."""
+    ordered = sorted(lengths)
+    before = [0, *accumulate(ordered)]
+    for i in range(len(ordered)):
+        n = (room - before[i]) // (len(ordered) - i)
+        if n < ordered[i]:
+            return max(n, 0)
+    return ordered[-1] if ordered else 0

@@ -1,0 +1,635 @@
+"""The run folder: what was computed is on the disk, whole and once, and the same command goes on from there.
+
+    manifest.json                     the recipe, the threads and token budget that a run's records depend on, versions
+    iteration_00/1_dialogues.jsonl    one row per question; so are the other stages; 4_adapter is a folder
+    evaluation/untrained_sampled.*    rows (.jsonl) and their means (.json)
+    summary.json, timings.jsonl, log.txt
+
+A stage's rows are written in chunks, each with one append and one fsync, so that a kill loses at most one chunk: a file
+whose rows do not fill whole chunks has a torn tail, which is cut off. Everything else is written beside its place and
+renamed into it. Deleting a stage's file makes the next start redo it and, since `rows` deletes them, what follows it.
+"""
+
+from __future__ import annotations
+
+import copy
+import errno
+import json
+import os
+import re
+import shlex
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from ..errors import RunError
+from ..records import Record, from_json, to_json
+from ..settings.config import LoadedRecipe, Machine, differences, reference, undoing
+from .progress import Timing
+
+LOCK, PID = ".lock", ".pid"
+HOUSEKEEPING = {LOCK, PID, "manifest.json.tmp"}  # all that a start killed before its manifest can have left
+IMITATED, PREFERRED = "4_adapter", "8_adapter"  # the adapters of an iteration, by the step that makes them
+_DEFAULTS = {key.path: json.loads(key.default) for key in reference() if key.default is not None}  # of recipe keys
+
+_REASONS = {
+    errno.ENOSPC: ("the disk is full", "free some space"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space"),
+    errno.EROFS: ("the file system is read-only", "make the folder writable, or use --run OTHER"),
+    errno.EACCES: ("permission denied", "make the folder writable, or use --run OTHER"),
+    errno.EPERM: ("not permitted", "make the folder writable, or use --run OTHER"),
+    errno.EIO: ("the disk reported an error", "check the disk"),
+    errno.ENOLCK: ("the file system has no file locks", "use --run OTHER on a local disk"),
+}
+
+
+def stage_name(iteration: int, stage: str) -> str:
+    """The name of an iteration's stage, such as iteration_00/1_dialogues."""
+    return f"iteration_{iteration:02d}/{stage}"
+
+
+def run_folder(loaded: LoadedRecipe, machine: Machine) -> Path:
+    """Where a recipe's run is kept unless told otherwise: the same recipe, variants and seed find their run again."""
+    return Path(machine.run_folder) / "-".join([loaded.name, *loaded.variants, f"seed{loaded.recipe.seed}"])
+
+
+class RunFolder:
+    """A run folder for reading; takes no lock, so it may be read while the run goes on."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        self.folder = folder
+        self.manifest = manifest
+
+    def read(self, name: str, kind: type[Record]) -> list[Record]:
+        """The complete rows of a stage, none if it has no file. Raises RunError for a damaged row before the last."""
+        path = self.folder / f"{name}.jsonl"
+        values, lines = _json_lines(path)
+        if len(values) < lines - 1:
+            raise _damaged(path, line=len(values) + 1)
+        return _records(path, kind, values)
+
+    def read_json(self, name: str) -> Any:
+        """The value of a file such as summary.json, or None if there is none. Raises RunError if it is not JSON."""
+        return _read_json(self.folder / name)
+
+    def timings(self) -> list[Timing]:
+        """The time of each finished phase, over all starts of the run; lines that cannot be read are left out."""
+        timings = []
+        for line in _read_bytes(self.folder / "timings.jsonl").split(b"\n"):
+            with suppress(ValueError, TypeError, KeyError):
+                timings.append(from_json(Timing, json.loads(line)))
+        return timings
+
+    def adapter(self, iteration: int) -> Path | None:
+        """The adapter in force after an iteration, None for none; an undone step leaves an earlier one in force.
+
+        Raises KeyError for an iteration without a finished step.
+        """
+        verdicts = [self.read_json(f"{stage_name(iteration, name)}.json") for name in ("9_verdict", "5_verdict")]
+        verdict = next((verdict for verdict in verdicts if verdict is not None), None)
+        if verdict is None:
+            raise KeyError(iteration)
+        return None if verdict["adapter"] is None else self.folder / verdict["adapter"]
+
+    def trained(self) -> list[int]:
+        """The iterations of which at least one step is finished, in order."""
+        begun = [(i, self.folder / f"iteration_{i:02d}") for i in self.iterations()]
+        return [i for i, folder in begun if any(folder.glob("[59]_verdict.json"))]
+
+    def iterations(self) -> list[int]:
+        """The iterations that have begun, in order."""
+        return sorted(int(path.name[10:]) for path in self.folder.glob("iteration_*") if path.name[10:].isdigit())
+
+
+class Run(RunFolder):
+    """A run folder for writing, locked against other processes; use it as a context manager. Made by `Run.open`.
+
+    resumed: whether the folder held a run already.
+    """
+
+    def __init__(self, folder: Path, manifest: dict[str, Any], *, lock: FileLock, resumed: bool) -> None:
+        super().__init__(folder, manifest)
+        self.resumed = resumed
+        self._lock = lock
+
+    @classmethod
+    def open(cls, folder: Path, manifest: Mapping[str, Any]) -> Run:
+        """Create the run folder, or resume the run in it.
+
+        manifest: at least recipe (plain values), recipe_name, variants and versions. The stored one wins on resume,
+        since the stored records depend on it; only training.iterations may have grown. Without any records the new one
+        wins.
+        Raises RunError if the folder is in use, holds something else or another recipe, or cannot be written.
+        """
+        folder, wanted = Path(folder), json.loads(json.dumps(to_json(dict(manifest))))
+        _refuse_foreign_folder(folder)
+        with _writing(folder):
+            _make_folder(folder)
+        lock = _acquire(folder)
+        try:
+            stored = _read_json(folder / "manifest.json")
+            run = cls(
+                folder,
+                wanted if stored is None else _resume(folder, stored, wanted),
+                lock=lock,
+                resumed=stored is not None,
+            )
+            if run.manifest != stored:
+                run.write_json("manifest.json", run.manifest)
+            if stored is not None and stored.get("versions") != wanted.get("versions"):
+                run.log(f"resumed with other versions: {json.dumps(wanted.get('versions'))}")
+        except BaseException:
+            _release(folder, lock)
+            raise
+        return run
+
+    def settle(self, key: str, choose: Callable[[], Any]) -> Any:
+        """A value of the manifest that the records depend on; chosen and stored if the manifest lacks it."""
+        if self.manifest.get(key) is None:
+            self.manifest[key] = choose()
+            self.write_json("manifest.json", self.manifest)
+        return self.manifest[key]
+
+    def close(self) -> None:
+        """Give the folder free for other processes."""
+        _release(self.folder, self._lock)
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- A stage: rows in a JSONL file ------------------------------------------------------------
+
+    def rows(self, name: str, kind: type[Record], *, chunk: int, total: int) -> list[Record]:
+        """Begin or resume a stage: the records of its whole chunks. What follows an incomplete stage is deleted.
+
+        chunk: rows a chunk, only the last one, which reaches `total`, may be shorter. A torn tail is cut off the file.
+        Raises RunError if the file holds more than `total` rows, or is damaged before its last chunk.
+        """
+        path = self.folder / f"{name}.jsonl"
+        values, lines = _json_lines(path)
+        whole = len(values) if len(values) == total else len(values) - len(values) % chunk
+        if len(values) > total:
+            raise RunError(f"holds {len(values)} rows where {total} belong", where=path, hint=_redo_hint(path))
+        if lines > whole + chunk:  # chunks are synced one by one: a crash can only have torn the last one
+            raise _damaged(path, line=len(values) + 1)
+        records = _records(path, kind, values[:whole])
+        with _writing(path):
+            if lines > whole:
+                _truncate(path, rows=whole)
+            if whole < total:
+                self._delete_what_follows(name)
+        return records
+
+    def append(self, name: str, records: Iterable[Any]) -> None:
+        """Add one chunk to a stage's file; when this returns it is on the disk, when it raises RunError it is not."""
+        path = self.folder / f"{name}.jsonl"
+        data = b"".join(_encode(record) + b"\n" for record in records)
+        with _writing(path):
+            _make_folder(path.parent)
+            new = not path.exists() or path.stat().st_size == 0
+            _append(path, data)
+            if new:
+                _sync_folder(path.parent)
+
+    def chunks(
+        self,
+        name: str,
+        kind: type[Record],
+        items: Sequence[Any],
+        *,
+        size: int,
+        work: Callable[[Sequence[Any]], list[Record]],
+        stored: Callable[[int], None] | None = None,
+    ) -> list[Record]:
+        """All records of a stage: the stored ones, and those that `work` makes of each remaining chunk of `items`.
+
+        size: items a chunk; chunks are fixed by position. work: returns one record an item. stored: is told first how
+        many records were found.
+        """
+        records = self.rows(name, kind, chunk=size, total=len(items))
+        if stored:
+            stored(len(records))
+        if not items:
+            self.append(name, [])  # an empty stage has a file too, so that it shows
+        for start in range(len(records), len(items), size):
+            made = work(items[start : start + size])
+            if len(made) != len(items[start : start + size]):
+                raise ValueError(f"{name}: {len(made)} records for {len(items[start : start + size])} items")
+            self.append(name, made)
+            records += made
+        return records
+
+    def whole(self, name: str, kind: type[Record], make: Callable[[], list[Record]]) -> list[Record]:
+        """All records of a stage that is written at once, because only `make` knows how many there are."""
+        path = self.folder / f"{name}.jsonl"
+        if path.exists():
+            values, lines = _json_lines(path)
+            if len(values) < lines:
+                raise _damaged(path, line=len(values) + 1)
+            return _records(path, kind, values)
+        with _writing(path):
+            self._delete_what_follows(name)
+        records = make()
+        _replace(path, b"".join(_encode(record) + b"\n" for record in records))
+        return records
+
+    # --- Folders and single files -----------------------------------------------------------------
+
+    def folder_stage(self, name: str, make: Callable[[Path], None]) -> Path:
+        """The path of a stage that is a folder, such as an adapter. If it does not exist, what follows it is deleted,
+        `make` fills a folder beside it, and that is renamed into its place; so a folder that exists is complete."""
+        path = self.folder / name
+        if path.is_dir():
+            return path
+        beside = _beside(path)
+        with _writing(path):
+            self._delete_what_follows(name)
+            _make_folder(path.parent)
+            shutil.rmtree(beside, ignore_errors=True)
+            beside.mkdir()
+            make(beside)
+            for made in sorted(beside.rglob("*")):
+                _sync_folder(made) if made.is_dir() else _sync_file(made)
+            _sync_folder(beside)
+            os.replace(beside, path)
+            _sync_folder(path.parent)
+        return path
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a record or plain value to a file such as summary.json, whole or not at all."""
+        text = json.dumps(to_json(value), ensure_ascii=False, allow_nan=False, indent=2) + "\n"
+        _replace(self.folder / name, text.encode("utf-8", "backslashreplace"))
+
+    def append_timings(self, rows: Iterable[Timing]) -> None:
+        """Add to timings.jsonl, which is no part of what a resumed run has in common with an uninterrupted one."""
+        path = self.folder / "timings.jsonl"
+        torn = not _read_bytes(path).endswith(b"\n") and path.exists()
+        with _writing(path):
+            _append(path, (b"\n" if torn else b"") + b"".join(_encode(row) + b"\n" for row in rows))
+
+    def log(self, text: str) -> None:
+        """Add a line with the time (UTC) to log.txt."""
+        path = self.folder / "log.txt"
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        with _writing(path), path.open("a", encoding="utf-8", errors="backslashreplace") as stream:
+            stream.write(f"{stamp} {text}\n")
+
+    def _delete_what_follows(self, name: str) -> None:
+        """Delete the last first, so that a kill in between leaves a beginning of the run, not a run with a hole."""
+        followers = [path for path in (self.folder / "summary.json",) if path.exists()]
+        if name.startswith("evaluation/"):
+            followers += [path for path in (self.folder / f"{name}.json",) if path.exists()]
+        else:
+            found = [*self.folder.glob("evaluation/*"), *self.folder.glob("iteration_*/*")]
+            after = [path for path in found if _place(path) > _place(self.folder / name)]
+            followers += sorted(after, key=lambda path: (_place(path), path.name), reverse=True)
+        for path in followers:
+            if path.is_dir():  # renamed first: half an adapter must not look like one
+                beside = _beside(path)
+                shutil.rmtree(beside, ignore_errors=True)
+                os.replace(path, beside)
+                shutil.rmtree(beside)
+            else:
+                path.unlink()
+            _sync_folder(path.parent)
+
+
+@dataclass(frozen=True, slots=True)
+class RunDescription:
+    """A line of `optima-lite runs list`. problem: why the folder cannot be read, in which case the rest is unknown."""
+
+    name: str
+    folder: Path
+    recipe: str | None = None
+    seed: int | None = None
+    iterations_done: int = 0
+    iterations_planned: int | None = None
+    finished: bool = False
+    running: bool = False
+    problem: str | None = None
+
+
+def runs(folder: Path) -> list[RunDescription]:
+    """The runs under `folder`, by name; folders that are no run, or a damaged one, say so in `problem`."""
+    if not folder.is_dir():
+        return []
+    return [_describe(path) for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+
+
+def read_run(folder: Path) -> RunFolder:
+    """Open a run folder for reading. Raises RunError if there is none, or its manifest cannot be read."""
+    folder = Path(folder)
+    manifest = _read_json(folder / "manifest.json")
+    if manifest is None:
+        what = "is not a run folder: it has no manifest.json" if folder.is_dir() else "there is no such run folder"
+        raise RunError(what, where=folder, hint="optima-lite runs list")
+    _check_manifest(folder, manifest)
+    return RunFolder(folder, manifest)
+
+
+def _describe(folder: Path) -> RunDescription:
+    try:
+        run = read_run(folder)
+        recipe = run.manifest["recipe"]
+        done = sum((folder / f"evaluation/iteration_{i:02d}_sampled.json").exists() for i in run.iterations())
+        planned = int(recipe["training"]["iterations"])
+        return RunDescription(
+            folder.name,
+            folder,
+            recipe=run.manifest["recipe_name"],
+            seed=recipe["seed"],
+            iterations_done=done,
+            iterations_planned=planned,
+            finished=(folder / "summary.json").exists() and (done >= planned or _was_stopped(run)),
+            running=_is_locked(folder),
+        )
+    except RunError as error:
+        return RunDescription(folder.name, folder, problem=error.what)
+    except (KeyError, TypeError, ValueError):
+        return RunDescription(folder.name, folder, problem="its manifest.json lacks parts of the recipe")
+
+
+def _was_stopped(run: RunFolder) -> bool:
+    """Whether a step that made things worse ended the run."""
+    verdicts = [_read_json(path) for path in run.folder.glob("iteration_*/[59]_verdict.json")]
+    return any(verdict["verdict"] == "stop" for verdict in verdicts)
+
+
+# --- Opening --------------------------------------------------------------------------------------
+
+
+def would_resume(folder: Path, recipe: dict[str, Any]) -> bool:
+    """Whether a run of `recipe` in `folder` would go on with one that is there; nothing is written.
+
+    Raises the RunError with which opening it would refuse, except where another process works there.
+    """
+    _refuse_foreign_folder(folder)
+    stored = _read_json(folder / "manifest.json")
+    if stored is not None:
+        _resume(folder, stored, {"recipe": recipe})
+    return stored is not None
+
+
+def _refuse_foreign_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise RunError("is a file; a run needs a folder", where=folder, hint="--run OTHER")
+    with _reading(folder):
+        present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if present - HOUSEKEEPING and "manifest.json" not in present:
+        what = "holds other files and no manifest.json, so it is not a run folder"
+        raise RunError(what, where=folder, hint="--run OTHER, or an empty folder")
+
+
+def _acquire(folder: Path) -> FileLock:
+    lock = FileLock(folder / LOCK)
+    with _writing(folder):
+        try:
+            lock.acquire(timeout=0.2)  # longer than the moment for which `runs list` probes the lock
+        except Timeout as error:
+            pid = _read_bytes(folder / PID).decode("ascii", "replace").strip()
+            what = f"another process{f' (pid {pid})' if pid else ''} is working in this run folder"
+            raise RunError(what, where=folder, hint="wait until it is done or stop it; or --run OTHER") from error
+    with suppress(OSError):  # it only serves the message above
+        (folder / PID).write_text(f"{os.getpid()}\n", encoding="ascii")
+    return lock
+
+
+def _release(folder: Path, lock: FileLock) -> None:
+    with suppress(OSError):  # a stale pid is harmless: it is only read where the lock is held
+        (folder / PID).unlink(missing_ok=True)
+    lock.release()
+
+
+def _is_locked(folder: Path) -> bool:
+    if not (folder / LOCK).exists():
+        return False
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except OSError:  # a folder that we may only read: nobody can tell
+        return False
+    lock.release()
+    return False
+
+
+def _resume(folder: Path, stored: Any, wanted: dict[str, Any]) -> dict[str, Any]:
+    """The stored manifest, with grown iterations; RunError if its recipe differs otherwise. Without records the new
+    one."""
+    _check_manifest(folder, stored)
+    if not any(folder.glob("*/*.jsonl")):  # a start that failed before it computed anything binds nobody
+        return wanted
+    manifest: dict[str, Any] = copy.deepcopy(stored)
+    old, new = manifest["recipe"].get("training"), wanted["recipe"].get("training")
+    if isinstance(old, dict) and isinstance(new, dict) and new.get("iterations", 0) > old.get("iterations", 0):
+        old["iterations"] = new["iterations"]
+    _add_new_keys(manifest["recipe"], wanted["recipe"])
+    changed = differences(manifest["recipe"], wanted["recipe"])
+    if changed:
+        what = "\n  ".join(["holds a run of another recipe:", *changed])
+        raise RunError(what, where=folder, hint=f"--run OTHER to start a new run; {_way_back(manifest, wanted)}")
+    return manifest
+
+
+def _way_back(stored: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """How to resume a run whose recipe differs, also for somebody who changed nothing but the version."""
+    settings = undoing(stored["recipe"], wanted["recipe"])
+    if settings is None:
+        version = (stored.get("versions") or {}).get("optima-lite", "unknown")
+        return f"to resume this one, use the version of optima-lite that began it ({version}): it had other settings"
+    return f"to resume this one, undo the changes, or add {shlex.join(settings)}"
+
+
+def _add_new_keys(recipe: dict[str, Any], wanted: Mapping[str, Any], *, above: str = "") -> None:
+    """Gives the recipe of an earlier version the keys that it lacks, where the wanted one has their defaults."""
+    for name, value in wanted.items():
+        dotted = f"{above}{name}"
+        if dotted in _DEFAULTS:
+            if name not in recipe and _DEFAULTS[dotted] == value:
+                recipe[name] = value
+        elif isinstance(value, Mapping) and isinstance(section := recipe.get(name, {}), dict):
+            _add_new_keys(section, value, above=f"{dotted}.")
+            if section:
+                recipe[name] = section
+
+
+def _check_manifest(folder: Path, manifest: Any) -> None:
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("recipe"), dict):
+        hint = "restore manifest.json from a backup, or start a new run with --run OTHER"
+        raise RunError("is damaged: it holds no recipe", where=folder / "manifest.json", hint=hint)
+
+
+# --- Reading --------------------------------------------------------------------------------------
+
+
+def _json_lines(path: Path) -> tuple[list[Any], int]:
+    """The JSON values of a file up to its first damaged or unended line; and its number of lines, torn one included."""
+    lines = _read_bytes(path).split(b"\n")  # not splitlines: text may hold the other line ends, unescaped
+    torn = lines.pop()
+    values: list[Any] = []
+    for line in lines:
+        try:
+            values.append(json.loads(line.decode("utf-8")))
+        except ValueError:
+            break
+    return values, len(lines) + bool(torn)
+
+
+def _records(path: Path, kind: type[Record], values: Sequence[Any]) -> list[Record]:
+    records = []
+    for line, value in enumerate(values, start=1):
+        try:
+            records.append(from_json(kind, value))
+        except (KeyError, TypeError, ValueError) as error:
+            what = f"line {line} is not a {kind.__name__} of this version ({type(error).__name__}: {error})"
+            raise RunError(what, where=path, hint=_redo_hint(path)) from error
+    return records
+
+
+def _read_json(path: Path) -> Any:
+    data = _read_bytes(path)
+    if not data and not path.exists():
+        return None
+    try:
+        return json.loads(data.decode("utf-8"))
+    except ValueError as error:
+        if path.name == "manifest.json":
+            hint = "restore it from a backup, or start a new run with --run OTHER"
+        else:
+            hint = f"delete {path.name} and run the same command again"
+        raise RunError(f"is damaged: {error}", where=path, hint=hint) from error
+
+
+def _read_bytes(path: Path) -> bytes:
+    with _reading(path):
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            return b""
+
+
+def _damaged(path: Path, *, line: int) -> RunError:
+    return RunError(f"line {line} is damaged", where=path, hint=_redo_hint(path))
+
+
+def _redo_hint(path: Path) -> str:
+    return f"delete {path.name}; the same command computes it again, and what follows it"
+
+
+# --- Writing --------------------------------------------------------------------------------------
+
+
+def _encode(record: Any) -> bytes:
+    text = json.dumps(to_json(record), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode("utf-8", "backslashreplace")  # a lone surrogate becomes JSON's own escape of it
+
+
+def _append(path: Path, data: bytes) -> None:
+    """Append `data` and sync it. On an OSError what was written of it is taken back."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        size = os.fstat(descriptor).st_size
+        try:
+            rest = memoryview(data)
+            while rest:  # one write, unless the system takes less of it
+                rest = rest[os.write(descriptor, rest) :]
+            os.fsync(descriptor)
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(descriptor, size)
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all: beside its place, synced, then renamed into it."""
+    beside = _beside(path)
+    with _writing(path):
+        _make_folder(path.parent)
+        beside.unlink(missing_ok=True)
+        _append(beside, data)
+        os.replace(beside, path)
+        _sync_folder(path.parent)
+
+
+def _truncate(path: Path, *, rows: int) -> None:
+    lines = _read_bytes(path).split(b"\n")[:rows]
+    os.truncate(path, sum(len(line) + 1 for line in lines))
+    _sync_file(path)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.tmp")
+
+
+def _place(path: Path) -> tuple[int, int, int]:
+    """Where a path stands in the run: iteration, stage (evaluations come after all stages); a .tmp stands nowhere."""
+    nowhere = (-1, 0, 0)
+    if path.name.endswith(".tmp"):
+        return nowhere
+    if path.parent.name == "evaluation":
+        found = re.match(r"iteration_(\d+)_", path.name)
+        return (int(found[1]), 1, 0) if found else nowhere
+    iteration, stage = re.fullmatch(r"iteration_(\d+)", path.parent.name), re.match(r"(\d+)_", path.name)
+    return (int(iteration[1]), 0, int(stage[1])) if iteration and stage else nowhere
+
+
+def _make_folder(path: Path) -> None:
+    if not path.is_dir():
+        _make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        _sync_folder(path.parent)
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(path: Path) -> None:
+    """Make names in a folder durable. Some network file systems cannot, and say EINVAL: there is nothing more to do."""
+    try:
+        _sync_file(path)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn the errors of a full, read-only or failing disk into RunError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _REASONS:
+            raise
+        reason, remedy = _REASONS[error.errno]
+        hint = f"{remedy}, then run the same command again; every complete chunk is kept"
+        raise RunError(f"cannot be written: {reason}", where=path, hint=hint) from error
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _REASONS:
+            raise
+        raise RunError(f"cannot be read: {_REASONS[error.errno][0]}", where=path) from error

@@ -1,0 +1,74 @@
+"""A dialogue tree in the terminal: who says what, what it is worth, and which messages are preferred to which."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.text import Text
+from rich.tree import Tree as Branch
+
+from ..records import Ending, Node, PreferencePair, Tree, Turn
+from ..team.tree import ROOT, children, turns
+from .report import printable
+
+ENDINGS = {Ending.AGREED: "agreed", Ending.MAX_TURNS: "out of turns", Ending.TRUNCATED: "truncated"}
+
+
+@dataclass(frozen=True)
+class TreeView:
+    """One tree for `rich`, the best child first.
+
+    pairs: those to be marked; pairs of other questions do not matter. roles: display names of the speakers.
+    """
+
+    tree: Tree
+    pairs: Sequence[PreferencePair]
+    roles: Sequence[str]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        question, root = self.tree.question, self.tree.nodes[ROOT]
+        answers = printable(" or ".join(question.answers))  # nobody may know one
+        known = f"  (answer: {answers})" if answers else ""
+        trunk = Branch(Text(f"{printable(question.text)}{known}\n").append_text(_worth(root)))
+        self._grow(trunk, ROOT, children(self.tree), self._marks())
+        yield trunk
+
+    def _marks(self) -> dict[tuple[Turn, ...], set[str]]:
+        """Chosen and rejected, by all that has been said up to the message."""
+        marks: dict[tuple[Turn, ...], set[str]] = {}
+        for pair in self.pairs:
+            if pair.question.id == self.tree.question.id:
+                marks.setdefault((*pair.prefix, pair.chosen), set()).add("chosen")
+                marks.setdefault((*pair.prefix, pair.rejected), set()).add("rejected")
+        return marks
+
+    def _grow(
+        self, branch: Branch, node: int, following: Sequence[Sequence[int]], marks: dict[tuple[Turn, ...], set[str]]
+    ) -> None:
+        for child in sorted(following[node], key=lambda child: -self.tree.nodes[child].value):
+            label = self._message(self.tree.nodes[child], marks.get(turns(self.tree, child), set()))
+            self._grow(branch.add(label), child, following, marks)
+
+    def _message(self, node: Node, marks: set[str]) -> Text:
+        text = Text()
+        for mark in sorted(marks):
+            text.append(f"{mark} ", style="bold green" if mark == "chosen" else "bold red")
+        if node.turn is not None:
+            text.append(f"{self.roles[node.turn.speaker]}: ", style="bold")
+            text.append(f"{printable(node.turn.text.strip())}\n")
+        text.append_text(_worth(node))
+        return text.append(f", {ENDINGS[node.ending]}" if node.ending else "", style="dim")
+
+
+def _worth(node: Node) -> Text:
+    visits = f"{node.visits} visit{'' if node.visits == 1 else 's'}"
+    if node.reward is None:
+        return Text(visits, style="dim")
+    parts = node.reward
+    return Text.assemble(
+        (f"value {node.value:.2f}, {visits}", ""),
+        (f", task {parts.task:.2f}, token share {parts.token_share:.2f}, readability {parts.readability:.2f}", ""),
+        style="dim",
+    )

@@ -1,0 +1,129 @@
+"""The agents of a recipe, ready to talk: its model loaded, its roles cast, its machine's limits settled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from ..errors import RunError
+from ..learn import reward
+from ..learn.rollout import Agents
+from ..model.generate import Generator, fastest_threads
+from ..model.memory import planned
+from ..model.meter import Meter
+from ..model.policy import Policy, available, load
+from ..model.render import Renderer
+from ..model.sampling import Sampling
+from ..model.selftest import agreement
+from ..records import Question, StopRule
+from ..runs.store import RunFolder
+from ..settings.config import Machine, Recipe
+from ..tasks import answers
+from ..tasks.answers import Scoring
+from ..team.dialogue import debate, exchange, solo
+from ..team.prompts import systems
+
+TRANSFERRED = ("task", "protocol", "prompts", "sampling", "evaluation")  # what comes from the other recipe
+Settle = Callable[[str, Callable[[], int]], int]
+"""The value of a named limit: what a run has settled on before, else what the callable decides."""
+
+
+@dataclass(frozen=True)
+class Cast:
+    """pair: the two agents that are trained. single: one agent with all the facts, to compare with. Both are one
+    policy. micro_batch: training examples held in memory at once."""
+
+    recipe: Recipe
+    policy: Policy
+    pair: Agents
+    single: Agents
+    micro_batch: int
+
+    @property
+    def meter(self) -> Meter:
+        """What measures the model's activities."""
+        return self.pair.generator.meter
+
+    def sampling(self, agents: Agents, *, greedy: bool = False, pool: bool = False) -> Sampling:
+        """The recipe's sampling. pool: with the temperature of iteration 0. The one message of a single agent may be as
+        long as a whole dialogue of the pair."""
+        settings = self.recipe.sampling
+        temperature = (settings.pool_temperature if pool else None) or settings.temperature
+        messages = self.pair.protocol.max_turns if len(agents.protocol.roles) == 1 else 1
+        return Sampling(0.0 if greedy else temperature, settings.top_p, settings.max_turn_tokens * messages)
+
+    def fit(self, agents: Agents, questions: Sequence[Question]) -> tuple[list[Question], int]:
+        """The questions with facts that fit the model (see `Agents.fit`), and how many had to be shortened."""
+        fitted = agents.fit(questions, max_turn_tokens=self.sampling(agents).max_new_tokens)
+        return fitted, sum(before is not after for before, after in zip(questions, fitted, strict=True))
+
+
+def assemble(
+    recipe: Recipe, *, machine: Machine, settle: Settle, notify: Callable[[str], None] = lambda text: None
+) -> Cast:
+    """Loads the model with a fresh adapter. Threads, batch size and the room for the cache are settled, because on the
+    CPU results depend on them.
+
+    notify: is told, in a sentence, what did not go as planned: the backend, the self-test, memory that ran out. Raises
+    ModelError when the model cannot be loaded, ConfigError when the task's metric or the reward needs an extra.
+    """
+    metric = recipe.task.metric
+    answers.require(metric)
+    reward.require(recipe.reward)
+    policy = load(recipe.model, machine=machine, seed=recipe.seed)
+    torch.set_num_threads(settle("threads", lambda: _given(machine.threads) or fastest_threads(policy)))
+    free = available(policy, machine=machine)
+    limits, _ = planned(recipe, machine, policy.shape, policy.setup, row_tokens=policy.max_length, room=free)
+    budget = settle("max_batch_tokens", lambda: limits.batch_tokens)
+    room = settle("max_cache_bytes", lambda: limits.cache_bytes)
+    for note in policy.notes:
+        notify(note)
+    agrees = agreement(policy)
+    if not agrees.batches:
+        budget = settle("batches_fail", lambda: 1)  # a token budget of 1 makes every batch a single row
+        notify(f"left-padded batches change what this model says ({agrees.furthest:.3f} nats): rows are computed alone")
+    if not agrees.cache:
+        room = settle("cache_fails", lambda: 0)
+        notify(f"reused attention states change what this model says ({agrees.furthest:.3f} nats): the cache stays off")
+    generator = Generator(policy, max_batch_tokens=budget, max_cache_bytes=room, notify=notify)
+    renderer = Renderer(policy.tokenizer, end_ids=policy.end_ids)
+    together = {"exchange": exchange, "debate": debate}[recipe.protocol.name]
+    protocol, alone = together(recipe.protocol.roles, recipe.protocol.max_turns, metric=metric), solo(metric=metric)
+    if recipe.protocol.stop:
+        protocol = replace(protocol, stop=StopRule(recipe.protocol.stop))
+    scoring = Scoring(metric, policy.tokenizer.tokenize if recipe.task.scoring == "official" else None)
+    pair = Agents(
+        generator, renderer, protocol, recipe.prompts.system or systems(protocol), scoring, recipe.prompts.layout
+    )
+    single = Agents(generator, renderer, alone, recipe.prompts.solo_system or systems(alone), scoring)
+    return Cast(recipe, policy, pair, single, settle("micro_batch", lambda: limits.micro_batch))
+
+
+def recall(run: RunFolder, *, machine: Machine, iteration: int | None, other: Recipe | None = None) -> Cast:
+    """The agents of a run as they stood after an iteration, or untrained for None.
+
+    other: a recipe whose task they meet instead, with its protocol, prompts, sampling and evaluation.
+
+    Raises RunError for an iteration that has not been trained, ConfigError for a manifest of another version.
+    """
+    if iteration is not None and iteration not in run.trained():
+        have = f"trained so far: {', '.join(map(str, run.trained()))}" if run.trained() else "none has been trained yet"
+        raise RunError(f"there is no iteration {iteration}", where=run.folder, hint=have)
+    adapter = None if iteration is None else run.adapter(iteration)
+    recipe = Recipe.from_dict(run.manifest["recipe"], where=run.folder / "manifest.json")
+    if other is not None:
+        recipe = recipe.model_copy(update={name: getattr(other, name) for name in TRANSFERRED})
+
+    def settled(key: str, decide: Callable[[], int]) -> int:
+        return int(run.manifest.get(key) or decide())
+
+    cast = assemble(recipe, machine=machine, settle=settled)
+    if adapter is not None:
+        cast.policy.load_adapter(adapter)
+    return cast
+
+
+def _given(value: int | str) -> int | None:
+    return None if value == "auto" else int(value)

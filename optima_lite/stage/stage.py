@@ -1,0 +1,138 @@
+"""What every step of a run works with and writes to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ..learn.dpo import PairIds, PreferenceFacts
+from ..learn.rollout import Agents
+from ..learn.sft import TrainingFacts, planned_steps
+from ..model.render import Rendered
+from ..records import Question, Rollouts
+from ..runs.progress import Advance, Note, Observer, phase
+from ..runs.report import undecided_note, write_adapter_card
+from ..runs.store import Run, stage_name
+from ..settings.config import DpoSettings, TrainingSettings
+from ..tasks.questions import questions
+from .cast import Cast
+from .evaluate import examine, undecided
+
+CHUNK = 400  # dialogues written at a time: the most that a kill can cost
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The agents, the run folder, and who is told of progress."""
+
+    cast: Cast
+    run: Run
+    observe: Observer
+
+    def note(self, text: str) -> None:
+        """One sentence that the user should read, and that the log keeps."""
+        self.run.log(text)
+        self.observe(Note(text))
+
+    def phase(self, label: str, *, iteration: int | None, total: int, unit: str) -> AbstractContextManager[Advance]:
+        """A phase of the run, with the activities of the agents' model; see `progress.phase`."""
+        meter = self.cast.meter
+        return phase(self.observe, label, iteration=iteration, total=total, unit=unit, meter=meter)
+
+    def tell_undecided(self, count: int) -> None:
+        """A note about answers that could not be compared in time, if there are any."""
+        if count:
+            self.note(undecided_note(count))
+
+    def draw(self, iteration: int, *, preference: bool) -> list[Question]:
+        """This iteration's training questions; imitation and preference steps never ask the same ones."""
+        recipe = self.cast.recipe
+        imitated, preferred = recipe.training.questions, 0 if recipe.schedule == "isft" else recipe.dpo.questions
+        start = iteration * (imitated + preferred) + (imitated if preference else 0)
+        count = preferred if preference else imitated
+        return questions(recipe.task, "train", count, seed=recipe.seed, start=start)
+
+    def fit(self, agents: Agents, drawn: Sequence[Question], name: str) -> list[Question]:
+        """The questions with facts that fit the model; how many had to be shortened is said, and stored as `name`."""
+        fitted, shortened = self.cast.fit(agents, drawn)
+        self.run.write_json(f"{name}.json", {"questions": len(drawn), "shortened": shortened})
+        if shortened:
+            self.note(f"{shortened} of {len(drawn)} questions had their facts shortened to fit the model")
+        return fitted
+
+    def adapt(
+        self,
+        optimise: Callable[..., TrainingFacts | PreferenceFacts],
+        rows: Sequence[Rendered] | Sequence[PairIds],
+        *,
+        settings: TrainingSettings | DpoSettings,
+        iteration: int,
+        name: str,
+        label: str,
+    ) -> Path:
+        """The folder of the adapter after a training step on `rows`; the policy speaks with it already.
+
+        optimise: `sft.fine_tune` or `dpo.optimise`, whichever rows and settings are for; without rows the adapter stays
+        as it is. name: of the stage. label: of the phase.
+        """
+        recipe, policy = self.cast.recipe, self.cast.policy
+        seed = recipe.seed + iteration
+
+        def make(folder: Path) -> None:
+            if settings.restart == "base":
+                policy.restart(seed=seed)
+            self.cast.pair.generator.release()
+            with self.cast.meter("train"):
+                facts = optimise(
+                    policy,
+                    rows,
+                    settings=settings,
+                    micro_batch=self.cast.micro_batch,
+                    seed=seed,
+                    on_step=advance,
+                    notify=self.note,
+                )
+            policy.save_adapter(folder)
+            plain = asdict(facts)
+            (folder / "training.json").write_text(json.dumps(plain) + "\n", encoding="utf-8")
+            write_adapter_card(folder, recipe.to_dict(), iteration=iteration, facts=plain)
+
+        steps = planned_steps(len(rows), settings)
+        with self.phase(label, iteration=iteration, total=steps, unit="steps") as advance:
+            folder = self.run.folder_stage(stage_name(iteration, name), make)
+        policy.load_adapter(folder)  # even when just trained: a run that goes on and one that resumes do the same
+        return folder
+
+    def examine(
+        self,
+        agents: Agents,
+        fitted: Sequence[Question],
+        name: str,
+        *,
+        greedy: bool,
+        label: str,
+        iteration: int | None = None,
+    ) -> list[Rollouts]:
+        """One scored dialogue about each question, by the adapter as it stands, stored as `name`. label: of the
+        phase."""
+        recipe = self.cast.recipe
+        with self.phase(label, iteration=iteration, total=len(fitted), unit="questions") as advance:
+
+            def work(chunk: Sequence[Question]) -> list[Rollouts]:
+                return examine(
+                    agents,
+                    chunk,
+                    sampling=self.cast.sampling(agents, greedy=greedy),
+                    seed=recipe.seed,
+                    settings=recipe.reward,
+                    advance=lambda done, tokens: advance(done, tokens=tokens),
+                )
+
+            examined = self.run.chunks(
+                name, Rollouts, fitted, size=CHUNK, work=work, stored=lambda found: advance(found, stored=True)
+            )
+        self.tell_undecided(undecided(examined))
+        return examined

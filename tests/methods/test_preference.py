@@ -1,0 +1,287 @@
+"""Preference steps in the loop: every schedule, the verdicts, and that nothing that stops a run changes its outcome."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from optima_lite.learn.sft import Steps  # noqa: E402
+from optima_lite.methods.optima import explore, loop, prefer  # noqa: E402
+from optima_lite.records import PreferencePair, Rollouts, Tree  # noqa: E402
+from optima_lite.runs.progress import Event, Note, PhaseStarted  # noqa: E402
+from optima_lite.runs.report import imitations, preferences  # noqa: E402
+from optima_lite.runs.store import RunFolder, read_run, runs  # noqa: E402
+from optima_lite.settings.config import LoadedRecipe, Machine, load_recipe  # noqa: E402
+from optima_lite.stage import judge  # noqa: E402
+from optima_lite.stage.cast import recall  # noqa: E402
+from optima_lite.stage.evaluate import examine  # noqa: E402
+from support import MACHINE, SMALL, assert_same_run, small_chunks, start  # noqa: E402
+
+PREFERRING = (
+    SMALL.replace("selection: {", "selection: {pair_min_reward: -9, min_gap: 0, pair_keep_fraction: 1, ")
+    .replace("training: {iterations: 2, questions: 4", "training: {iterations: 2, questions: 2")
+    .replace("evaluation: {questions: 4", "evaluation: {questions: 2")
+    + "search: {searches: 2, rollouts: 2}\n"
+    + "dpo: {questions: 2, batch_size: 2, learning_rate: 1e-3, warmup_ratio: 0}\n"
+    + "schedule: isft-dpo\n"
+)
+ADAPTER = "adapter_model.safetensors"
+
+
+def loaded(folder: Path, *overrides: str) -> LoadedRecipe:
+    """PREFERRING with changes."""
+    (folder / "small.yaml").write_text(PREFERRING)
+    return load_recipe(folder / "small.yaml", overrides=overrides)
+
+
+def ran(folder: Path, *overrides: str) -> tuple[RunFolder, list[Event]]:
+    """A run of it, begun or carried on, and what it told."""
+    events: list[Event] = []
+    small_chunks()
+    machine = Machine(threads=1, max_batch_tokens=8192)
+    loop.train(loaded(folder.parent, *overrides), machine=machine, folder=folder, observe=events.append)
+    return read_run(folder), events
+
+
+@pytest.fixture(scope="module")
+def hybrid(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """An uninterrupted run of two iterations of both steps; for reading only."""
+    return ran(tmp_path_factory.mktemp("hybrid") / "run")[0]
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / ADAPTER).read_bytes()
+
+
+def rewarded(monkeypatch: pytest.MonkeyPatch, *rewards: float) -> None:
+    """The validation rewards that the judge is to see, one after another: first the untrained pair's."""
+    left = [*rewards]
+    monkeypatch.setattr(judge.Judge, "_reward", lambda self, probe: left.pop(0))
+
+
+# --- Schedules ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("schedule", "iteration", "steps"),
+    [
+        ("isft", 0, ["imitate"]),
+        ("isft", 3, ["imitate"]),
+        ("idpo", 0, ["imitate"]),
+        ("idpo", 1, ["prefer"]),
+        ("isft-dpo", 0, ["imitate", "prefer"]),
+        ("isft-dpo", 3, ["imitate", "prefer"]),
+    ],
+)
+def test_the_steps_of_an_iteration(tmp_path: Path, schedule: str, iteration: int, steps: list[str]) -> None:
+    assert [*loop.steps(loaded(tmp_path, f"schedule={schedule}").recipe, iteration)] == steps
+
+
+def test_both_steps_leave_their_records(hybrid: RunFolder) -> None:
+    for iteration in (0, 1):
+        folder = hybrid.folder / f"iteration_{iteration:02d}"
+        trees = hybrid.read(f"{folder.name}/6_trees", Tree)
+        chosen = hybrid.read(f"{folder.name}/7_pairs", PreferencePair)
+        assert [tree.nodes[0].visits for tree in trees] == [4, 4]
+        assert chosen and {pair.question.id for pair in chosen} <= {tree.question.id for tree in trees}
+        asked = {group.question.id for group in hybrid.read(f"{folder.name}/1_dialogues", Rollouts)}
+        assert asked.isdisjoint({tree.question.id for tree in trees}), "no question is asked in both steps"
+        facts = json.loads((folder / "8_adapter/training.json").read_text())
+        assert facts["rows"] == len(chosen) and facts["steps"] == -(-len(chosen) // 2)
+        assert weights(folder / "4_adapter") != weights(folder / "8_adapter"), "it has learnt something"
+        for number in (5, 9):
+            verdict = json.loads((folder / f"{number}_verdict.json").read_text())
+            assert verdict["verdict"] == "keep"
+            assert verdict["adapter"] == f"{folder.name}/{number - 1}_adapter"
+            assert len(hybrid.read(f"{folder.name}/{number}_validation", Rollouts)) == 2
+    searched = [{tree.question.id for tree in hybrid.read(f"iteration_0{i}/6_trees", Tree)} for i in (0, 1)]
+    assert searched[0].isdisjoint(searched[1])
+    assert [step.iteration for step in (*imitations(hybrid), *preferences(hybrid))] == [0, 1, 0, 1]
+    sampled = sum(step.tokens for step in (*imitations(hybrid), *preferences(hybrid)))
+    assert hybrid.read_json("summary.json")["training_tokens"] > sampled
+
+
+def test_a_verdict_goes_on_from_the_one_before(hybrid: RunFolder) -> None:
+    verdicts = [hybrid.read_json(f"iteration_0{i}/{n}_verdict.json") for i in (0, 1) for n in (5, 9)]
+    assert [one["step"] for one in verdicts] == ["imitate", "prefer"] * 2
+    assert [one["before"] for one in verdicts[1:]] == [one["after"] for one in verdicts[:-1]]
+
+
+def test_iterated_preference_begins_with_an_imitation_and_keeps_what_is_worse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewarded(monkeypatch, 0.5, 0.4, 0.6)
+    run, events = ran(tmp_path / "run", "schedule=idpo", "dpo.sft_weight=1.0")
+    names = {path.relative_to(run.folder).as_posix() for path in run.folder.glob("iteration_*/*_adapter")}
+    assert names == {"iteration_00/4_adapter", "iteration_01/8_adapter"}
+    phases = [(one.iteration, one.phase) for one in events if isinstance(one, PhaseStarted)]
+    assert [name for name in phases if name[0] is not None and not name[1].startswith(("validate", "evaluate"))] == [
+        (0, "generate"),
+        (0, "rank"),
+        (0, "train"),
+        (1, "search"),
+        (1, "prefer"),
+    ]
+    assert [step.iteration for step in imitations(run)] == [0]
+    assert [step.iteration for step in preferences(run)] == [1]
+    assert run.read_json("summary.json")["training_tokens"] > 0
+    (described,) = runs(tmp_path)
+    assert (described.iterations_done, described.finished) == (2, True)
+    adapters = run.adapter(0), run.adapter(1)
+    assert adapters == (run.folder / "iteration_00/4_adapter", run.folder / "iteration_01/8_adapter")
+    assert run.read_json("iteration_00/5_verdict.json") == {
+        "step": "imitate",
+        "before": 0.5,
+        "after": 0.4,
+        "verdict": "keep",
+        "adapter": "iteration_00/4_adapter",
+    }
+    warnings = [one.text for one in events if isinstance(one, Note) and "reward" in one.text]
+    assert warnings == [
+        "iteration 0: step `imitate` lowered the validation reward from 0.500 to 0.400 (training.on_worse: keep)"
+    ]
+
+
+# --- Verdicts -------------------------------------------------------------------------------------
+
+
+def evaluated(run: RunFolder, iteration: int | None, name: str) -> None:
+    """The agents that are recalled say what the run's own evaluation has stored."""
+    cast = recall(run, machine=Machine(), iteration=iteration)
+    stored = run.read(name, Rollouts)
+    recipe = cast.recipe
+    again = examine(
+        cast.pair,
+        [group.question for group in stored],
+        sampling=cast.sampling(cast.pair),
+        seed=recipe.seed,
+        settings=recipe.reward,
+        advance=lambda done, tokens: None,
+    )
+    assert again == stored
+
+
+def test_a_step_that_is_worse_is_undone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In iteration 0 both steps fail, so the pair is as good as new; in iteration 1 only the second fails."""
+    rewarded(monkeypatch, 0.5, 0.4, 0.3, 0.6, 0.5)
+    run, _ = ran(tmp_path / "run", "training.on_worse=revert")
+    verdicts = [run.read_json(f"iteration_0{i}/{n}_verdict.json") for i in (0, 1) for n in (5, 9)]
+    assert [(one["before"], one["after"], one["verdict"]) for one in verdicts] == [
+        (0.5, 0.4, "revert"),
+        (0.5, 0.3, "revert"),
+        (0.5, 0.6, "keep"),
+        (0.6, 0.5, "revert"),
+    ]
+    assert run.adapter(0) is None and run.adapter(1) == run.folder / "iteration_01/4_adapter"
+    evaluated(run, 0, "evaluation/iteration_00_sampled")
+    evaluated(run, 1, "evaluation/iteration_01_sampled")
+    untrained = run.read("evaluation/untrained_sampled", Rollouts)
+    assert run.read("evaluation/iteration_00_sampled", Rollouts) == untrained
+    assert explore.stored_probe(run, 0) == run.read("validation/untrained", Rollouts)
+    assert explore.stored_probe(run, 1) == run.read("iteration_01/5_validation", Rollouts)
+
+
+def test_a_step_that_is_worse_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rewarded(monkeypatch, 0.5, 0.4)
+    run, _ = ran(tmp_path / "run", "training.on_worse=stop")
+    assert run.read_json("iteration_00/5_verdict.json")["verdict"] == "stop"
+    assert run.iterations() == [0] and not (run.folder / "iteration_00/6_trees.jsonl").exists()
+    assert run.adapter(0) is None
+    names = [row["name"] for row in run.read_json("summary.json")["evaluations"] if row["decoding"] == "greedy"]
+    assert names == ["untrained", "single_agent", "iteration_0"]
+    evaluated(run, 0, "evaluation/iteration_00_sampled")
+    (described,) = runs(tmp_path)
+    assert (described.iterations_done, described.iterations_planned, described.finished) == (1, 2, True)
+
+
+def test_the_agents_of_a_run_are_those_of_its_last_adapter(hybrid: RunFolder) -> None:
+    evaluated(hybrid, None, "evaluation/untrained_sampled")
+    evaluated(hybrid, 1, "evaluation/iteration_01_sampled")
+
+
+# --- Resuming -------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """As sudden as a kill, in this process."""
+
+
+@pytest.fixture
+def killing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Makes a function of a module raise Killed after so many calls; undone at the end of the test, or by a call."""
+
+    def kill(module: Any, name: str, *, after: int) -> None:
+        monkeypatch.undo()
+        function, left = getattr(module, name), [after]
+
+        def failing(*arguments: Any, **named: Any) -> Any:
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+            return function(*arguments, **named)
+
+        monkeypatch.setattr(module, name, failing)
+
+    yield kill
+    monkeypatch.undo()
+
+
+def test_a_run_killed_in_search_in_pairing_and_in_training_ends_as_if_nothing_had_been(
+    hybrid: RunFolder, tmp_path: Path, killing: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    killing(explore, "search", after=1)
+    with pytest.raises(Killed):
+        ran(folder)
+    assert len((folder / "iteration_00/6_trees.jsonl").read_bytes().splitlines()) == 1, "the first tree is kept"
+    killing(prefer, "pairs", after=0)
+    with pytest.raises(Killed):
+        ran(folder)
+    assert not (folder / "iteration_00/7_pairs.jsonl").exists()
+    killing(Steps, "on_step_end", after=0)
+    with pytest.raises(Killed):
+        ran(folder)
+    assert (folder / "iteration_00/7_pairs.jsonl").exists() and not (folder / "iteration_00/8_adapter").exists()
+    monkeypatch.undo()
+    ran(folder)
+    assert_same_run(folder, hybrid.folder)
+
+
+def test_pairs_that_were_deleted_are_chosen_again_and_what_follows_is_done_again(
+    hybrid: RunFolder, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(hybrid.folder, tmp_path / "run")
+    (copy / "iteration_01/7_pairs.jsonl").unlink()
+    before = {path: path.stat().st_mtime_ns for path in copy.glob("iteration_01/[1-6]_*.jsonl")}
+    ran(copy)
+    assert_same_run(copy, hybrid.folder)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.slow
+def test_kills_during_a_preference_step_change_nothing(hybrid: RunFolder, tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(PREFERRING)
+    (tmp_path / "machine.toml").write_text(MACHINE)
+    folder, step = tmp_path / "run", tmp_path / "run/iteration_01"
+    arguments = ["train", tmp_path / "small.yaml", "--config", tmp_path / "machine.toml", "--run", folder]
+    for reached in ("6_trees.jsonl", "7_pairs.jsonl", "8_adapter.tmp"):
+        process = start(arguments, output=tmp_path / "printed.txt")
+        deadline = time.monotonic() + 300
+        while not (step / reached).exists():
+            assert process.is_alive() and time.monotonic() < deadline, (tmp_path / "printed.txt").read_text()
+            time.sleep(0.002)
+        os.kill(process.pid, signal.SIGKILL)
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL
+    ran(folder)
+    assert_same_run(folder, hybrid.folder)

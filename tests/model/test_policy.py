@@ -1,0 +1,357 @@
+"""The base model and its adapter: what is refused before it is loaded, and that weights are what they should be."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from optima_lite.errors import ModelError  # noqa: E402
+from optima_lite.model.generate import Generator  # noqa: E402
+from optima_lite.model.policy import Policy, bundled, check_folder, load, locate  # noqa: E402
+from optima_lite.model.sampling import Sampling  # noqa: E402
+from optima_lite.settings.config import Machine, ModelSettings  # noqa: E402
+
+SIZES = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size")
+LLAMA = json.dumps({"architectures": ["LlamaForCausalLM"]} | dict.fromkeys(SIZES, 8))
+HEADER = '{"a": {"dtype": "F32", "shape": [], "data_offsets": [0, 4]}}'
+WEIGHTS = chr(len(HEADER)) + "\0" * 7 + HEADER + "\0" * 4  # one number, as safetensors
+GREEDY = Sampling(0.0, 1.0, 6)
+PROMPTS = [list(range(20, 40)), list(range(50, 57))]
+
+Model = Callable[..., Path]
+"""A folder with these files, on top of what a complete model has; None takes a file away."""
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Model:
+    def make(**changes: str | None) -> Path:
+        named = {name.replace("__", "."): text for name, text in changes.items()}
+        files = {"config.json": LLAMA, "model.safetensors": WEIGHTS, "tokenizer.json": '{"added_tokens": []}'} | named
+        for name, text in files.items():
+            if text is not None:
+                (tmp_path / name).write_text(text)
+        return tmp_path
+
+    return make
+
+
+def said(raised: Any) -> tuple[str, str | None]:
+    assert raised.value.exit_code == 2
+    return raised.value.what, raised.value.hint
+
+
+def generated(policy: Policy) -> list[tuple[int, ...]]:
+    return Generator(policy, max_batch_tokens=4096).generate(PROMPTS, sampling=GREEDY, keys=[1, 2])
+
+
+def adapter(policy: Policy) -> dict[str, Any]:
+    return {n: p.detach().clone() for n, p in policy.model.named_parameters() if "lora_" in n}
+
+
+def base_weights(policy: Policy) -> dict[str, Any]:
+    return {n: p.detach().clone() for n, p in policy.model.named_parameters() if "lora_" not in n}
+
+
+def same(one: dict[str, Any], two: dict[str, Any]) -> bool:
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def disturb(policy: Policy) -> None:
+    """An adapter that changes what the model says."""
+    with policy.changing(), torch.no_grad():
+        torch.manual_seed(1)
+        for name, weight in policy.model.named_parameters():
+            if "lora_" in name:
+                weight.copy_(torch.randn_like(weight) * 0.1)
+
+
+# --- Finding and checking a folder ----------------------------------------------------------------
+
+
+def test_a_folder_beats_an_alias_and_an_alias_the_bundled_model(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("llama", "elsewhere"):
+        (tmp_path / name).mkdir()
+    machine = Machine(models={"llama": str(tmp_path / "elsewhere"), "other": str(tmp_path / "elsewhere")})
+    assert locate("llama", machine=machine) == "llama"
+    assert locate("other", machine=machine) == str(tmp_path / "elsewhere")
+    assert locate("tiny", machine=machine) == str(bundled())
+    assert locate("tiny", machine=Machine(models={"tiny": str(tmp_path)})) == str(tmp_path)
+    assert locate("unsloth/llama-3-8b", machine=machine) == "unsloth/llama-3-8b"
+
+
+@pytest.mark.parametrize("name", ["/models/llama", "./llama", "~/no-such-folder", "llama", "a/b/c"])
+def test_a_model_that_is_nowhere_is_told(name: str) -> None:
+    with pytest.raises(ModelError) as raised:
+        locate(name, machine=Machine(models={"mine": "/models/mine"}))
+    assert raised.value.where == "model.name"
+    assert said(raised) == (
+        f"no such model folder: {name}",
+        "a folder, one of tiny, mine, or a hub id such as unsloth/llama-3-8b-Instruct-bnb-4bit",
+    )
+
+
+def test_an_alias_to_nowhere_is_told() -> None:
+    with pytest.raises(ModelError) as raised:
+        locate("mine", machine=Machine(models={"mine": "/models/mine"}))
+    assert raised.value.where == "optima_lite.toml [models]"
+    assert said(raised) == (
+        "the alias 'mine' points to a folder that does not exist: /models/mine",
+        "correct the path, or remove the alias",
+    )
+
+
+def test_a_complete_folder_passes(model: Model) -> None:
+    check_folder(model())
+
+
+REFUSED: list[tuple[dict[str, str | None], str, str]] = [
+    ({"config__json": None}, "this model folder has no config.json", "download the model again"),
+    (
+        {"config__json": "{"},
+        "cannot read config.json: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
+        "download the model again",
+    ),
+    ({"config__json": "[]"}, "cannot read config.json: it is no JSON object", "download the model again"),
+    (
+        {"config__json": json.dumps({"architectures": ["LlamaForCausalLM"], "auto_map": {}})},
+        "this model asks to run code of its own, which is refused",
+        "a model whose architecture transformers knows",
+    ),
+    (
+        {"config__json": json.dumps({"architectures": ["GPT2LMHeadModel"]})},
+        "not a Llama but GPT2LMHeadModel",
+        "a Llama-architecture chat model (Llama 3, 3.1, 3.2, or the bundled `tiny`)",
+    ),
+    (
+        {"config__json": "{}"},
+        "not a Llama but of unknown architecture",
+        "a Llama-architecture chat model (Llama 3, 3.1, 3.2, or the bundled `tiny`)",
+    ),
+    (
+        {"config__json": json.dumps({"architectures": ["LlamaForCausalLM"]})},
+        "does not say its hidden_size",
+        "download the model again",
+    ),
+    (
+        {"model__safetensors": None, "pytorch_model.bin": ""},
+        "this model folder has only pickled weights (pytorch_model.bin), which can run code",
+        "a version saved as *.safetensors",
+    ),
+    ({"model__safetensors": None}, "this model folder has no weights", "a version saved as *.safetensors"),
+    (
+        {
+            "model__safetensors": None,
+            "model-00001-of-00002.safetensors": WEIGHTS,
+            "model.safetensors.index.json": json.dumps(
+                {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+            ),
+        },
+        "part of the weights is missing: model-00002-of-00002.safetensors",
+        "finish the download",
+    ),
+    (
+        {"model.safetensors.index.json": "{"},
+        "cannot read model.safetensors.index.json: "
+        "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
+        "download the model again",
+    ),
+    ({"tokenizer__json": None}, "this model folder has no tokenizer.json", "download the model again"),
+    ({"tokenizer__json": "{}"}, "tokenizer.json holds no tokenizer", "download the model again"),
+    ({"model__safetensors": WEIGHTS[:-1]}, "model.safetensors is damaged or not whole", "download the model again"),
+    ({"model__safetensors": ""}, "model.safetensors is damaged or not whole", "download the model again"),
+    ({"model__safetensors": "no header"}, "model.safetensors is damaged or not whole", "download the model again"),
+]
+
+
+@pytest.mark.parametrize(("files", "what", "hint"), REFUSED, ids=[what[:40] for _, what, _ in REFUSED])
+def test_a_folder_that_cannot_be_used_is_refused(
+    model: Model, files: dict[str, str | None], what: str, hint: str
+) -> None:
+    folder = model(**files)
+    with pytest.raises(ModelError) as raised:
+        check_folder(folder)
+    assert said(raised) == (what, hint)
+    assert str(raised.value.where).startswith(str(folder))
+
+
+def test_weights_that_lack_a_layer_or_have_another_shape_are_told(tmp_path: Path) -> None:
+    """transformers makes up what is missing at random, and says so in a table that nobody sees."""
+    folder = shutil.copytree(bundled(), tmp_path / "copy")
+    config = json.loads((folder / "config.json").read_text())
+    layers = config["num_hidden_layers"]
+    for changes, what in (
+        ({"num_hidden_layers": layers + 1}, f"part of the weights is missing: model.layers.{layers}."),
+        ({"intermediate_size": 8}, "cannot load the model: "),
+    ):
+        (folder / "config.json").write_text(json.dumps(config | changes))
+        with pytest.raises(ModelError) as raised:
+            load(ModelSettings(name=str(folder)), machine=Machine(), seed=0)
+        assert raised.value.what.startswith(what)
+        assert raised.value.where == str(folder)
+
+
+def test_a_hub_name_without_network_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelError) as raised:
+        load(ModelSettings(name="nobody/nothing"), machine=Machine(offline=True), seed=0)
+    assert raised.value.what == "`offline` is set, and this model is not in the local cache"
+
+
+# --- The policy -----------------------------------------------------------------------------------
+
+
+def test_a_new_policy_speaks_as_its_base_and_knows_its_ends(policy: Policy) -> None:
+    ids = torch.tensor([PROMPTS[0]])
+    with torch.no_grad(), policy.model.disable_adapter():
+        bare = policy.model(input_ids=ids).logits
+    with torch.no_grad():
+        assert torch.equal(policy.model(input_ids=ids).logits, bare)
+    assert not policy.model.training
+    assert set(policy.end_ids) == set(policy.tokenizer.convert_tokens_to_ids(["<|eot_id|>", "<|end_of_text|>"]))
+    assert policy.pad_id not in policy.end_ids
+    assert policy.device.type == "cpu" and policy.model.dtype == torch.float32
+    assert policy.tokenizer.padding_side == "left"
+
+
+def test_the_length_limit_can_only_be_lowered(policy: Policy) -> None:
+    own = policy.max_length
+    for wanted, given in ((64, 64), (10**9, own)):
+        loaded = load(ModelSettings(name="tiny", max_length=wanted), machine=Machine(), seed=0)
+        assert loaded.max_length == given
+
+
+def test_the_adapter_has_the_recipe_s_shape() -> None:
+    settings = ModelSettings(name="tiny", lora_rank=3, lora_alpha=12, lora_dropout=0.25)
+    policy = load(settings, machine=Machine(), seed=0)
+    found = policy.model.peft_config["default"]
+    assert (found.r, found.lora_alpha, found.lora_dropout) == (3, 12, 0.25)
+    assert {min(weight.shape) for weight in adapter(policy).values()} == {3}
+    layers = policy.model.get_base_model().config.num_hidden_layers
+    assert len(adapter(policy)) == 2 * 7 * layers, "every linear layer of every block, and no other"
+
+
+def test_restart_depends_on_the_seed_alone(policy: Policy) -> None:
+    first = adapter(policy)
+    state = torch.get_rng_state()
+    policy.restart(seed=7)
+    assert torch.equal(torch.get_rng_state(), state), "other randomness is left alone"
+    seventh = adapter(policy)
+    disturb(policy)
+    torch.manual_seed(123)
+    policy.restart(seed=7)
+    assert same(adapter(policy), seventh) and not same(seventh, first)
+    assert all((weight == 0).all() for name, weight in seventh.items() if "lora_B" in name)
+    policy.restart(seed=0)
+    assert same(adapter(policy), first)
+
+
+def test_speaking_puts_the_weights_back_bit_for_bit(policy: Policy) -> None:
+    disturb(policy)
+    before = base_weights(policy) | adapter(policy)
+    with policy.speaking() as model:
+        assert not same(base_weights(policy), {n: w for n, w in before.items() if "lora_" not in n}), "merged"
+        assert not model.training
+    assert same(base_weights(policy) | adapter(policy), before)
+    with pytest.raises(KeyboardInterrupt), policy.speaking():
+        raise KeyboardInterrupt
+    assert same(base_weights(policy) | adapter(policy), before)
+
+
+def test_speaking_says_what_the_adapter_says(policy: Policy) -> None:
+    disturb(policy)
+    ids = torch.tensor([PROMPTS[0]])
+    with torch.no_grad():
+        apart = policy.model(input_ids=ids).logits
+    with policy.speaking() as model, torch.no_grad():
+        merged = model(input_ids=ids).logits
+    with policy.reading() as base:
+        bare = base(input_ids=ids).logits
+    assert (merged - apart).abs().max() < 1e-3 < (bare - apart).abs().max()
+
+
+def test_reading_is_the_base_model_whatever_the_adapter(policy: Policy) -> None:
+    ids = torch.tensor([PROMPTS[0]])
+    with policy.reading() as base:
+        before = base(input_ids=ids).logits
+    disturb(policy)
+    with policy.reading() as base:
+        assert torch.equal(base(input_ids=ids).logits, before)
+        assert not base.training
+    with torch.no_grad():
+        assert not torch.equal(policy.model(input_ids=ids).logits, before), "the adapter is on again"
+
+
+def test_an_adapter_comes_back_exactly(policy: Policy, tmp_path: Path) -> None:
+    disturb(policy)
+    weights, spoken = adapter(policy), generated(policy)
+    policy.save_adapter(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}
+    other = load(ModelSettings(name="tiny"), machine=Machine(), seed=5)
+    assert not same(adapter(other), weights)
+    other.load_adapter(tmp_path)
+    assert same(adapter(other), weights)
+    assert generated(other) == spoken
+
+
+def test_a_foreign_adapter_is_refused(policy: Policy, tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as raised:
+        policy.load_adapter(tmp_path)
+    assert (said(raised)[0], raised.value.where) == ("no adapter_model.safetensors in this folder", str(tmp_path))
+    before = adapter(policy)
+    load(ModelSettings(name="tiny", lora_rank=3), machine=Machine(), seed=0).save_adapter(tmp_path)
+    with pytest.raises(ModelError) as raised:
+        policy.load_adapter(tmp_path)
+    assert said(raised)[0] == "this adapter belongs to another model or rank"
+    assert same(adapter(policy), before)
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError) as raised:
+        policy.load_adapter(tmp_path)
+    assert said(raised) == (
+        "adapter_model.safetensors is damaged or not whole",
+        "delete this folder, and the run's own command trains it again",
+    )
+
+
+def test_everything_that_changes_the_model_advances_the_version(policy: Policy, tmp_path: Path) -> None:
+    policy.save_adapter(tmp_path)
+    version = policy.version
+    with policy.speaking(), policy.reading():
+        pass
+    assert policy.version == version
+    for change in (lambda: policy.restart(seed=1), lambda: policy.load_adapter(tmp_path)):
+        change()
+        assert policy.version > version
+        version = policy.version
+    with pytest.raises(ZeroDivisionError), policy.changing() as model:
+        assert policy.version > version, "what is computed while it changes is stale afterwards"
+        inside = policy.version
+        model.train()
+        raise ZeroDivisionError
+    assert policy.version > inside and not policy.model.training
+
+
+def test_a_tokenizer_without_padding_gets_one_that_ends_nothing(tokenizer: Any) -> None:
+    from optima_lite.model.policy import _padding
+
+    ends = tuple(tokenizer.convert_tokens_to_ids(["<|eot_id|>", "<|end_of_text|>"]))
+    assert tokenizer.convert_tokens_to_ids(_padding(tokenizer, ends)) not in ends
+
+    class Bare:
+        unk_token_id = 0
+
+        def convert_tokens_to_ids(self, token: str) -> int:
+            return 0
+
+    with pytest.raises(ModelError) as raised:
+        _padding(Bare(), ends)
+    assert said(raised) == (
+        "its tokenizer has no token to pad with",
+        "set pad_token in its tokenizer_config.json",
+    )

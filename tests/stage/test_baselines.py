@@ -1,0 +1,164 @@
+"""Other ways to answer: who is asked what, that every token counts, and the two verbs that show it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+from conftest import Finished
+from optima_lite.records import Dialogue, Ending, Question, Reward, Rollouts, StopRule, Turn
+from optima_lite.runs.report import training_tokens
+from optima_lite.runs.store import read_run
+from optima_lite.settings.config import Machine, load_recipe
+from optima_lite.stage import baselines
+from optima_lite.stage.baselines import autoform, best_format, debaters, voted
+from optima_lite.stage.cast import Cast, recall
+from optima_lite.team.prompts import AUTOFORM, DEBATER_SYSTEM, FORMATS, SOLO_SYSTEM
+from support import SMALL, call, records
+
+OTHER = SMALL.replace("max_turns: 4", "name: debate, max_turns: 2, roles: [Ann, Ben]")
+
+
+def saying(cast: Cast, **prompts: Any) -> Cast:
+    recipe = cast.recipe.model_copy(update={"prompts": cast.recipe.prompts.model_copy(update=prompts)})
+    return replace(cast, recipe=recipe)
+
+
+def test_debaters_see_everything_and_stop_at_an_answer_given_twice(cast: Cast) -> None:
+    agents = debaters(cast)
+    assert agents.protocol.stop is StopRule.ANYONE and not agents.protocol.split
+    assert (agents.protocol.roles, agents.protocol.max_turns) == (("Alice", "Bob"), 4)
+    assert agents.generator is cast.pair.generator
+    assert agents.system == "You are {name}, working with {partner}.", "a recipe's own words stay"
+    assert debaters(saying(cast, system=None)).system == DEBATER_SYSTEM
+
+
+def test_autoform_adds_one_instruction_to_the_single_agent(cast: Cast) -> None:
+    assert autoform(cast).system == f"You work alone. Think step by step. {AUTOFORM}"
+    assert autoform(saying(cast, solo_system=None)).system == f"{SOLO_SYSTEM} {AUTOFORM}"
+    assert cast.sampling(autoform(cast)) == cast.sampling(cast.single), "as much room as the single agent"
+
+
+def test_a_vote_pays_for_all_its_samples(cast: Cast) -> None:
+    question = Question("q", "?", ("x",), ((), ()))
+    dialogues = [
+        Dialogue("q", k, (Turn(0, (1,) * tokens, "", answer),), Ending.MAX_TURNS)
+        for k, (tokens, answer) in enumerate([(10, "y"), (20, "x"), (30, "x"), (40, None)])
+    ]
+    rewards = [Reward(0.0, 0.0, 1.0, 1.0, loss) for loss in (0.5, 4.0, 1.0, 1.0)]
+    row = voted([Rollouts(question, tuple(dialogues), tuple(rewards))], name="vote", cast=cast)
+    assert (row.score, row.tokens, row.turns, row.agreement) == (1.0, 100.0, 4.0, 0.5)
+    assert (row.tokens_per_correct, row.readability_loss) == (100.0, 4.0)
+
+
+def test_the_best_format_is_chosen_by_reward_and_its_search_is_counted(
+    cast: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = baselines._Bench(saying(cast, formats=("json", "table")), 0, lambda event: None)
+    asked: dict[str, list[Rollouts]] = {}
+    real = baselines._Bench.ask
+
+    def watch(self: Any, *arguments: Any, formats: Any = (), **options: Any) -> list[Rollouts]:
+        found = real(self, *arguments, formats=formats, **options)
+        if formats == ("table",):  # as if the table had always been right
+            found = [replace(one, rewards=tuple(replace(r, task=5.0) for r in one.rewards)) for one in found]
+        asked[formats[0]] = found
+        return found
+
+    monkeypatch.setattr(baselines._Bench, "ask", watch)
+    best, tokens = best_format(bench)
+    assert best == "table" and list(asked) == ["json", "table"]
+    dialogues = [dialogue for found in asked.values() for group in found for dialogue in group.dialogues]
+    assert len(dialogues) == 4 and tokens == sum(dialogue.tokens for dialogue in dialogues)
+    assert {dialogue.format for dialogue in dialogues} == {"json", "table"}
+
+
+def test_the_table_of_baselines(finished: Finished) -> None:
+    before = records(finished.folder)
+    wanted = ("eval", finished.folder, "--baselines", "--samples", "2", "--config", finished.arguments[2])
+    outcome = call(*wanted, "--json")
+    assert outcome.code == 0, outcome.err
+    found = outcome.events[-1]["baselines"]
+    names = [one["row"]["name"] for one in found]
+    best = names.pop(5)
+    assert best.removeprefix("format_") in FORMATS
+    assert names == [
+        "single_agent",
+        "self_consistency_2",
+        "multi_agent_debate",
+        "autoform",
+        "untrained",
+        "iteration_0",
+        "iteration_1",
+    ]
+    rows = {one["row"]["name"]: one for one in found}
+    assert all(one["row"]["questions"] == 4 and one["row"]["decoding"] == "sampled" for one in found)
+    single, vote = rows["single_agent"]["row"], rows["self_consistency_2"]["row"]
+    assert vote["tokens"] > single["tokens"] and vote["turns"] == 2
+    assert [rows[name]["preparation"] for name in names[:5]] == [0] * 5 and rows[best]["preparation"] > 0
+    summary = json.loads((finished.folder / "summary.json").read_text())
+    assert rows["iteration_0"]["preparation"] < rows["iteration_1"]["preparation"] == summary["training_tokens"]
+    stored = {row["name"]: row for row in summary["evaluations"] if row["decoding"] == "sampled"}
+    for name in ("untrained", "iteration_1"):  # the same questions, seeds and counting as in the run
+        assert rows[name]["row"] | {"readability_loss": 0} == stored[name] | {"readability_loss": 0}
+    assert records(finished.folder) == before, "the run stays as it is"
+    assert training_tokens(read_run(finished.folder)) == {i: rows[f"iteration_{i}"]["preparation"] for i in (0, 1)}
+
+
+def test_baselines_are_compared_with_every_iteration(finished: Finished) -> None:
+    outcome = call("eval", finished.folder, "--baselines", "-i", "0")
+    assert outcome.code == 2
+    assert outcome.err == "error --baselines looks at every iteration\n  try: leave out --iteration\n"
+
+
+def test_scaling_begins_where_the_evaluation_was(finished: Finished, tmp_path: Path) -> None:
+    wanted = ("scale", finished.folder, "--samples", "3", "--questions", "4", "--output", tmp_path, "--quiet")
+    outcome = call(*wanted, "--no-png", "--config", finished.arguments[2])
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.endswith(f"wrote {tmp_path / 'scaling.csv'}\n")
+    with (tmp_path / "scaling.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(row["name"], row["samples"]) for row in rows] == [
+        (name, size) for name in ("iteration_1", "untrained", "single_agent") for size in "123"
+    ]
+    stored = json.loads((finished.folder / "summary.json").read_text())["evaluations"]
+    for row in stored:
+        if row["decoding"] == "sampled" and row["name"] != "iteration_0":
+            (first,) = [one for one in rows if (one["name"], one["samples"]) == (row["name"], "1")]
+            assert float(first["majority"]) == float(first["coverage"]) == row["score"]
+            assert float(first["tokens"]) == pytest.approx(row["tokens"])
+
+
+def test_scale_says_what_it_lacks_before_it_computes(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = call("scale", finished.folder, "--output", tmp_path / "nowhere", "--no-png")
+    assert outcome.code == 2 and f"{tmp_path / 'nowhere'}: there is no such folder" in outcome.err
+    monkeypatch.setattr("optima_lite.stage.scaling_view.find_spec", lambda name: None)
+    outcome = call("scale", finished.folder)
+    assert outcome.code == 2 and 'pip install "optima-lite[plot]"' in outcome.err
+
+
+def test_a_run_meets_the_task_of_another_recipe(finished: Finished, tmp_path: Path) -> None:
+    (tmp_path / "other.yaml").write_text(OTHER.replace("questions: 4, validation", "questions: 3, validation"))
+    other = load_recipe(tmp_path / "other.yaml").recipe
+    cast = recall(read_run(finished.folder), machine=Machine(threads=1), iteration=1, other=other)
+    assert cast.pair.protocol.roles == ("Ann", "Ben") and cast.pair.protocol.name == "debate"
+    assert cast.recipe.task == other.task and cast.recipe.evaluation.questions == 3
+    own = read_run(finished.folder).manifest["recipe"]
+    assert cast.recipe.to_dict()["reward"] == own["reward"] and cast.recipe.to_dict()["model"] == own["model"]
+
+    outcome = call("eval", finished.folder, "--task", tmp_path / "other.yaml", "--json")
+    assert outcome.code == 0, outcome.err
+    rows = [event["row"] for event in outcome.events if event["event"] == "evaluated"]
+    assert [(row["decoding"], row["questions"]) for row in rows] == [("sampled", 3), ("greedy", 3)]
+    assert all(row["turns"] <= 2 for row in rows)
+    outcome = call("eval", finished.folder, "--task", "nowhere.yaml")
+    assert outcome.code == 2 and "nowhere.yaml: no such recipe" in outcome.err
