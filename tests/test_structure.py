@@ -49,14 +49,14 @@ LEVELS = {
         {"selftest"},
     ],
     "learn": [{"halving", "reward", "selection"}, {"rollout", "sft"}, {"dpo"}],
-    "runs": [{"progress"}, {"store"}, {"report"}, {"tree_view"}],
+    "runs": [{"progress"}, {"forecast", "store"}, {"live"}, {"report"}, {"tree_view"}],
     "stage": [
         {"cast", "probe", "scaling"},
         {"evaluate", "preflight", "scaling_view"},
         {"baselines", "stage"},
         {"judge"},
     ],
-    "methods": [{"optima/explore"}, {"optima/imitate", "optima/prefer"}, {"optima/loop"}],
+    "methods": [{"optima/explore", "optima/plan"}, {"optima/imitate", "optima/prefer"}, {"optima/loop"}],
     "cli": [{"arguments", "console"}, {"look", "machine", "measure", "recipes", "train"}, {"app"}],
 }
 FLOOR_OF_TORCH = 5  # below it no file may need a heavy library at import

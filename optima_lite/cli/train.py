@@ -67,7 +67,7 @@ def _is_finished(folder: Path, loaded: LoadedRecipe) -> bool:
 def _announce(console: Console, loaded: LoadedRecipe, folder: Path, *, quiet: bool, finished: bool) -> None:
     if quiet:
         return
-    from ..runs.progress import counted
+    from ..runs.live import counted
 
     recipe = loaded.recipe
     console.print(

@@ -98,6 +98,12 @@ class RunFolder:
             raise KeyError(iteration)
         return None if verdict["adapter"] is None else self.folder / verdict["adapter"]
 
+    def undone(self, iteration: int) -> list[str]:
+        """The steps of an iteration that made things worse and were taken back; the agents are those from before."""
+        names = (f"{stage_name(iteration, f'{number}_verdict')}.json" for number in (5, 9))
+        verdicts = filter(None, map(self.read_json, names))
+        return [verdict["step"] for verdict in verdicts if verdict["verdict"] != "keep"]
+
     def trained(self) -> list[int]:
         """The iterations of which at least one step is finished, in order."""
         begun = [(i, self.folder / f"iteration_{i:02d}") for i in self.iterations()]

@@ -24,7 +24,7 @@ from ..tasks.questions import questions
 from ..team.dialogue import debate
 from ..team.prompts import AUTOFORM, DEBATER_SYSTEM, marked, systems
 from .cast import Cast
-from .evaluate import interval, summarise, table_row, undecided
+from .evaluate import interval, parts_of, summarise, table_row, undecided
 from .scaling import Sample, ScalingRow, coverage, largest_group, majority, sizes
 
 AT_ONCE = 400  # dialogues sampled together
@@ -54,7 +54,9 @@ class _Bench:
         fitted, _ = self.cast.fit(agents, drawn)
         size = max(1, AT_ONCE // samples)
         found: list[Rollouts] = []
-        with phase(self.observe, label, iteration=None, total=len(fitted) * samples, unit="dialogues") as advance:
+        ask, read = parts_of(len(agents.protocol.roles))
+        parts, total = (ask, read) if rewards else (ask,), len(fitted) * samples
+        with phase(self.observe, label, iteration=None, total=total, unit="dialogues", parts=parts) as advance:
             for start in range(0, len(fitted), size):
                 talked = sample(
                     agents,
@@ -67,6 +69,7 @@ class _Bench:
                 )
                 if rewards:
                     talked = ranked(agents, talked, settings=recipe.reward)
+                    advance(len(talked) * samples, part=read)
                 found += talked
         return found
 

@@ -57,8 +57,9 @@ class Judge:
         self._record(step, iteration, before=before, after=after, verdict=verdict, kept=kept)
         if worse:
             self.stage.note(
-                f"iteration {iteration}: step `{step}` lowered the validation reward from {before.reward:.3f} to "
-                f"{after.reward:.3f} (training.on_worse: {verdict})"
+                f"iteration {iteration}: step `{step}` lowered the validation reward by "
+                f"{before.reward - after.reward:.2g}, from {before.reward:.3f} to {after.reward:.3f}, and "
+                f"{'is kept' if kept is after else 'was undone'} (training.on_worse: {verdict})"
             )
         if kept is before:
             self._return_to(before)

@@ -19,7 +19,7 @@ from ..runs.store import Run, stage_name
 from ..settings.config import DpoSettings, TrainingSettings
 from ..tasks.questions import questions
 from .cast import Cast
-from .evaluate import examine, undecided
+from .evaluate import examine, parts_of, undecided
 
 CHUNK = 400  # dialogues written at a time: the most that a kill can cost
 
@@ -37,10 +37,12 @@ class Stage:
         self.run.log(text)
         self.observe(Note(text))
 
-    def phase(self, label: str, *, iteration: int | None, total: int, unit: str) -> AbstractContextManager[Advance]:
+    def phase(
+        self, label: str, *, iteration: int | None, total: int, unit: str, parts: tuple[str, ...]
+    ) -> AbstractContextManager[Advance]:
         """A phase of the run, with the activities of the agents' model; see `progress.phase`."""
         meter = self.cast.meter
-        return phase(self.observe, label, iteration=iteration, total=total, unit=unit, meter=meter)
+        return phase(self.observe, label, iteration=iteration, total=total, unit=unit, parts=parts, meter=meter)
 
     def tell_undecided(self, count: int) -> None:
         """A note about answers that could not be compared in time, if there are any."""
@@ -93,6 +95,7 @@ class Stage:
                     micro_batch=self.cast.micro_batch,
                     seed=seed,
                     on_step=advance,
+                    on_loss=lambda loss: advance(0, loss=loss),
                     notify=self.note,
                 )
             policy.save_adapter(folder)
@@ -101,7 +104,7 @@ class Stage:
             write_adapter_card(folder, recipe.to_dict(), iteration=iteration, facts=plain)
 
         steps = planned_steps(len(rows), settings)
-        with self.phase(label, iteration=iteration, total=steps, unit="steps") as advance:
+        with self.phase(label, iteration=iteration, total=steps, unit="steps", parts=("train",)) as advance:
             folder = self.run.folder_stage(stage_name(iteration, name), make)
         policy.load_adapter(folder)  # even when just trained: a run that goes on and one that resumes do the same
         return folder
@@ -119,7 +122,8 @@ class Stage:
         """One scored dialogue about each question, by the adapter as it stands, stored as `name`. label: of the
         phase."""
         recipe = self.cast.recipe
-        with self.phase(label, iteration=iteration, total=len(fitted), unit="questions") as advance:
+        parts = parts_of(len(agents.protocol.roles))
+        with self.phase(label, iteration=iteration, total=len(fitted), unit="questions", parts=parts) as advance:
 
             def work(chunk: Sequence[Question]) -> list[Rollouts]:
                 return examine(
@@ -128,7 +132,7 @@ class Stage:
                     sampling=self.cast.sampling(agents, greedy=greedy),
                     seed=recipe.seed,
                     settings=recipe.reward,
-                    advance=lambda done, tokens: advance(done, tokens=tokens),
+                    advance=advance,
                 )
 
             examined = self.run.chunks(

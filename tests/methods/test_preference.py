@@ -148,7 +148,8 @@ def test_iterated_preference_begins_with_an_imitation_and_keeps_what_is_worse(
     }
     warnings = [one.text for one in events if isinstance(one, Note) and "reward" in one.text]
     assert warnings == [
-        "iteration 0: step `imitate` lowered the validation reward from 0.500 to 0.400 (training.on_worse: keep)"
+        "iteration 0: step `imitate` lowered the validation reward by 0.1, from 0.500 to 0.400, and is kept "
+        "(training.on_worse: keep)"
     ]
 
 
