@@ -57,7 +57,7 @@ LEVELS = {
         {"judge"},
     ],
     "methods": [{"optima/explore", "optima/plan"}, {"optima/imitate", "optima/prefer"}, {"optima/loop"}],
-    "cli": [{"arguments", "console"}, {"look", "machine", "measure", "recipes", "train"}, {"app"}],
+    "cli": [{"arguments", "console", "early"}, {"look", "machine", "measure", "recipes", "train"}, {"app"}],
 }
 FLOOR_OF_TORCH = 5  # below it no file may need a heavy library at import
 LIGHT = {

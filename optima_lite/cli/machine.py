@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from .arguments import ConfigOption, Overrides, RecipeName, RunOption, Variant, load, machine_of
 from .console import choose_backend, console_of, errors, write_new
+from .early import say
 
 if TYPE_CHECKING:
     from ..stage.preflight import Finding
@@ -29,11 +30,13 @@ def check(
     """Read a recipe, say what its run would do and what it needs, memory above all; nothing is written."""
     with errors():
         from ..runs.store import run_folder
-        from ..stage.preflight import check as findings
 
         loaded, machine = load(recipe, overrides, variant, config)
         folder = run or run_folder(loaded, machine)
+        say(console_of(machine), f"{loaded.name}: what its run would do here, and what it needs")
         choose_backend(machine)
+        from ..stage.preflight import check as findings
+
         found = findings(loaded, machine=machine, folder=folder, vram=vram, probe=probe)
         _report_findings(console_of(machine), found)
 

@@ -21,6 +21,7 @@ from .arguments import (
     open_run,
 )
 from .console import choose_backend, console_of, errors, progress
+from .early import require_iteration, say
 
 
 def evaluate(
@@ -45,7 +46,12 @@ def evaluate(
         console = console_of(machine)
         folder = open_run(run, machine)
         number = iteration_number(folder, iteration)
+        require_iteration(folder, number)
         other = load_recipe(task).recipe if task else None
+        name = "untrained" if number is None else f"iteration_{number}"
+        say(
+            console, f"{folder.folder}: {'every iteration' if baselines else name} is evaluated", quiet=quiet or as_json
+        )
         with progress(console, quiet=quiet, as_json=as_json) as observe:
             choose_backend(machine)
             from ..stage.cast import recall
@@ -58,7 +64,6 @@ def evaluate(
             else:
                 from ..stage.evaluate import evaluate_again
 
-                name = "untrained" if number is None else f"iteration_{number}"
                 rows = evaluate_again(cast, name=name, questions_wanted=questions, seed=seed, observe=observe)
         from ..records import to_json
         from ..runs.report import baseline_table, evaluation_table, remarks
@@ -94,6 +99,8 @@ def scale(
         console = console_of(machine)
         folder = open_run(run, machine)
         number = iteration_number(folder, iteration)
+        require_iteration(folder, number)
+        say(console, f"{folder.folder}: {samples} dialogues about each of {questions} questions", quiet=quiet)
         with progress(console, quiet=quiet, as_json=False) as observe:
             choose_backend(machine)
             from ..stage.baselines import scaling

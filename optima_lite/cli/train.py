@@ -17,6 +17,7 @@ from rich.markup import escape
 
 from .arguments import AsJson, ConfigOption, Overrides, Quiet, RecipeName, RunOption, Variant, load
 from .console import choose_backend, console_of, errors, program, progress
+from .early import refuse_early
 
 if TYPE_CHECKING:
     from ..runs.progress import Timing
@@ -42,6 +43,7 @@ def train(
         console = console_of(machine)
         folder = run or run_folder(loaded, machine)
         finished = _is_finished(folder, loaded)
+        refuse_early(loaded, folder)
         _announce(console, loaded, folder, quiet=quiet or as_json, finished=finished)
         with progress(console, quiet=quiet or (finished and not as_json), as_json=as_json) as observe:
             choose_backend(machine)

@@ -12,9 +12,19 @@ from collections.abc import Iterator
 
 from .progress import Part, PhaseStarted, PhaseState, State
 
-WEIGHTS = {"sample": 1.0, "sample alone": 0.4, "read": 0.6, "read alone": 0.3, "search": 1.0, "train": 12.0}
-"""What a unit of each kind of work costs beside a sampled dialogue, until it has been measured: rough, and the same for
-all models. A unit of training is a step."""
+WEIGHTS = {
+    "sample": 1.0,
+    "read": 0.7,
+    "sample alone": 0.4,
+    "read alone": 0.2,
+    "sample siblings": 0.45,
+    "read siblings": 0.3,
+    "search": 0.4,
+    "train": 7.0,
+}
+"""What a unit of each kind of work costs beside a dialogue that is sampled for an evaluation, until it has been measured:
+rough, and the same for all models. Dialogues about one question share what they begin with. A unit of training is a
+step."""
 
 
 def run_left(state: State, now: float) -> float | None:

@@ -54,7 +54,7 @@ class _Bench:
         fitted, _ = self.cast.fit(agents, drawn)
         size = max(1, AT_ONCE // samples)
         found: list[Rollouts] = []
-        ask, read = parts_of(len(agents.protocol.roles))
+        ask, read = parts_of(len(agents.protocol.roles)) if samples == 1 else ("sample siblings", "read siblings")
         parts, total = (ask, read) if rewards else (ask,), len(fitted) * samples
         with phase(self.observe, label, iteration=None, total=total, unit="dialogues", parts=parts) as advance:
             for start in range(0, len(fitted), size):

@@ -38,7 +38,9 @@ def _sample(stage: Stage, iteration: int) -> list[Rollouts]:
     rollouts = recipe.sampling.rollouts
     fitted = stage.fit(pair, stage.draw(iteration, preference=False), stage_name(iteration, "0_questions"))
     total = len(fitted) * rollouts
-    with stage.phase("generate", iteration=iteration, total=total, unit="dialogues", parts=("sample",)) as advance:
+    with stage.phase(
+        "generate", iteration=iteration, total=total, unit="dialogues", parts=("sample siblings",)
+    ) as advance:
 
         def work(chunk: Sequence[Question]) -> list[Rollouts]:
             return sample(
@@ -65,7 +67,7 @@ def _rank(stage: Stage, iteration: int, rollouts: Sequence[Rollouts]) -> list[Ro
     recipe = stage.cast.recipe
     each = recipe.sampling.rollouts
     total = len(rollouts) * each
-    with stage.phase("rank", iteration=iteration, total=total, unit="dialogues", parts=("read",)) as advance:
+    with stage.phase("rank", iteration=iteration, total=total, unit="dialogues", parts=("read siblings",)) as advance:
 
         def work(chunk: Sequence[Rollouts]) -> list[Rollouts]:
             scored = ranked(stage.cast.pair, chunk, settings=recipe.reward)

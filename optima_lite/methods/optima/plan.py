@@ -42,8 +42,8 @@ def _imitation(recipe: Recipe, iteration: int) -> Iterator[PhaseStarted]:
     questions, training = recipe.training.questions, recipe.training
     rows = max(1, round(questions * recipe.selection.keep_fraction)) * len(recipe.protocol.roles)
     dialogues = questions * recipe.sampling.rollouts
-    yield PhaseStarted("generate", iteration, dialogues, "dialogues", ("sample",))
-    yield PhaseStarted("rank", iteration, dialogues, "dialogues", ("read",))
+    yield PhaseStarted("generate", iteration, dialogues, "dialogues", ("sample siblings",))
+    yield PhaseStarted("rank", iteration, dialogues, "dialogues", ("read siblings",))
     yield PhaseStarted("train", iteration, planned_steps(rows, training), "steps", ("train",))
 
 
