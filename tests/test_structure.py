@@ -41,7 +41,7 @@ LEVELS = {
     "tasks": [{"bounded", "mathematics", "official"}, {"answers"}, {"jsonl", "world"}, {"benchmarks"}, {"questions"}],
     "team": [{"dialogue", "prompts", "tree"}, {"search"}],
     "model": [
-        {"backend", "memory", "meter", "render"},
+        {"backend", "memory", "meter", "render", "resources"},
         {"policy", "prefix_cache", "sampling"},
         {"states"},
         {"decoding"},
@@ -67,6 +67,7 @@ LIGHT = {
     "model/memory",
     "model/meter",
     "model/render",
+    "model/resources",
     "stage/scaling",
     "stage/scaling_view",
 }
