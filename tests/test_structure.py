@@ -37,7 +37,7 @@ FLOORS = {
     "__main__": 11,
 }
 LEVELS = {
-    "settings": [{"layers", "presets", "schemas", "strict_yaml"}, {"config"}],
+    "settings": [{"consistency", "layers", "presets", "schemas", "strict_yaml"}, {"config"}],
     "tasks": [{"bounded", "mathematics", "official"}, {"answers"}, {"jsonl", "world"}, {"benchmarks"}, {"questions"}],
     "team": [{"dialogue", "prompts", "tree"}, {"search"}],
     "model": [
