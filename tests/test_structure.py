@@ -38,7 +38,13 @@ FLOORS = {
 }
 LEVELS = {
     "settings": [{"consistency", "layers", "presets", "schemas", "strict_yaml"}, {"config"}],
-    "tasks": [{"bounded", "mathematics", "official"}, {"answers"}, {"jsonl", "world"}, {"benchmarks"}, {"questions"}],
+    "tasks": [
+        {"bounded", "mathematics", "official", "pattern"},
+        {"answers"},
+        {"jsonl", "world"},
+        {"benchmarks"},
+        {"questions"},
+    ],
     "team": [{"dialogue", "prompts", "tree"}, {"search"}],
     "model": [
         {"backend", "memory", "meter", "render", "resources"},
