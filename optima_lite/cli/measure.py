@@ -49,9 +49,8 @@ def evaluate(
         require_iteration(folder, number)
         other = load_recipe(task).recipe if task else None
         name = "untrained" if number is None else f"iteration_{number}"
-        say(
-            console, f"{folder.folder}: {'every iteration' if baselines else name} is evaluated", quiet=quiet or as_json
-        )
+        what = "every iteration, and other ways to answer" if baselines else name
+        say(console, f"{folder.folder}: evaluating {what}", quiet=quiet or as_json)
         with progress(console, quiet=quiet, as_json=as_json) as observe:
             choose_backend(machine)
             from ..stage.cast import recall

@@ -22,9 +22,9 @@ WEIGHTS = {
     "search": 0.4,
     "train": 7.0,
 }
-"""What a unit of each kind of work costs beside a dialogue that is sampled for an evaluation, until it has been measured:
-rough, and the same for all models. Dialogues about one question share what they begin with. A unit of training is a
-step."""
+"""What a unit of each kind of work costs beside a dialogue that is sampled for an evaluation, until it has been
+measured: rough, and the same for all models. Dialogues about one question share what they begin with. A unit of
+training is a step."""
 
 
 def run_left(state: State, now: float) -> float | None:
