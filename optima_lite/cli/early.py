@@ -26,12 +26,14 @@ def say(console: Console, text: str, *, quiet: bool = False) -> None:
 def refuse_early(loaded: LoadedRecipe, folder: Path) -> None:
     """Raises the RunError of a folder with another run, and the DataError of a file with a row that cannot be read."""
     from ..runs.store import would_resume
+    from ..settings.config import SPLITS
+    from ..tasks.jsonl import file_of
     from ..tasks.questions import questions
 
     would_resume(folder, loaded.recipe.to_dict())
     task = loaded.recipe.task
-    if task.path is not None and Path(task.path).suffix in _QUICK:
-        for split in ("train", "validation", "held_out"):
+    for split in SPLITS if task.path is not None else ():
+        if file_of(task, split).suffix in _QUICK:
             questions(task, split, 1, seed=0)
 
 

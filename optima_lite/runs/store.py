@@ -225,6 +225,7 @@ class Run(RunFolder):
         many records were found.
         """
         records = self.rows(name, kind, chunk=size, total=len(items))
+        self._require_same_questions(name, records, items)
         if stored:
             stored(len(records))
         if not items:
@@ -236,6 +237,18 @@ class Run(RunFolder):
             self.append(name, made)
             records += made
         return records
+
+    def _require_same_questions(self, name: str, records: Sequence[Any], items: Sequence[Any]) -> None:
+        """Raises RunError where a stored record is about another question than is asked now."""
+        for line, (record, item) in enumerate(zip(records, items, strict=False), start=1):
+            before, now = _question_id(record), _question_id(item)
+            if before != now:
+                what = f"line {line} is about question {before}, and now question {now} stands in its place"
+                hint = (
+                    "the file of questions has changed, or how it is split: put it back as it was, or start a new run "
+                    "with --run OTHER"
+                )
+                raise RunError(what, where=self.folder / f"{name}.jsonl", hint=hint)
 
     def whole(self, name: str, kind: type[Record], make: Callable[[], list[Record]]) -> list[Record]:
         """All records of a stage that is written at once, because only `make` knows how many there are."""
@@ -373,6 +386,11 @@ def _was_stopped(run: RunFolder) -> bool:
     return any(verdict["verdict"] == "stop" for verdict in verdicts)
 
 
+def _question_id(of: Any) -> str | None:
+    """The id of a question, or of the question that a record is about; None for what is about none."""
+    return getattr(getattr(of, "question", of), "id", None)
+
+
 # --- Opening --------------------------------------------------------------------------------------
 
 
@@ -443,6 +461,8 @@ def _resume(folder: Path, stored: Any, wanted: dict[str, Any]) -> dict[str, Any]
     if isinstance(old, dict) and isinstance(new, dict) and new.get("iterations", 0) > old.get("iterations", 0):
         old["iterations"] = new["iterations"]
     _add_new_keys(manifest["recipe"], wanted["recipe"])
+    if "evaluation" in manifest["recipe"] and "evaluation" in wanted["recipe"]:  # it stops a run, and changes none
+        manifest["recipe"]["evaluation"]["stop_if_none_right"] = wanted["recipe"]["evaluation"]["stop_if_none_right"]
     changed = differences(manifest["recipe"], wanted["recipe"])
     if changed:
         what = "\n  ".join(["holds a run of another recipe:", *changed])
