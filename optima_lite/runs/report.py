@@ -328,7 +328,8 @@ def imitations(run: RunFolder) -> list[Imitation]:
 
 
 def _imitation(run: RunFolder, iteration: int, rollouts: Sequence[Rollouts]) -> Imitation:
-    dialogues = [dialogue for one in rollouts for dialogue in one.dialogues]
+    # of each dialogue only what is counted: all of them may not fit in memory
+    dialogues = [(each.tokens, len(each.turns), each.ending) for one in rollouts for each in one.dialogues]
     rewards = [reward for one in rollouts for reward in one.rewards]
     selected = _stored(run, stage_name(iteration, "3_demonstrations"), Demonstration)
     formats = Counter(one.dialogue.format for one in selected or () if one.dialogue.format)
@@ -336,9 +337,9 @@ def _imitation(run: RunFolder, iteration: int, rollouts: Sequence[Rollouts]) -> 
     return Imitation(
         iteration,
         dialogues=len(dialogues),
-        tokens=sum(dialogue.tokens for dialogue in dialogues),
-        endings={ending: _share(dialogue.ending is ending for dialogue in dialogues) for ending in Ending},
-        two_messages=_share(len(dialogue.turns) == 2 for dialogue in dialogues),
+        tokens=sum(tokens for tokens, _, _ in dialogues),
+        endings={ending: _share(how is ending for _, _, how in dialogues) for ending in Ending},
+        two_messages=_share(turns == 2 for _, turns, _ in dialogues),
         reward=mean(rewards) if rewards else None,
         selected=None if selected is None else len(selected),
         formats=tuple(formats.most_common()),
@@ -379,7 +380,7 @@ def _preference(run: RunFolder, iteration: int, trees: Sequence[Tree]) -> Prefer
     )
 
 
-def _stored(run: RunFolder, stage: str, kind: type[Record]) -> list[Record] | None:
+def _stored(run: RunFolder, stage: str, kind: type[Record]) -> Sequence[Record] | None:
     return run.read(stage, kind) if (run.folder / f"{stage}.jsonl").exists() else None
 
 

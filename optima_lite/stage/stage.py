@@ -115,7 +115,7 @@ class Stage:
         greedy: bool,
         label: str,
         iteration: int | None = None,
-    ) -> list[Rollouts]:
+    ) -> Sequence[Rollouts]:
         """One scored dialogue about each question, by the adapter as it stands, stored as `name`. label: of the
         phase."""
         recipe = self.cast.recipe
