@@ -37,11 +37,17 @@ FLOORS = {
     "__main__": 11,
 }
 LEVELS = {
-    "settings": [{"layers", "presets", "schemas", "strict_yaml"}, {"config"}],
-    "tasks": [{"bounded", "mathematics", "official"}, {"answers"}, {"jsonl", "world"}, {"benchmarks"}, {"questions"}],
+    "settings": [{"consistency", "layers", "presets", "schemas", "strict_yaml"}, {"config"}],
+    "tasks": [
+        {"bounded", "mathematics", "official", "pattern"},
+        {"answers"},
+        {"jsonl", "world"},
+        {"benchmarks"},
+        {"questions"},
+    ],
     "team": [{"dialogue", "prompts", "tree"}, {"search"}],
     "model": [
-        {"backend", "memory", "meter", "render"},
+        {"backend", "memory", "meter", "render", "resources"},
         {"policy", "prefix_cache", "sampling"},
         {"states"},
         {"decoding"},
@@ -66,6 +72,7 @@ LIGHT = {
     "model/memory",
     "model/meter",
     "model/render",
+    "model/resources",
     "stage/scaling",
     "stage/scaling_view",
 }

@@ -8,7 +8,6 @@ that nothing computed with older weights can be taken for current.
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -28,6 +27,7 @@ from ..errors import ModelError
 from ..settings.config import Machine, ModelSettings
 from .backend import decide
 from .memory import GIB, Setup, Shape
+from .resources import free_memory
 
 ADAPTER = "default"  # TRL copies the adapter of this name as its DPO reference
 UNGATED = "unsloth/llama-3-8b-Instruct-bnb-4bit"  # Llama 3 8B Instruct, quantised already
@@ -158,8 +158,12 @@ def available(policy: Policy, *, machine: Machine) -> int:
     On a GPU, what other programs hold of the card is left to them, and machine.max_vram_gib is kept.
     """
     if policy.device.type != "cuda":
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return free + sum(weight.nbytes for weight in policy.model.parameters())
+        return free_memory() + sum(weight.nbytes for weight in policy.model.parameters())
+    return card_room(machine)
+
+
+def card_room(machine: Machine) -> int:
+    """Bytes of the GPU that a run may take in all; see `available`."""
     free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
     return min(free, free if machine.max_vram_gib == "auto" else int(machine.max_vram_gib * GIB)) - GIB // 4
 

@@ -13,6 +13,7 @@ import os
 import platform
 import shutil
 import sys
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,7 @@ from ..errors import OptimaError, RunError
 from ..learn import reward
 from ..model.backend import decide
 from ..model.memory import GIB, OVERHEAD, Limits, Phase, Setup, Shape, forecast, known, of_one_batch, planned
+from ..model.resources import cores, free_memory, total_memory
 from ..runs.store import would_resume
 from ..settings.config import LoadedRecipe, Machine, ModelSettings, Recipe
 from ..tasks import answers
@@ -166,9 +168,7 @@ def _forecast(recipe: Recipe, machine: Machine, *, vram: float | None, probe: bo
     if shape is None:
         yield Finding("memory", Status.NOTE, "no forecast: the model's config.json is not here yet")
         return
-    total, setup = _room(machine, vram), _setup(recipe.model, config, gpu=vram is not None)
-    overhead = OVERHEAD if setup.gpu else 0
-    room = total - overhead
+    room, setup = _room(machine, vram), _setup(recipe.model, config, gpu=vram is not None)
     longest = int(config.get("max_position_embeddings", 8192))
     rows = min(recipe.model.max_length or longest, longest)
     limits, phases = planned(recipe, machine, shape, setup, row_tokens=rows, room=room)
@@ -177,7 +177,7 @@ def _forecast(recipe: Recipe, machine: Machine, *, vram: float | None, probe: bo
         yield Finding(
             f"memory to {phase.name}",
             Status.OK if phase.total <= room else Status.PROBLEM,
-            f"{_gib(phase.total + overhead)} of {_gib(total)} GiB (forecast)" + (f": {parts}" if parts else ""),
+            f"{_gib(phase.total)} of {_gib(room)} GiB (forecast)" + (f": {parts}" if parts else ""),
             None if phase.total <= room else _advice(recipe, machine, shape, setup, rows=rows, room=room),
         )
     yield Finding(
@@ -209,9 +209,14 @@ def _probe(recipe: Recipe, machine: Machine, limits: Limits, phases: Sequence[Ph
 
 def _advice(recipe: Recipe, machine: Machine, shape: Shape, setup: Setup, *, rows: int, room: int) -> str:
     """The longest rows with which everything fits, if any do."""
-    for shorter in range((rows - 1) // 256 * 256, 0, -256):
-        if all(p.total <= room for p in planned(recipe, machine, shape, setup, row_tokens=shorter, room=room)[1]):
-            return f"model.max_length={shorter} fits"
+
+    def too_long(length: int) -> bool:
+        phases = planned(recipe, machine, shape, setup, row_tokens=length, room=room)[1]
+        return any(phase.total > room for phase in phases)
+
+    lengths = range(256, rows, 256)
+    if fitting := bisect_left(lengths, True, key=too_long):
+        return f"model.max_length={lengths[fitting - 1]} fits"
     return "a smaller model" if setup.quantised else "a smaller model, or model.quantization=nf4"
 
 
@@ -243,15 +248,14 @@ def _setup(settings: ModelSettings, config: dict[str, Any], *, gpu: bool) -> Set
 
 
 def _room(machine: Machine, vram: float | None) -> int:
-    """Bytes: of the card that is asked about, else what a run may take of this one, else this machine's memory."""
+    """Bytes that a run would have here and now, as it would find them itself; or on the card that is asked about."""
     import torch
 
+    from ..model.policy import card_room
+
     if vram is not None:
-        return int(vram * GIB)
-    if not torch.cuda.is_available():
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    total = int(torch.cuda.get_device_properties(0).total_memory)
-    return total if machine.max_vram_gib == "auto" else min(total, int(machine.max_vram_gib * GIB))
+        return int(vram * GIB) - OVERHEAD
+    return card_room(machine) if torch.cuda.is_available() else free_memory()
 
 
 def _gib(size: int) -> str:
@@ -259,12 +263,12 @@ def _gib(size: int) -> str:
 
 
 def _memory() -> Finding:
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    total, free = total_memory() / GIB, free_memory() / GIB
     enough = total >= 4
     return Finding(
         "memory",
         Status.OK if enough else Status.NOTE,
-        f"{total:.0f} GiB, {os.cpu_count()} cores",
+        f"{total:.0f} GiB, {free:.0f} of them free, {cores()} cores",
         None if enough else "4 GiB or more",
     )
 
