@@ -24,6 +24,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = {
     "errors": 1,
     "records": 1,
+    "statistics": 1,
     "settings": 2,
     "tasks": 3,
     "team": 4,
