@@ -41,7 +41,7 @@ LEVELS = {
     "tasks": [{"bounded", "mathematics", "official"}, {"answers"}, {"jsonl", "world"}, {"benchmarks"}, {"questions"}],
     "team": [{"dialogue", "prompts", "tree"}, {"search"}],
     "model": [
-        {"backend", "memory", "meter", "render"},
+        {"adapter", "backend", "memory", "meter", "render"},
         {"policy", "prefix_cache", "sampling"},
         {"states"},
         {"decoding"},
