@@ -2,14 +2,15 @@
 
 Scores that are all or nothing get closed forms, since resampling 200 right answers shows no doubt at all: Wilson's
 interval (1927) of a share, Bonett and Price's (2012) of a paired difference of shares. All else is resampled: the BCa
-bootstrap (Efron 1987), from a fixed seed. Where one value or none is given there is no interval, which is None.
+bootstrap (Efron 1987), from a fixed seed. One value cannot be resampled: of a score it leaves everything open, of
+other values there is no interval, which is None.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import isclose, sqrt
 from statistics import NormalDist, fmean
 
 Interval = tuple[float, float]
@@ -22,10 +23,10 @@ _RESAMPLES = 4000
 _AT_ONCE = 4_000_000  # resampled values held in memory
 
 
-def of_scores(scores: Sequence[float]) -> Interval | None:
+def of_scores(scores: Sequence[float]) -> Interval:
     """The interval of the mean of scores in [0, 1], one a question. Scores that are all 0 or 1 get Wilson's."""
-    if len(scores) < 2 or not set(scores) <= {0.0, 1.0}:
-        return of_mean(scores)
+    if not scores or not set(scores) <= {0.0, 1.0}:
+        return of_mean(scores) or (0.0, 1.0)
     from scipy.stats import binomtest  # takes a second to import
 
     found = binomtest(round(sum(scores)), len(scores)).proportion_ci(_LEVEL, method="wilson")
@@ -36,7 +37,7 @@ def of_mean(values: Sequence[float]) -> Interval | None:
     """The interval of the mean of any values, one a question; without width where all values are equal."""
     if len(values) < 2:
         return None
-    if min(values) == max(values):
+    if isclose(min(values), max(values), abs_tol=1e-9):  # equal but for rounding
         return float(values[0]), float(values[0])
     import numpy as np
     from scipy.stats import bootstrap
@@ -53,13 +54,13 @@ def of_mean(values: Sequence[float]) -> Interval | None:
     return float(found.low), float(found.high)
 
 
-def of_score_change(before: Sequence[float], after: Sequence[float]) -> Interval | None:
+def of_score_change(before: Sequence[float], after: Sequence[float]) -> Interval:
     """The interval of the mean of after - before, scores in [0, 1] of the same questions in the same order.
 
-    Scores that are all 0 or 1 get Bonett and Price's: as if half a question more had gone each way, twice.
+    Scores that are all 0 or 1 get Bonett and Price's: as if one question more had been won, and one more been lost.
     """
-    if len(before) < 2 or not {*before, *after} <= {0.0, 1.0}:
-        return of_change(before, after)
+    if not before or not {*before, *after} <= {0.0, 1.0}:
+        return of_change(before, after) or (-1.0, 1.0)
     changes = _changes(before, after)
     gained, lost = ((changes.count(sign) + 1) / (len(changes) + 2) for sign in (1.0, -1.0))
     middle = gained - lost

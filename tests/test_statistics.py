@@ -20,31 +20,38 @@ def covered(truth: float, sample: Callable[[np.random.Generator], Interval | Non
 
 
 def test_all_right_is_not_certain() -> None:
-    low, high = of_scores([1.0] * 200) or (0, 0)
+    low, high = of_scores([1.0] * 200)
     assert low == pytest.approx(0.9812, abs=1e-4) and high == 1.0, "Wilson's interval of 200 of 200"
-    low, high = of_scores([0.0] * 50) or (0, 0)
+    low, high = of_scores([0.0] * 50)
     assert low == pytest.approx(0.0, abs=1e-12) and high == pytest.approx(0.0713, abs=1e-4)
-    low, high = of_scores([1.0, 0.0, 1.0, 1.0] * 25) or (0, 0)
+    low, high = of_scores([1.0, 0.0, 1.0, 1.0] * 25)
     assert (low, high) == (pytest.approx(0.6570, abs=1e-4), pytest.approx(0.8245, abs=1e-4))
 
 
 def test_no_change_of_all_right_is_not_certain_either() -> None:
-    low, high = of_score_change([1.0] * 200, [1.0] * 200) or (0, 0)
+    low, high = of_score_change([1.0] * 200, [1.0] * 200)
     assert low == -high and high == pytest.approx(1.96 * np.sqrt(2 / 202 / 202), abs=1e-4)
-    low, high = of_score_change([0.0] * 2, [1.0] * 2) or (0, 0)
+    low, high = of_score_change([0.0] * 2, [1.0] * 2)
     assert -1 <= low < high <= 1
 
 
-@pytest.mark.parametrize("values", [[], [3.0]])
-def test_one_value_has_no_interval(values: list[float]) -> None:
-    assert of_mean(values) is None and of_scores(values) is None
-    assert of_change(values, values) is None and of_score_change(values, values) is None
+@pytest.mark.parametrize("values", [[], [0.5]])
+def test_one_value_leaves_everything_open(values: list[float]) -> None:
+    assert of_mean(values) is None and of_change(values, values) is None
+    assert of_scores(values) == (0.0, 1.0) and of_score_change(values, values) == (-1.0, 1.0)
+
+
+def test_one_right_answer_says_a_little() -> None:
+    assert of_scores([1.0]) == (pytest.approx(0.2065, abs=1e-4), 1.0)
+    low, high = of_score_change([0.0], [1.0])
+    assert -1 < low < 0 < high == 1
 
 
 def test_equal_values_have_no_width() -> None:
     assert of_mean([7, 7, 7]) == (7.0, 7.0)
     assert of_scores([0.5, 0.5]) == (0.5, 0.5), "F1 is no share of right answers"
     assert of_change([1, 2, 3], [3, 4, 5]) == (2.0, 2.0)
+    assert of_change([k / 10 for k in range(10)], [k / 10 + 0.25 for k in range(10)]) == (0.25, 0.25), "but rounding"
     assert of_mean([1, 1, 1]) == (1.0, 1.0), "messages of one token are no right answers"
 
 

@@ -48,7 +48,7 @@ LEVELS = {
     ],
     "team": [{"dialogue", "prompts", "tree"}, {"search"}],
     "model": [
-        {"backend", "memory", "meter", "render", "resources"},
+        {"adapter", "backend", "memory", "meter", "render", "resources"},
         {"policy", "prefix_cache", "sampling"},
         {"states"},
         {"decoding"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -195,7 +195,7 @@ def search(
 
 def _cast_to_search(
     source: str, overrides: list[str] | None, variant: list[str] | None, iteration: str, machine: Machine
-) -> tuple[Cast, list[Rollouts]]:
+) -> tuple[Cast, Sequence[Rollouts]]:
     """The agents of a run, with their answers to the validation questions, or those that a recipe begins with."""
     from ..methods.optima.explore import stored_probe
     from ..settings.config import load_recipe

@@ -343,7 +343,7 @@ class TrainingSettings(_Settings):
     warmup_ratio: float = Field(0.1, ge=0, lt=1, description="Share of the steps in which the learning rate rises")
     on_worse: Literal["keep", "revert", "stop"] = Field(
         "keep",
-        description="When a training step lowers the validation reward: keep it with a warning, undo it, or stop",
+        description="When a step lowers the validation reward beyond noise: keep it with a note, undo it, or stop",
     )
 
 

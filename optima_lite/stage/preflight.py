@@ -20,13 +20,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..errors import OptimaError, RunError
+from ..errors import ConfigError, OptimaError, RunError
 from ..learn import reward
 from ..model.backend import decide
 from ..model.memory import GIB, OVERHEAD, Limits, Phase, Setup, Shape, forecast, known, of_one_batch, planned
 from ..model.resources import cores, free_memory, total_memory
 from ..runs.store import would_resume
 from ..settings.config import LoadedRecipe, Machine, ModelSettings, Recipe
+from ..statistics import FEWEST
 from ..tasks import answers
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes")
@@ -89,6 +90,7 @@ def check(
     model = _model(loaded, machine)
     yield model
     yield _data(loaded)
+    yield from _judge(recipe)
     yield from _extras(recipe)
     yield _gpu()
     yield _backend(machine)
@@ -109,8 +111,18 @@ def require(recipe: Recipe, *, machine: Machine) -> None:
         check_folder(source)
     answers.require(recipe.task.metric)
     reward.require(recipe.reward)
+    require_enough_to_judge(recipe)
     for split in ("train", "validation", "held_out"):
         questions(recipe.task, split, 1, seed=0)
+
+
+def require_enough_to_judge(recipe: Recipe) -> None:
+    """Raises ConfigError when steps are to be undone on the word of too few validation questions."""
+    asked, undo = recipe.evaluation.validation_questions, recipe.training.on_worse
+    if undo != "keep" and asked < FEWEST:
+        what = f"evaluation.validation_questions is {asked}, too few to tell a worse step from bad luck, and "
+        hint = f"evaluation.validation_questions={FEWEST} or more, or training.on_worse=keep"
+        raise ConfigError(f"{what}training.on_worse is {undo}", hint=hint)
 
 
 def _python() -> Finding:
@@ -329,18 +341,26 @@ def _data(loaded: LoadedRecipe) -> Finding:
     )
 
 
+def _judge(recipe: Recipe) -> Iterator[Finding]:
+    """Whether the validation questions can decide, where they are to."""
+    if recipe.training.on_worse != "keep":
+        asked = recipe.evaluation.validation_questions
+        detail = f"a step is undone when the interval of its change over {asked} validation questions lies below 0"
+        yield _needs("keep or revert", detail, partial(require_enough_to_judge, recipe))
+
+
 def _extras(recipe: Recipe) -> Iterator[Finding]:
     """The extras that this recipe needs; none is mentioned that it does not."""
     if recipe.task.metric == "math":
-        yield _extra(
+        yield _needs(
             "extra math", "task.metric math compares answers with math-verify", partial(answers.require, "math")
         )
     if recipe.reward.format_weight:
         checked = f"reward.format_weight checks messages of {', '.join(recipe.reward.schemas)} with jsonschema"
-        yield _extra("extra schema", checked, partial(reward.require, recipe.reward))
+        yield _needs("extra schema", checked, partial(reward.require, recipe.reward))
 
 
-def _extra(subject: str, detail: str, require: Callable[[], None]) -> Finding:
+def _needs(subject: str, detail: str, require: Callable[[], None]) -> Finding:
     try:
         require()
     except OptimaError as error:

@@ -7,7 +7,8 @@ All that is random hangs on the row's own content, never on its place in the fil
 
 From the hub, training and validation questions come from the data set's own training split, and held-out ones are the
 first 1,000 rows of its evaluation split (information tasks) or all of them (the others), as in the paper. A file
-(`task.path`) is split by a hash of the question's text, unless it is one of three. Every split comes in the order of those hashes.
+(`task.path`) is split by a hash of the question's text, unless it is one of three. Every split comes in the order of
+those hashes.
 """
 
 from __future__ import annotations
