@@ -290,12 +290,15 @@ class Run(RunFolder):
             self.append(name, made)
         return rows if len(rows) == len(items) else self.read(name, kind)
 
-    def _require_same_questions(self, name: str, records: Sequence[Any], items: Sequence[Any]) -> None:
-        """Raises RunError where a stored record is about another question than is asked now."""
-        for line, (record, item) in enumerate(zip(records, items, strict=False), start=1):
-            before, now = _question_id(record), _question_id(item)
+    def _require_same_questions(self, name: str, rows: Sequence[Any], items: Sequence[Any]) -> None:
+        """Raises RunError where stored rows are about other questions than are asked now.
+
+        The first and the last are looked at: whatever comes into a file of questions or leaves it moves the others.
+        """
+        for position in sorted({0, len(rows) - 1}) if len(rows) and isinstance(items, list) else ():
+            before, now = _question_id(rows[position]), _question_id(items[position])
             if before != now:
-                what = f"line {line} is about question {before}, and now question {now} stands in its place"
+                what = f"line {position + 1} is about question {before}, and now question {now} stands in its place"
                 hint = (
                     "the file of questions has changed, or how it is split: put it back as it was, or start a new run "
                     "with --run OTHER"

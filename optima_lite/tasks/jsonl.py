@@ -82,8 +82,10 @@ def by_shares(questions: Sequence[Question], settings: TaskSettings) -> dict[str
 
 
 def identity(question: Question) -> str:
-    """What makes a question the one that it is: its text and its facts, whoever holds them. Without facts, its text."""
-    return "\n".join([question.text, *sorted(fact for hand in question.contexts for fact in hand)])
+    """What makes a question the one that it is: its text and its facts, whoever holds them. Without facts, its text.
+    Case and spacing do not count."""
+    parts = [question.text, *sorted(fact for hand in question.contexts for fact in hand)]
+    return "\n".join(" ".join(part.split()).casefold() for part in parts)
 
 
 _SPLIT_NAMES = {

@@ -115,10 +115,7 @@ def test_reading_after_the_questions_are_asked_does_not_look_like_standing_still
     begun = (0.0, PhaseStarted("evaluate", None, 200, "questions", ("sample", "read")))
     asked = folded(begun, (10.0, PhaseAdvanced(200, tokens=900, part="sample")))
     assert drawn(live_view(asked, 12.0)).startswith("evaluate: 200 questions asked, 0 read for the reward\n")
-    assert "about 0:08 left in this phase" not in drawn(
-        live_view(asked, 12.0)
-    )  # 20 x 0.6 of a question's time, less 2 s
-    assert "about 0:04 left in this phase" in drawn(live_view(asked, 12.0))
+    assert "about 0:05 left in this phase" in drawn(live_view(asked, 12.0))  # 0.7 of the time to ask, less 2 seconds
 
 
 def test_the_training_loss_is_shown_while_it_trains() -> None:
