@@ -99,7 +99,7 @@ def train(
         finished = _is_finished(folder, loaded)
         _announce(console, loaded, folder, quiet=quiet or as_json, finished=finished)
         with _progress(console, quiet=quiet or (finished and not as_json), as_json=as_json) as observe:
-            _choose_backend(machine)
+            _import_libraries()
             from ..methods.optima.loop import train as run_loop
             from ..runs.progress import Timings, fan_out
 
@@ -127,7 +127,7 @@ def check(
 
         loaded, machine = _load(recipe, overrides, variant, config)
         folder = run or run_folder(loaded, machine)
-        _choose_backend(machine)
+        _import_libraries()
         found = findings(loaded, machine=machine, folder=folder, vram=vram, probe=probe)
         _report_findings(_console(machine), found)
 
@@ -157,7 +157,7 @@ def evaluate(
         number = _iteration_number(folder, iteration)
         other = load_recipe(task).recipe if task else None
         with _progress(console, quiet=quiet, as_json=as_json) as observe:
-            _choose_backend(machine)
+            _import_libraries()
             from ..stage.cast import recall
 
             cast = recall(folder, machine=machine, iteration=number, other=other)
@@ -206,7 +206,7 @@ def scale(
         folder = _open_run(run, machine)
         number = _iteration_number(folder, iteration)
         with _progress(console, quiet=quiet, as_json=False) as observe:
-            _choose_backend(machine)
+            _import_libraries()
             from ..stage.baselines import scaling
             from ..stage.cast import recall
 
@@ -235,7 +235,7 @@ def chat(
         console = _console(machine)
         folder = _open_run(run, machine)
         number = _iteration_number(folder, iteration)
-        _choose_backend(machine)
+        _import_libraries()
         from ..stage.cast import recall
 
         cast = recall(folder, machine=machine, iteration=number)
@@ -266,7 +266,7 @@ def search(
         machine = _machine(config)
         console = _console(machine)
         with _progress(console, quiet=quiet, as_json=False) as observe:
-            _choose_backend(machine)
+            _import_libraries()
             from ..learn.selection import pairs
             from ..methods.optima.explore import explore
             from ..tasks.questions import questions
@@ -428,13 +428,9 @@ def _machine(config: Path | None) -> Machine:
     return load_machine(config)
 
 
-def _choose_backend(machine: Machine) -> None:
-    """Comes before whatever imports transformers, because Unsloth patches it while being imported; then all that is
-    heavy is read in one go."""
-    from ..model.backend import decide
-
+def _import_libraries() -> None:
+    """Reads all that is heavy in one go, which Ctrl-C does not tear apart."""
     with _ctrl_c_waits():
-        decide(machine.backend)
         from ..methods.optima import loop  # noqa: F401  (and with it everything else)
 
 
