@@ -69,9 +69,7 @@ class KeyedSampler:
         if how.temperature == 0:
             return logits.argmax(-1)
         uniform = self.uniforms[:, step]
-        tokens, beyond = draw(
-            logits, uniform, temperature=how.temperature, top_p=how.top_p, candidates=self.candidates
-        )
+        tokens, beyond = draw(logits, uniform, temperature=how.temperature, top_p=how.top_p, candidates=self.candidates)
         if beyond is not None:
             self.beyond += beyond
         return tokens

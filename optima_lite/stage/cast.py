@@ -66,8 +66,9 @@ def assemble(
     """Loads the model with a fresh adapter. On the CPU threads, batch size and the room for the cache are settled,
     because results depend on them; on a GPU each start takes what the card has free, and nothing is settled.
 
-    notify: is told, in a sentence, what did not go as planned: the backend, the self-test, memory that ran out. Raises
-    ModelError when the model cannot be loaded, ConfigError when the task's metric or the reward needs an extra.
+    notify: is told, in a sentence, what did not go as planned: rows that are kept short, the self-test, memory that ran
+    out. Raises ModelError when the model cannot be loaded, ConfigError when the task's metric or the reward needs an
+    extra.
     """
     metric = recipe.task.metric
     answers.require(metric)

@@ -22,7 +22,6 @@ from typing import Any
 
 from ..errors import ConfigError, OptimaError, RunError
 from ..learn import reward
-from ..model.backend import decide
 from ..model.memory import GIB, OVERHEAD, Limits, Phase, Setup, Shape, forecast, known, of_one_batch, planned
 from ..model.resources import cores, free_memory, total_memory
 from ..runs.store import would_resume
@@ -93,7 +92,6 @@ def check(
     yield from _judge(recipe)
     yield from _extras(recipe)
     yield _gpu()
-    yield _backend(machine)
     yield _disk(folder)
     yield _run_folder(loaded.recipe, folder)
     if model.status is not Status.PROBLEM:
@@ -166,11 +164,6 @@ def _gpu() -> Finding:
         )
     card = torch.cuda.get_device_properties(0)
     return Finding("GPU", Status.OK, f"{card.name}, {card.total_memory / 2**30:.0f} GiB")
-
-
-def _backend(machine: Machine) -> Finding:
-    found = decide(machine.backend)
-    return Finding("backend", Status.NOTE if found.why else Status.OK, found.why or found.name)
 
 
 def _forecast(recipe: Recipe, machine: Machine, *, vram: float | None, probe: bool) -> Iterator[Finding]:
