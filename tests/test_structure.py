@@ -38,7 +38,13 @@ FLOORS = {
 }
 LEVELS = {
     "settings": [{"layers", "presets", "schemas", "strict_yaml"}, {"config"}],
-    "tasks": [{"bounded", "mathematics", "official"}, {"answers"}, {"jsonl", "world"}, {"benchmarks"}, {"questions"}],
+    "tasks": [
+        {"bounded", "containment", "mathematics", "official", "sandbox"},
+        {"answers"},
+        {"code", "jsonl", "world"},
+        {"benchmarks"},
+        {"questions"},
+    ],
     "team": [{"dialogue", "prompts", "tree"}, {"search"}],
     "model": [
         {"backend", "memory", "meter", "render"},
