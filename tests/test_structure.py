@@ -40,9 +40,9 @@ FLOORS = {
 LEVELS = {
     "settings": [{"consistency", "layers", "presets", "schemas", "strict_yaml"}, {"config"}],
     "tasks": [
-        {"bounded", "mathematics", "official", "pattern"},
+        {"bounded", "containment", "mathematics", "official", "pattern", "sandbox"},
         {"answers"},
-        {"jsonl", "world"},
+        {"code", "jsonl", "world"},
         {"benchmarks"},
         {"questions"},
     ],
