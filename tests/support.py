@@ -22,7 +22,7 @@ sampling: {rollouts: 2, max_turn_tokens: 24}
 reward: {readability: capped}
 selection: {min_reward: -9}
 training: {iterations: 2, questions: 4, epochs: 1, batch_size: 4, learning_rate: 2e-3, warmup_ratio: 0}
-evaluation: {questions: 4, validation_questions: 2}
+evaluation: {questions: 4, validation_questions: 2, stop_if_none_right: false}
 """
 MACHINE = "threads = 1\nmax_batch_tokens = 8192\n"
 CHUNK = 2  # dialogues written at a time in these runs, so that stages have several chunks

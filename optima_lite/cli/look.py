@@ -23,7 +23,7 @@ from .arguments import (
     machine_of,
     open_run,
 )
-from .console import choose_backend, console_of, errors, progress
+from .console import console_of, errors, import_libraries, progress
 from .early import require_iteration, say
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def chat(
         number = iteration_number(folder, iteration)
         require_iteration(folder, number)
         say(console, f"{folder.folder}: the libraries and the model are being loaded")
-        choose_backend(machine)
+        import_libraries()
         from ..stage.cast import recall
 
         cast = recall(folder, machine=machine, iteration=number)
@@ -168,7 +168,7 @@ def search(
         machine = machine_of(config)
         console = console_of(machine)
         with progress(console, quiet=quiet, as_json=False) as observe:
-            choose_backend(machine)
+            import_libraries()
             from ..learn.selection import pairs
             from ..methods.optima.explore import explore
             from ..tasks.questions import questions

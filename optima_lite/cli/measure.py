@@ -20,7 +20,7 @@ from .arguments import (
     machine_of,
     open_run,
 )
-from .console import choose_backend, console_of, errors, progress
+from .console import console_of, errors, import_libraries, progress
 from .early import require_iteration, say
 
 
@@ -52,7 +52,7 @@ def evaluate(
         what = "every iteration, and other ways to answer" if baselines else name
         say(console, f"{folder.folder}: evaluating {what}", quiet=quiet or as_json)
         with progress(console, quiet=quiet, as_json=as_json) as observe:
-            choose_backend(machine)
+            import_libraries()
             from ..stage.cast import recall
 
             cast = recall(folder, machine=machine, iteration=number, other=other)
@@ -101,7 +101,7 @@ def scale(
         require_iteration(folder, number)
         say(console, f"{folder.folder}: {samples} dialogues about each of {questions} questions", quiet=quiet)
         with progress(console, quiet=quiet, as_json=False) as observe:
-            choose_backend(machine)
+            import_libraries()
             from ..stage.baselines import scaling
             from ..stage.cast import recall
 

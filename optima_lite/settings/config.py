@@ -440,11 +440,18 @@ class Machine(_Settings):
     max_vram_gib: Annotated[float, Field(gt=0, le=1_000_000)] | Literal["auto"] = Field(
         "auto", description="GPU memory a run may take; auto: what the card has"
     )
-    backend: Literal["auto", "transformers", "unsloth"] = Field(
-        "auto", description="What loads and trains the model; auto: Unsloth where it is installed and works"
+    backend: Literal["auto", "transformers"] = Field(
+        "auto", description="What loads and trains the model; auto: transformers (docs/gpu.md says why not Unsloth)"
     )
     offline: bool = Field(False, description="Never ask the network for a model")
     colour: Literal["auto", "always", "never"] = Field("auto", description="Colours in the terminal")
+
+    @field_validator("backend", mode="before")
+    @classmethod
+    def _reuses_states(cls, backend: object) -> object:
+        if backend == "unsloth":
+            raise ValueError("cannot be unsloth, which does not extend the attention states it is given; use auto")
+        return backend
 
 
 @dataclass(frozen=True, slots=True)

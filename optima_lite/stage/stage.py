@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ..errors import DataError
 from ..learn.dpo import PairIds, PreferenceFacts
 from ..learn.rollout import Agents
 from ..learn.sft import TrainingFacts, planned_steps
@@ -15,9 +16,9 @@ from ..model.render import Rendered
 from ..model.sampling import seed_of
 from ..records import Question, Rollouts
 from ..runs.progress import Advance, Note, Observer, phase
-from ..runs.report import undecided_note, write_adapter_card
+from ..runs.report import evaluations, undecided_note, write_adapter_card
 from ..runs.store import Run, stage_name
-from ..settings.config import DpoSettings, TrainingSettings
+from ..settings.config import DpoSettings, Recipe, TrainingSettings
 from ..tasks.questions import questions
 from .cast import Cast
 from .evaluate import examine, parts_of, undecided
@@ -140,3 +141,26 @@ class Stage:
             )
         self.tell_undecided(undecided(examined))
         return examined
+
+
+def require_something_right(run: Run, recipe: Recipe) -> None:
+    """Raises DataError when the untrained agents were never right, even in part: there is nothing to learn from.
+
+    Looked at before any training: the pair and the single agent on the held-out questions, sampled and greedy. Not for
+    a run that trains already.
+    """
+    if run.iterations() or not recipe.evaluation.stop_if_none_right:
+        return
+    asked = [row for row in evaluations(run) if row.name in ("untrained", "single_agent")]
+    if any(row.score > 0 for row in asked):
+        return
+    count = max(row.questions for row in asked)
+    what = (
+        f"none of the {count} held-out questions was answered right before any training, sampled or greedy, by the "
+        "pair or by one agent that sees everything: there is nothing to learn from"
+    )
+    ways = "look at two answers: optima-lite chat RUN --sample 2; a larger model.name; another task.metric or prompts"
+    if recipe.model.name == "tiny" and recipe.task.name != "world":
+        ways = "a model.name from the Hugging Face hub: the bundled tiny model knows the words of its own world alone"
+    hint = f"{ways}. To train nevertheless: evaluation.stop_if_none_right=false"
+    raise DataError(what, where=run.folder, hint=hint)

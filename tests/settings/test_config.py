@@ -513,6 +513,10 @@ def test_without_a_config_folder_the_home_folder_s_is_used(
         ('offline = "yes"', 'm.toml:1: offline: must be true or false, not "yes"'),
         ("[models]\na = 3", "m.toml:1: models: a must be text, not 3"),
         ("models = 3", "m.toml:1: models: must be a table, not 3"),
+        (
+            'backend = "unsloth"',
+            "m.toml:1: backend: cannot be unsloth, which does not extend the attention states it is given; use auto",
+        ),
         ("[training]\nepochs = 3", "m.toml:1: training: no such key; it belongs in the recipe"),
         ("epochs = 3", "m.toml:1: epochs: no such key; training.epochs belongs in the recipe"),
         ("threads = 1\nthreads = 2", "m.toml: not valid TOML: Cannot overwrite a value"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import json
 import shutil
 import sys
@@ -17,7 +16,9 @@ from optima_lite.errors import ConfigError
 from optima_lite.model.memory import LLAMA3, OVERHEAD, Setup, planned
 from optima_lite.settings.config import LoadedRecipe, Machine, load_recipe
 from optima_lite.stage import preflight
-from optima_lite.stage.preflight import Finding, Status, check, doctor, versions
+from optima_lite.stage.doctor import doctor, versions
+from optima_lite.stage.findings import Finding, Status
+from optima_lite.stage.preflight import check
 from support import SMALL
 
 Version = namedtuple("Version", "major minor micro releaselevel serial")
@@ -135,20 +136,6 @@ def test_a_model_of_the_hub_is_a_note(loaded: LoadedRecipe, name: str, machine: 
     hub = load_recipe("small.yaml", overrides=[f"model.name={name}"])
     model = found(check(hub, machine=machine, folder=Path("runs/small")), "model")
     assert (model.status, model.detail) == (Status.NOTE, detail)
-
-
-def test_the_backend_is_told_and_why_it_is_not_the_one_that_was_asked_for(
-    loaded: LoadedRecipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def told(backend: str) -> Finding:
-        machine = Machine.model_validate({"backend": backend})
-        return found(check(loaded, machine=machine, folder=Path("runs/small")), "backend")
-
-    assert told("transformers") == Finding("backend", Status.OK, "transformers")
-    real = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "unsloth" else real(name, *a))
-    why = "plain transformers instead of Unsloth: it is not installed (pip install 'optima-lite[gpu]')"
-    assert told("unsloth") == Finding("backend", Status.NOTE, why)
 
 
 @pytest.mark.parametrize(

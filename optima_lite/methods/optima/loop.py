@@ -20,10 +20,11 @@ from ...runs.report import evaluation_stage, summary, undone_remark
 from ...runs.store import Run
 from ...settings.config import LoadedRecipe, Machine
 from ...stage.cast import assemble
+from ...stage.doctor import versions
 from ...stage.evaluate import summarise
 from ...stage.judge import Judge
-from ...stage.preflight import require, versions
-from ...stage.stage import Stage
+from ...stage.preflight import require
+from ...stage.stage import Stage, require_something_right
 from ...tasks.questions import questions
 from .imitate import imitate
 from .plan import plan, steps
@@ -58,6 +59,7 @@ def train(loaded: LoadedRecipe, *, machine: Machine, folder: Path, observe: Obse
             _evaluate(stage, single, held_out, "single_agent", greedy=greedy)
         judge = Judge(stage)
         standing = judge.untrained()
+        require_something_right(run, recipe)
         for iteration in range(recipe.training.iterations):
             for step in steps(recipe, iteration):
                 if step == "imitate":
