@@ -56,7 +56,7 @@ LEVELS = {
         {"selftest"},
     ],
     "learn": [{"halving", "reward", "selection"}, {"rollout", "sft"}, {"dpo"}],
-    "runs": [{"progress"}, {"forecast", "store"}, {"live"}, {"report"}, {"tree_view"}],
+    "runs": [{"progress"}, {"forecast", "store"}, {"live", "naming"}, {"report"}, {"tree_view"}],
     "stage": [
         {"cast", "findings", "probe", "scaling"},
         {"data", "doctor", "evaluate", "scaling_view"},

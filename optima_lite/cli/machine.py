@@ -33,7 +33,7 @@ def check(
 ) -> None:
     """Read a recipe, say what its run would do and what it needs, memory above all; nothing is written."""
     with errors():
-        from ..runs.store import run_folder
+        from ..runs.naming import run_folder
 
         loaded, machine = load(recipe, overrides, variant, config)
         folder = run or run_folder(loaded, machine)

@@ -37,7 +37,7 @@ def train(
     """Run a recipe from the untrained pair to the final table; the same command resumes."""
     command = shlex.join([program(), *sys.argv[1:]])
     with errors(go_on=command):
-        from ..runs.store import run_folder
+        from ..runs.naming import run_folder
 
         loaded, machine = load(recipe, overrides, variant, config)
         console = console_of(machine)

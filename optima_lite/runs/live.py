@@ -201,7 +201,7 @@ def progress_text(current: PhaseState, now: float) -> str:
     """Units done of the kind of work at hand; tokens per second, where tokens were counted, and the training loss."""
     units = counted(current.begun.total, current.begun.unit)
     done = current.parts[current.part].done
-    reading = len(current.parts) > 1 and current.part == current.begun.parts[-1] and current.ended is None
+    reading = len(current.parts) > 1 and current.part == current.begun.parts[-1] and done < current.begun.total
     seconds = current.seconds(now)
     speed = f", {current.tokens / seconds:,.0f} tokens/s" if current.tokens and seconds > 0 and not reading else ""
     loss = "" if current.loss is None else f", loss {current.loss:.3f}"

@@ -33,7 +33,7 @@ from filelock import FileLock, Timeout
 
 from ..errors import RunError
 from ..records import Record, decode, to_json
-from ..settings.config import LoadedRecipe, Machine, differences, reference, undoing
+from ..settings.config import differences, reference, undoing
 from .progress import Timing
 
 LOCK, PID = ".lock", ".pid"
@@ -55,11 +55,6 @@ _REASONS = {
 def stage_name(iteration: int, stage: str) -> str:
     """The name of an iteration's stage, such as iteration_00/1_dialogues."""
     return f"iteration_{iteration:02d}/{stage}"
-
-
-def run_folder(loaded: LoadedRecipe, machine: Machine) -> Path:
-    """Where a recipe's run is kept unless told otherwise: the same recipe, variants and seed find their run again."""
-    return Path(machine.run_folder) / "-".join([loaded.name, *loaded.variants, f"seed{loaded.recipe.seed}"])
 
 
 class Rows(Sequence[Record]):
