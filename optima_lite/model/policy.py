@@ -85,9 +85,12 @@ class Policy:
 
     @contextmanager
     def speaking(self) -> Iterator[PeftModel]:
-        """The model ready to generate: evaluation mode, and the adapter as it costs least: merged into the weights of an
-        unquantised model on the CPU, which nearly doubles the speed of decoding there; else beside them, in the model's
-        own precision. The weights themselves are afterwards what they were, bit for bit."""
+        """The model ready to generate: evaluation mode, and the adapter where it costs least.
+
+        On the CPU it is merged into the weights of an unquantised model, which nearly doubles the speed of decoding
+        there; else it is computed beside them, in the model's own precision. Afterwards all weights are what they were,
+        bit for bit.
+        """
         self.model.eval()
         layers = self._mergeable or _lora_layers(self.model)
         with merged(layers) if self._mergeable else beside(layers, ADAPTER, self.model.dtype):

@@ -173,8 +173,8 @@ class Batch:
     Both parts are padded on the left, so a row may have a gap between them. transformers' own dynamic layers join the
     whole history to each new token; the states of this cache lie in one tensor with room behind them and grow in place.
 
-    known: how many of a row's ids have states. ids: (rows, longest rest) what remains to be computed. positions: of these
-    in their rows. states: (layers, 2, rows, heads, capacity, head width).
+    known: how many of a row's ids have states. ids: (rows, longest rest) what remains to be computed. positions: where
+    these stand in their rows. states: (layers, 2, rows, heads, capacity, head width).
     """
 
     def __init__(

@@ -61,9 +61,7 @@ class KeyedSampler:
         if how.temperature == 0:
             return logits.argmax(-1)
         uniform = self.uniforms[:, step]
-        tokens, beyond = draw(
-            logits, uniform, temperature=how.temperature, top_p=how.top_p, candidates=self.candidates
-        )
+        tokens, beyond = draw(logits, uniform, temperature=how.temperature, top_p=how.top_p, candidates=self.candidates)
         if beyond is not None:
             self.beyond += beyond
         return tokens
@@ -86,11 +84,11 @@ def _shift(z: Tensor, bits: int) -> Tensor:
 def draw(
     logits: Tensor, uniform: Tensor, *, temperature: float, top_p: float, candidates: int
 ) -> tuple[Tensor, Tensor | None]:
-    """Inverse-CDF sampling. logits: (rows, vocabulary); uniform: (rows,) in (0, 1); returns token ids (rows,), and where
-    (rows,) the nucleus goes beyond the candidates; None where there is none to look for.
+    """Inverse-CDF sampling. logits: (rows, vocabulary); uniform: (rows,) in (0, 1). Returns token ids (rows,), and
+    which rows' nucleus goes beyond the candidates, so that their token is void; None where top_p is 1.
 
     The nucleus are the likeliest tokens, of equal ones the first, as long as those before them have less than top_p.
-    It is looked for among so many candidates only, because to sort a large vocabulary costs more than all the rest.
+    It is looked for among so many candidates only, because sorting a large vocabulary costs more than all the rest.
     Probabilities are taken in float64, in the order of the vocabulary, so that a hair's difference in the logits
     moves the border between two neighbouring tokens by a hair.
     """
@@ -117,7 +115,7 @@ def _draw(
 
 
 def _invert(chances: Tensor, uniform: Tensor) -> Tensor:
-    """The first column (rows,) up to which more than a uniform share of its row's sum lies; never one without chance."""
+    """The first columns (rows,) up to which more than a uniform share of the row lies; never one without chance."""
     cumulative = chances.cumsum(-1)
     total = cumulative[:, -1]
     below = torch.nextafter(total, torch.zeros_like(total))  # a share may round to the whole
@@ -125,8 +123,8 @@ def _invert(chances: Tensor, uniform: Tensor) -> Tensor:
 
 
 def _nucleus(probabilities: Tensor, top_p: float, candidates: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Candidates in the order of the vocabulary, (rows, candidates): their chances, 0 outside of the nucleus; their ids;
-    and which rows' nucleus may hold a token that is no candidate."""
+    """Candidates in the order of the vocabulary, (rows, candidates): their chances, 0 outside of the nucleus; their
+    ids; and which rows' nucleus may hold a token that is no candidate."""
     tokens = probabilities.topk(candidates, sorted=False).indices.sort(-1).values
     chances = probabilities.gather(1, tokens)
     ranked, order = chances.sort(dim=-1, descending=True, stable=True)
