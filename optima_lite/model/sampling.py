@@ -32,6 +32,14 @@ def row_key(*parts: object) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") >> 1
 
 
+def seed_of(*parts: object) -> int:
+    """A 32-bit seed, which every library takes, from whatever identifies a draw: seed, iteration, step, purpose.
+
+    Sums would not do: seed 0 in iteration 1 is not to draw what seed 1 draws in iteration 0.
+    """
+    return row_key(*parts) % 2**32
+
+
 class KeyedSampler:
     """Chooses the tokens of a few steps, for each row by its own random numbers.
 
