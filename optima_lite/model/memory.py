@@ -22,8 +22,8 @@ MOST_TOKENS, FEWEST_TOKENS = (
 
 _ADAPTER_BYTES = 4  # the adapter is float32, because a small learning rate moves nothing in bf16
 _NF4_BYTES = 0.5 + (1 + 4 / 256) / 64  # four bits, and a byte for each 64 of them, with a float for each 256 of those
-_LOGITS_AT_ONCE = 1 << 24  # how many the generator turns into probabilities or losses at a time ...
-_SAMPLING_BYTES, _LOSS_BYTES = 32, 12  # ... and the bytes each takes then: four copies in float64; three in float32
+_DRAWN_AT_ONCE, _LOSSES_AT_ONCE = 1 << 22, 1 << 24  # logits that become probabilities, or losses, at a time ...
+_DRAWN_BYTES, _LOSS_BYTES = 80, 12  # ... and the bytes each takes then: a nucleus as wide as the vocabulary; float32
 _HEAD_TOKENS, _HEAD_COLUMNS = 4_096, 32_768  # TRL's loss: the tile of logits that exists at a time
 
 
@@ -168,7 +168,7 @@ def fit(shape: Shape, setup: Setup, limits: Limits, *, batch_size: int, room: in
     takes a micro-batch that divides batch_size, so that the effective batch stays. preference: whether DPO must fit.
     """
     while not _fits((_sampling, _reading), shape, setup, limits, room):
-        a_token = shape.cached_values * setup.number_bytes + _passing(shape, setup, limits.row_tokens, adapter=True)
+        a_token = shape.cached_values * setup.number_bytes + _passing(shape, setup, limits.row_tokens)
         fewer = max(min(FEWEST_TOKENS, limits.batch_tokens), limits.batch_tokens // 2)
         if fewer < limits.batch_tokens and limits.batch_tokens * a_token >= limits.cache_bytes:
             limits = replace(limits, batch_tokens=fewer)
@@ -215,15 +215,20 @@ def _sampling(shape: Shape, setup: Setup, limits: Limits) -> Phase:
     while a batch is laid out from the one before; on the CPU the memory of both is kept (`Workspace`)."""
     rows = max(1, limits.batch_tokens // limits.row_tokens)
     cache = _batch_cache(shape, setup, limits)
-    activations = limits.batch_tokens * _passing(shape, setup, limits.row_tokens, adapter=setup.quantised)
+    activations = limits.batch_tokens * _passing(shape, setup, limits.row_tokens)
+    merged = not (setup.gpu or setup.quantised)
     return Phase(
         "sample",
         {
-            **_held(shape, setup, merged=not (setup.gpu or setup.quantised)),
+            **_held(shape, setup, merged=merged),
+            "adapter to speak with": 0
+            if merged
+            else adapter_bytes(shape, setup) // _ADAPTER_BYTES * setup.number_bytes,
             "cache": cache,
             "prefix cache": limits.cache_bytes,
             "activations": max(activations, cache) if setup.gpu else activations,
-            "logits": rows * shape.vocabulary * (setup.number_bytes + 8) + _at_once(rows, shape) * _SAMPLING_BYTES,
+            "logits": rows * shape.vocabulary * setup.number_bytes
+            + _at_once(rows, shape, _DRAWN_AT_ONCE) * _DRAWN_BYTES,
         },
     )
 
@@ -237,8 +242,8 @@ def _reading(shape: Shape, setup: Setup, limits: Limits) -> Phase:
             **_held(shape, setup),
             "cache": _batch_cache(shape, setup, limits),
             "prefix cache": limits.cache_bytes,
-            "activations": limits.batch_tokens * _passing(shape, setup, limits.row_tokens, adapter=False),
-            "logits": _at_once(rows * limits.turn_tokens, shape) * _LOSS_BYTES,
+            "activations": limits.batch_tokens * _passing(shape, setup, limits.row_tokens),
+            "logits": _at_once(rows * limits.turn_tokens, shape, _LOSSES_AT_ONCE) * _LOSS_BYTES,
         },
     )
 
@@ -288,15 +293,14 @@ def _held(shape: Shape, setup: Setup, *, merged: bool = False) -> dict[str, int]
     return {"weights": weights, "adapter": adapter_bytes(shape, setup)}
 
 
-def _passing(shape: Shape, setup: Setup, row_tokens: int, *, adapter: bool) -> int:
+def _passing(shape: Shape, setup: Setup, row_tokens: int) -> int:
     """Bytes a token needs while it passes a layer without gradient; the larger of the two halves of a layer.
 
-    Feed-forward: gate, up and their product; on top of a quantised base the adapter's part in float32, twice.
-    Attention: queries, keys and values before and after rotation, repeated for every head, and the mask.
+    Feed-forward: gate, up and their product; the adapter adds to them in place. Attention: queries, keys and values
+    before and after rotation, repeated for every head, and the mask.
     """
     number = setup.number_bytes
-    wide = 2 * number + 2 * _ADAPTER_BYTES if adapter else 3 * number
-    feed_forward = shape.intermediate * wide + shape.hidden * (3 * number + (_ADAPTER_BYTES if adapter else 0))
+    feed_forward = 3 * (shape.intermediate + shape.hidden) * number
     width = shape.heads * shape.head_width
     attention = (2 * shape.hidden + 6 * width) * number + row_tokens * number
     return max(feed_forward, attention)
@@ -329,8 +333,8 @@ def _head(shape: Shape, setup: Setup, tokens: int) -> int:
     return min(tokens, _HEAD_TOKENS) * columns * tiles + states
 
 
-def _at_once(rows: int, shape: Shape) -> int:
-    return min(rows * shape.vocabulary, max(_LOGITS_AT_ONCE, shape.vocabulary))
+def _at_once(rows: int, shape: Shape, most: int) -> int:
+    return min(rows * shape.vocabulary, max(most, shape.vocabulary))
 
 
 def _fits(phases: Sequence[Callable[..., Phase]], shape: Shape, setup: Setup, limits: Limits, room: int) -> bool:

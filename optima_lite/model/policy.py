@@ -8,6 +8,7 @@ that nothing computed with older weights can be taken for current.
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,7 +28,9 @@ from ..errors import ModelError
 from ..settings.config import Machine, ModelSettings
 from .adapter import beside, merged
 from .memory import GIB, Setup, Shape
-from .resources import free_memory
+from .resources import free_memory, let_segments_grow
+
+let_segments_grow(os.environ)  # here, because whatever asks for a GPU has imported this file
 
 ADAPTER = "default"  # TRL copies the adapter of this name as its DPO reference
 UNGATED = "unsloth/llama-3-8b-Instruct-bnb-4bit"  # Llama 3 8B Instruct, quantised already

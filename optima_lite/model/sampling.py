@@ -116,6 +116,7 @@ def _draw(
 ) -> tuple[Tensor, Tensor | None]:
     precise = logits.to(torch.float64)
     probabilities = torch.softmax(precise if temperature == 1 else precise / temperature, dim=-1)
+    del precise  # a third copy would be held to the end
     if top_p == 1:
         return _invert(probabilities, uniform), None
     chances, tokens, beyond = _nucleus(probabilities, top_p, min(candidates, logits.shape[1]))
