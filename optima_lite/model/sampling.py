@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 AT_ONCE = 1 << 22  # probabilities held at a time: a large vocabulary times many rows is taken in parts
+_ALMOST_ONE = 1 - 2.0**-53  # times this, a float64 becomes the one below it
 _GOLDEN = -7046029254386353131  # 2**64 / golden ratio as a signed integer: the increment of splitmix64
 
 
@@ -127,7 +128,7 @@ def _invert(chances: Tensor, uniform: Tensor) -> Tensor:
     """The first columns (rows,) up to which more than a uniform share of the row lies; never one without chance."""
     cumulative = chances.cumsum(-1)
     total = cumulative[:, -1]
-    below = torch.nextafter(total, torch.zeros_like(total))  # a share may round to the whole
+    below = total * _ALMOST_ONE  # a share may round to the whole
     return torch.searchsorted(cumulative, torch.minimum(uniform * total, below)[:, None], right=True)[:, 0]
 
 
