@@ -56,15 +56,16 @@ LEVELS = {
         {"selftest"},
     ],
     "learn": [{"halving", "reward", "selection"}, {"rollout", "sft"}, {"dpo"}],
-    "runs": [{"progress"}, {"store"}, {"report"}, {"tree_view"}],
+    "runs": [{"progress"}, {"forecast", "store"}, {"live", "naming"}, {"report"}, {"tree_view"}],
     "stage": [
-        {"cast", "probe", "scaling"},
-        {"evaluate", "preflight", "scaling_view"},
+        {"cast", "findings", "probe", "scaling"},
+        {"data", "doctor", "evaluate", "scaling_view"},
+        {"preflight"},
         {"baselines", "stage"},
         {"judge"},
     ],
-    "methods": [{"optima/explore"}, {"optima/imitate", "optima/prefer"}, {"optima/loop"}],
-    "cli": [{"arguments", "console"}, {"look", "machine", "measure", "recipes", "train"}, {"app"}],
+    "methods": [{"optima/explore", "optima/plan"}, {"optima/imitate", "optima/prefer"}, {"optima/loop"}],
+    "cli": [{"arguments", "console", "early"}, {"look", "machine", "measure", "recipes", "train"}, {"app"}],
 }
 FLOOR_OF_TORCH = 5  # below it no file may need a heavy library at import
 LIGHT = {
@@ -73,6 +74,8 @@ LIGHT = {
     "model/meter",
     "model/render",
     "model/resources",
+    "stage/doctor",
+    "stage/findings",
     "stage/scaling",
     "stage/scaling_view",
 }

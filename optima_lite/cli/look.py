@@ -24,6 +24,7 @@ from .arguments import (
     open_run,
 )
 from .console import console_of, errors, import_libraries, progress
+from .early import require_iteration, say
 
 if TYPE_CHECKING:
     from ..records import Dialogue, Question, Rollouts
@@ -72,6 +73,8 @@ def chat(
         console = console_of(machine)
         folder = open_run(run, machine)
         number = iteration_number(folder, iteration)
+        require_iteration(folder, number)
+        say(console, f"{folder.folder}: the libraries and the model are being loaded")
         import_libraries()
         from ..stage.cast import recall
 

@@ -21,6 +21,7 @@ from .arguments import (
     open_run,
 )
 from .console import console_of, errors, import_libraries, progress
+from .early import require_iteration, say
 
 
 def evaluate(
@@ -45,7 +46,11 @@ def evaluate(
         console = console_of(machine)
         folder = open_run(run, machine)
         number = iteration_number(folder, iteration)
+        require_iteration(folder, number)
         other = load_recipe(task).recipe if task else None
+        name = "untrained" if number is None else f"iteration_{number}"
+        what = "every iteration, and other ways to answer" if baselines else name
+        say(console, f"{folder.folder}: evaluating {what}", quiet=quiet or as_json)
         with progress(console, quiet=quiet, as_json=as_json) as observe:
             import_libraries()
             from ..stage.cast import recall
@@ -58,7 +63,6 @@ def evaluate(
             else:
                 from ..stage.evaluate import evaluate_again
 
-                name = "untrained" if number is None else f"iteration_{number}"
                 rows = evaluate_again(cast, name=name, questions_wanted=questions, seed=seed, observe=observe)
         from ..records import to_json
         from ..runs.report import baseline_table, evaluation_table, remarks
@@ -94,6 +98,8 @@ def scale(
         console = console_of(machine)
         folder = open_run(run, machine)
         number = iteration_number(folder, iteration)
+        require_iteration(folder, number)
+        say(console, f"{folder.folder}: {samples} dialogues about each of {questions} questions", quiet=quiet)
         with progress(console, quiet=quiet, as_json=False) as observe:
             import_libraries()
             from ..stage.baselines import scaling

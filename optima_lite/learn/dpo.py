@@ -62,6 +62,7 @@ def optimise(
     micro_batch: int,
     seed: int,
     on_step: Callable[[int], None],
+    on_loss: Callable[[float], None] = lambda loss: None,
     notify: Callable[[str], None] | None = None,
 ) -> PreferenceFacts:
     """Direct preference optimisation of the adapter. settings.batch_size pairs make one optimiser step, at most
@@ -93,7 +94,7 @@ def optimise(
                 ]
             ),
             processing_class=policy.tokenizer,
-            callbacks=[Steps(on_step), guard],
+            callbacks=[Steps(on_step, on_loss), guard],
         )
         trainer.remove_callback(PrinterCallback)
         guard.trainer, trainer.notify = trainer, notify

@@ -19,7 +19,8 @@ from ..team.prompts import opening, view
 from .reward import Scale, alone, rank
 
 Advance = Callable[[int, int], None]
-"""Told of progress: dialogues that ended, tokens that were sampled."""
+"""Told of progress: dialogues that are newly done, tokens that were sampled. A dialogue under way counts as the share
+of its turns that have been spoken, because most dialogues end at about the same time."""
 
 
 @dataclass(frozen=True)
@@ -70,17 +71,19 @@ class Agents:
         rollout and the turn it decides every row's random numbers.
         """
         by_id = {question.id: question for question in questions}
-        talking = len(drafts)
+        told = 0
 
         def speak(dialogues: Sequence[Dialogue]) -> list[Turn]:
-            nonlocal talking
-            ended, talking = talking - len(dialogues), len(dialogues)
+            nonlocal told
             turns = self.speak([(by_id[d.question], d) for d in dialogues], sampling=sampling, seed=seed)
-            advance(ended, sum(len(turn.ids) for turn in turns))
+            begun = sum(len(d.turns) + 1 for d in dialogues) // self.protocol.max_turns
+            done = len(drafts) - len(dialogues) + begun
+            advance(done - told, sum(len(turn.ids) for turn in turns))
+            told = done
             return turns
 
         finished = converse(drafts, protocol=self.protocol, speak=speak)
-        advance(talking, 0)
+        advance(len(drafts) - told, 0)
         return finished
 
     def speak(

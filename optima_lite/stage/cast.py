@@ -17,7 +17,7 @@ from ..model.policy import Policy, available, load
 from ..model.render import Renderer
 from ..model.sampling import Sampling
 from ..model.selftest import agreement
-from ..records import Question, StopRule
+from ..records import InteractionProtocol, Question, StopRule
 from ..runs.store import RunFolder
 from ..settings.config import Machine, Recipe
 from ..tasks import answers
@@ -91,16 +91,28 @@ def assemble(
         notify(f"reused attention states change what this model says ({agrees.furthest:.3f} nats): the cache stays off")
     generator = Generator(policy, max_batch_tokens=budget, max_cache_bytes=room, notify=notify)
     renderer = Renderer(policy.tokenizer, end_ids=policy.end_ids)
+    protocol, alone = protocols(recipe)
+    system, solo_system = templates(recipe)
+    scoring = Scoring(metric, policy.tokenizer.tokenize if recipe.task.scoring == "official" else None)
+    pair = Agents(generator, renderer, protocol, system, scoring, recipe.prompts.layout)
+    single = Agents(generator, renderer, alone, solo_system, scoring)
+    return Cast(recipe, policy, pair, single, settle("micro_batch", lambda: limits.micro_batch))
+
+
+def protocols(recipe: Recipe) -> tuple[InteractionProtocol, InteractionProtocol]:
+    """How a recipe's pair talks, and the single agent that it is compared with."""
+    metric = recipe.task.metric
     together = {"exchange": exchange, "debate": debate}[recipe.protocol.name]
-    protocol, alone = together(recipe.protocol.roles, recipe.protocol.max_turns, metric=metric), solo(metric=metric)
+    protocol = together(recipe.protocol.roles, recipe.protocol.max_turns, metric=metric)
     if recipe.protocol.stop:
         protocol = replace(protocol, stop=StopRule(recipe.protocol.stop))
-    scoring = Scoring(metric, policy.tokenizer.tokenize if recipe.task.scoring == "official" else None)
-    pair = Agents(
-        generator, renderer, protocol, recipe.prompts.system or systems(protocol), scoring, recipe.prompts.layout
-    )
-    single = Agents(generator, renderer, alone, recipe.prompts.solo_system or systems(alone), scoring)
-    return Cast(recipe, policy, pair, single, settle("micro_batch", lambda: limits.micro_batch))
+    return protocol, solo(metric=metric)
+
+
+def templates(recipe: Recipe) -> tuple[str | tuple[str, ...], str | tuple[str, ...]]:
+    """The system prompts of the pair and of the single agent: the recipe's, else the protocol's own."""
+    pair, alone = protocols(recipe)
+    return recipe.prompts.system or systems(pair), recipe.prompts.solo_system or systems(alone)
 
 
 def settling(settle: Settle, *, on_card: bool) -> Settle:

@@ -16,7 +16,9 @@ from optima_lite.errors import ConfigError
 from optima_lite.model.memory import LLAMA3, OVERHEAD, Setup, planned
 from optima_lite.settings.config import LoadedRecipe, Machine, load_recipe
 from optima_lite.stage import preflight
-from optima_lite.stage.preflight import Finding, Status, check, doctor, versions
+from optima_lite.stage.doctor import doctor, versions
+from optima_lite.stage.findings import Finding, Status
+from optima_lite.stage.preflight import check
 from support import SMALL
 
 Version = namedtuple("Version", "major minor micro releaselevel serial")
