@@ -41,7 +41,9 @@ LEVELS = {
     "tasks": [{"bounded", "mathematics", "official"}, {"answers"}, {"jsonl", "world"}, {"benchmarks"}, {"questions"}],
     "team": [{"dialogue", "prompts", "tree"}, {"search"}],
     "model": [
-        {"memory", "meter", "render"},
+        {"families", "meter", "template"},
+        {"render", "shapes"},
+        {"memory"},
         {"policy", "prefix_cache", "sampling"},
         {"states"},
         {"decoding"},
@@ -63,9 +65,12 @@ FLOOR_OF_TORCH = 5  # below it no file may need a heavy library at import
 LIGHT = {
     "__main__",
     "cli/app",
+    "model/families",
     "model/memory",
     "model/meter",
     "model/render",
+    "model/shapes",
+    "model/template",
     "stage/scaling",
     "stage/scaling_view",
 }
