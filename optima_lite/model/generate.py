@@ -17,6 +17,7 @@ from .render import Rendered
 from .resources import cores
 from .sampling import Sampling
 from .states import States
+from .template import THINKING
 
 _AT_ONCE = 1 << 24  # logits held at a time: a large vocabulary times many rows is taken in parts
 
@@ -41,9 +42,11 @@ class Generator:
         self.states = States(policy, max_batch_tokens=max_batch_tokens, max_cache_bytes=max_cache_bytes, notify=notify)
         self.counts, self.meter = self.states.counts, self.states.meter
         self._losses: dict[tuple[tuple[int, ...], int], float] = {}  # by the ids up to a span's end, and its start
-        # A message that holds a special token could not be trained on, or would pretend to be several.
-        special = (i for i, token in policy.tokenizer.added_tokens_decoder.items() if token.special)
-        self.unsayable = sorted(set(special) - set(policy.end_ids))
+        # A message that holds a special token could not be trained on, or would pretend to be several; a thought would
+        # be trained on, and the partner would read it.
+        known = policy.tokenizer.added_tokens_decoder.items()
+        special = {i for i, token in known if token.special or token.content in THINKING}
+        self.unsayable = sorted(special - set(policy.end_ids))
         self._fingerprint = self._weights()
 
     def forget(self) -> None:

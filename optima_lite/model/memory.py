@@ -6,12 +6,11 @@ It counts what torch allocates; a card also holds the CUDA context, which `OVERH
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from ..settings.config import Machine, Recipe
+from .shapes import Shape
 
 GIB = 2**30
 OVERHEAD = int(0.75 * GIB)  # CUDA context, kernels and what the allocator cannot reuse; an estimate
@@ -25,57 +24,6 @@ _NF4_BYTES = 0.5 + (1 + 4 / 256) / 64  # four bits, and a byte for each 64 of th
 _DRAWN_AT_ONCE, _LOSSES_AT_ONCE = 1 << 22, 1 << 24  # logits that become probabilities, or losses, at a time ...
 _DRAWN_BYTES, _LOSS_BYTES = 80, 12  # ... and the bytes each takes then: a nucleus as wide as the vocabulary; float32
 _HEAD_TOKENS, _HEAD_COLUMNS = 4_096, 32_768  # TRL's loss: the tile of logits that exists at a time
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """A Llama's sizes. tied: the output layer is the embedding."""
-
-    layers: int
-    hidden: int
-    intermediate: int
-    heads: int
-    kv_heads: int
-    head_width: int
-    vocabulary: int
-    tied: bool = False
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Shape:
-        """From the fields of a Hugging Face config.json. Raises KeyError when a size is missing."""
-        heads = int(config["num_attention_heads"])
-        return cls(
-            layers=int(config["num_hidden_layers"]),
-            hidden=int(config["hidden_size"]),
-            intermediate=int(config["intermediate_size"]),
-            heads=heads,
-            kv_heads=int(config.get("num_key_value_heads") or heads),
-            head_width=int(config.get("head_dim") or config["hidden_size"] // heads),
-            vocabulary=int(config["vocab_size"]),
-            tied=bool(config.get("tie_word_embeddings", False)),
-        )
-
-    @property
-    def linears(self) -> tuple[tuple[int, int], ...]:
-        """Inputs and outputs of each linear map of a layer."""
-        query, key = self.heads * self.head_width, self.kv_heads * self.head_width
-        into, out = (self.hidden, self.intermediate), (self.intermediate, self.hidden)
-        return (self.hidden, query), (self.hidden, key), (self.hidden, key), (query, self.hidden), into, into, out
-
-    @property
-    def linear_parameters(self) -> int:
-        """Parameters of all layers' linear maps: what is quantised."""
-        return self.layers * sum(i * o for i, o in self.linears)
-
-    @property
-    def other_parameters(self) -> int:
-        """Embedding, output layer and norms, which stay as they are."""
-        return self.vocabulary * self.hidden * (1 if self.tied else 2) + self.hidden * (2 * self.layers + 1)
-
-    @property
-    def cached_values(self) -> int:
-        """Keys and values that one token leaves behind, over all layers."""
-        return 2 * self.layers * self.kv_heads * self.head_width
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,19 +65,6 @@ class Phase:
     def total(self) -> int:
         """Bytes at the peak."""
         return sum(self.parts.values())
-
-
-LLAMA3 = {  # Llama 3.2 1B and 3B, Llama 3 and 3.1 8B
-    "1b": Shape(16, 2048, 8192, 32, 8, 64, 128_256, tied=True),
-    "3b": Shape(28, 3072, 8192, 24, 8, 128, 128_256, tied=True),
-    "8b": Shape(32, 4096, 14336, 32, 8, 128, 128_256),
-}
-
-
-def known(name: str) -> Shape | None:
-    """The shape of a Llama 3 by its name on the hub, so that a forecast needs no download; None for other names."""
-    found = re.search(r"llama-3(?:\.[12])?-([138]b)\b", name.lower())
-    return LLAMA3[found[1]] if found else None
 
 
 def planned(
@@ -200,7 +135,7 @@ def weight_bytes(shape: Shape, setup: Setup) -> int:
 
 def adapter_bytes(shape: Shape, setup: Setup) -> int:
     """The LoRA adapter on all linear maps of the layers."""
-    return _ADAPTER_BYTES * shape.layers * setup.lora_rank * sum(i + o for i, o in shape.linears)
+    return _ADAPTER_BYTES * shape.layers * setup.lora_rank * sum(i + o for i, o in shape.linears.values())
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -289,7 +224,7 @@ def _held(shape: Shape, setup: Setup, *, merged: bool = False) -> dict[str, int]
     if merged:  # the weights as they were, to be put back exactly
         weights += shape.linear_parameters * setup.number_bytes
     if setup.quantised:  # the largest matrix, unpacked while it is in use
-        weights += max(i * o for i, o in shape.linears) * setup.number_bytes
+        weights += max(i * o for i, o in shape.linears.values()) * setup.number_bytes
     return {"weights": weights, "adapter": adapter_bytes(shape, setup)}
 
 
@@ -310,14 +245,14 @@ def _kept(shape: Shape, setup: Setup, row_tokens: int) -> int:
     """Bytes a token leaves behind in one layer for the backward pass.
 
     Residual and norm, twice; queries, repeated keys and values and what attention gives; the mask; gate, its
-    activation, up and their product; the narrow side of seven adapters. In half precision, also float32 residuals and
+    activation, up and their product; the narrow sides of the adapters. In half precision, also float32 residuals and
     the adapters' own copies of their inputs.
     """
     width = shape.heads * shape.head_width
     values = 4 * shape.hidden + 4 * width + 4 * shape.intermediate + row_tokens
     if setup.gpu:
         values += 7 * shape.hidden + width + shape.intermediate
-    return values * setup.number_bytes + 7 * setup.lora_rank * _ADAPTER_BYTES
+    return values * setup.number_bytes + len(shape.linears) * setup.lora_rank * _ADAPTER_BYTES
 
 
 def _backward(shape: Shape, setup: Setup) -> int:
