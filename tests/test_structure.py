@@ -41,7 +41,7 @@ LEVELS = {
     "tasks": [{"bounded", "mathematics", "official"}, {"answers"}, {"jsonl", "world"}, {"benchmarks"}, {"questions"}],
     "team": [{"dialogue", "prompts", "tree"}, {"search"}],
     "model": [
-        {"backend", "memory", "meter", "render"},
+        {"backend", "memory", "meter", "packing", "render", "sharing"},
         {"policy", "prefix_cache", "sampling"},
         {"states"},
         {"decoding"},

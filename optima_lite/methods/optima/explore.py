@@ -38,8 +38,15 @@ def grow(
         return turns
 
     score = partial(search_rewards, pair, settings=recipe.reward, scale=_scale(cast, probe))
-    trees = search(asked, protocol=pair.protocol, speak=speak, score=score, settings=recipe.search, seed=seed)
-    advance(len(trees), 0)
+    trees: list[Tree] = []
+    rollouts = [(question, [Dialogue(question.id, k) for k in range(recipe.search.rollouts)]) for question in asked]
+    read = recipe.reward.loss_condition == "dialogue"
+    for window in pair.windows(
+        rollouts, sampling=cast.sampling(pair), times=recipe.search.searches, sides=2 if read else 1
+    ):
+        chosen = [question for question, _ in window]
+        trees += search(chosen, protocol=pair.protocol, speak=speak, score=score, settings=recipe.search, seed=seed)
+        advance(len(chosen), 0)
     return trees
 
 
