@@ -48,7 +48,7 @@ LEVELS = {
     ],
     "team": [{"dialogue", "prompts", "tree"}, {"search"}],
     "model": [
-        {"adapter", "families", "meter", "resources", "template"},
+        {"adapter", "families", "meter", "packing", "resources", "sharing", "template"},
         {"render", "shapes"},
         {"memory"},
         {"policy", "prefix_cache", "sampling"},
