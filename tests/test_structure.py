@@ -48,7 +48,9 @@ LEVELS = {
     ],
     "team": [{"dialogue", "prompts", "tree"}, {"search"}],
     "model": [
-        {"adapter", "memory", "meter", "render", "resources"},
+        {"adapter", "families", "meter", "packing", "resources", "sharing", "template"},
+        {"render", "shapes"},
+        {"memory"},
         {"policy", "prefix_cache", "sampling"},
         {"states"},
         {"decoding"},
@@ -70,10 +72,13 @@ LEVELS = {
 FLOOR_OF_TORCH = 5  # below it no file may need a heavy library at import
 LIGHT = {
     "__main__",
+    "model/families",
     "model/memory",
     "model/meter",
     "model/render",
     "model/resources",
+    "model/shapes",
+    "model/template",
     "stage/doctor",
     "stage/findings",
     "stage/scaling",

@@ -99,16 +99,17 @@ def planned_steps(rows: int, settings: TrainingSettings | DpoSettings) -> int:
 def check(rows: Sequence[Rendered], policy: Policy) -> None:
     """The checklist before the first step: what silently goes wrong elsewhere stops the run here.
 
-    Every row has a supervised token, at most one beginning-of-text, a supervised turn end in each span, no padding,
-    and fits the model. Raises TrainingError naming the first row that does not.
+    Every row has a supervised token, no second beginning-of-text (some templates write none, some one a turn), a
+    supervised turn end in each span, no padding, and fits the model. Raises TrainingError naming the first row that
+    does not.
     """
     bos = policy.tokenizer.bos_token_id
     for i, row in enumerate(rows):
         problem = None
         if not any(end > start for start, end in row.spans):
             problem = "no token to learn from"
-        elif bos is not None and row.ids.count(bos) != 1:
-            problem = f"{row.ids.count(bos)} beginning-of-text tokens instead of 1"
+        elif bos is not None and row.ids[:2] == (bos, bos):
+            problem = "two beginning-of-text tokens"
         elif any(row.ids[end - 1] not in policy.end_ids for _, end in row.spans):
             problem = "an own turn whose end is not learnt"
         elif policy.pad_id in row.ids:

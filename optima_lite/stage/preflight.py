@@ -15,8 +15,10 @@ from typing import Any
 
 from ..errors import ConfigError, OptimaError, RunError
 from ..learn import reward
-from ..model.memory import GIB, OVERHEAD, Limits, Phase, Setup, Shape, forecast, known, of_one_batch, planned
+from ..model.families import longest_row
+from ..model.memory import GIB, OVERHEAD, Limits, Phase, Setup, forecast, of_one_batch, planned
 from ..model.resources import free_memory
+from ..model.shapes import Shape, known
 from ..runs.store import would_resume
 from ..settings.config import LoadedRecipe, Machine, ModelSettings, Recipe
 from ..statistics import FEWEST
@@ -56,12 +58,13 @@ def check(
 def require(recipe: Recipe, *, machine: Machine) -> None:
     """Raises the OptimaError that the model's folder, the data or a missing extra would raise later; for use
     before a run folder is made, which would bind the run to a wrong path."""
-    from ..model.policy import check_folder, locate
+    from ..model.policy import check_folder, check_template, locate
     from ..tasks.questions import questions
 
     source = Path(locate(recipe.model.name, machine=machine))
     if source.is_dir():
         check_folder(source)
+        check_template(source)
     answers.require(recipe.task.metric)
     reward.require(recipe.reward)
     require_enough_to_judge(recipe)
@@ -86,7 +89,7 @@ def _forecast(recipe: Recipe, machine: Machine, *, vram: float | None, probe: bo
         yield Finding("memory", Status.NOTE, "no forecast: the model's config.json is not here yet")
         return
     room, setup = _room(machine, vram), _setup(recipe.model, config, gpu=vram is not None)
-    longest = int(config.get("max_position_embeddings", 8192))
+    longest = longest_row(config)[0]
     rows = min(recipe.model.max_length or longest, longest)
     limits, phases = planned(recipe, machine, shape, setup, row_tokens=rows, room=room)
     for phase in phases:
@@ -188,19 +191,31 @@ def _run_folder(recipe: Recipe, folder: Path) -> Finding:
 
 
 def _model(loaded: LoadedRecipe, machine: Machine) -> Finding:
-    from ..model.policy import check_folder, locate
+    from ..model.policy import NotHere, check_folder, check_template, fetch_config, locate
 
-    name = loaded.recipe.model.name
+    name, wanted = loaded.recipe.model.name, loaded.recipe.model.max_length
+    here = False
     try:
         source = locate(name, machine=machine)
-        if Path(source).is_dir():
+        here = Path(source).is_dir()
+        if here:
             check_folder(Path(source))
-            return Finding("model", Status.OK, source if name == source else f"{name}: {source}")
+            check_template(Path(source))
+        else:
+            fetch_config(source, offline=machine.offline)
+    except NotHere:
+        pass  # the forecast does without, and a run may find it later
     except OptimaError as error:
         return Finding("model", Status.PROBLEM, str(error.what), error.hint)
-    if machine.offline:
-        return Finding("model", Status.NOTE, f"{name}: from the local hub cache, since offline is set")
-    return Finding("model", Status.NOTE, f"{name}: from the Hugging Face hub, downloaded once")
+    if here:
+        found = source if name == source else f"{name}: {source}"
+    elif machine.offline:
+        found = f"{name}: from the local hub cache, since offline is set"
+    else:
+        found = f"{name}: from the Hugging Face hub, downloaded once"
+    limit, why = longest_row(_model_config(loaded.recipe.model, machine))
+    shorter = why is not None and (wanted or limit + 1) > limit
+    return Finding("model", Status.NOTE if shorter or not here else Status.OK, f"{found}; {why}" if shorter else found)
 
 
 def _judge(recipe: Recipe) -> Iterator[Finding]:

@@ -43,7 +43,15 @@ def grow(
         return rewards
 
     scale = _scale(cast, probe)
-    return search(asked, protocol=pair.protocol, speak=speak, score=score, settings=recipe.search, seed=seed)
+    trees: list[Tree] = []
+    rollouts = [(question, [Dialogue(question.id, k) for k in range(recipe.search.rollouts)]) for question in asked]
+    read = recipe.reward.loss_condition == "dialogue"
+    for window in pair.windows(
+        rollouts, sampling=cast.sampling(pair), times=recipe.search.searches, sides=2 if read else 1
+    ):
+        chosen = [question for question, _ in window]
+        trees += search(chosen, protocol=pair.protocol, speak=speak, score=score, settings=recipe.search, seed=seed)
+    return trees
 
 
 def _scale(cast: Cast, probe: Sequence[Rollouts]) -> Scale:
