@@ -37,7 +37,7 @@ def evaluate(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Evaluate any iteration of a run again, sampled and greedy; the run folder stays as it is."""
+    """Evaluate any iteration of a run again, sampled and greedy; the run's records stay as they are."""
     with errors():
         from ..settings.config import load_recipe
 
