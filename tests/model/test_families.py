@@ -1,4 +1,4 @@
-"""Every family of models: loaded, sampled, read and trained as it is, or refused with the reason before it is loaded."""
+"""Every family of models: loaded, sampled, read and trained, or refused with the reason before it is loaded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from families import MODELS, SIZES, write_model  # noqa: E402
-
 from optima_lite.errors import ModelError  # noqa: E402
 from optima_lite.learn.dpo import PairIds, optimise  # noqa: E402
 from optima_lite.learn.sft import fine_tune  # noqa: E402
@@ -127,6 +126,16 @@ def test_it_is_sampled_trained_saved_and_loaded(folder: Path, tmp_path: Path) ->
     assert spoken[0] == spoken[1]
 
 
+def test_a_thought_is_never_sampled(tmp_path: Path) -> None:
+    policy = loaded(write_model(tmp_path, "qwen 3"))
+    thought = policy.tokenizer.convert_tokens_to_ids("<think>")
+    head = policy.model.get_base_model().lm_head
+    head.register_forward_hook(lambda module, given, logits: logits.index_fill(-1, torch.tensor([thought]), 1e4))
+    prompt = renderer_of(policy).prompt(CHAT)
+    (ids,) = Generator(policy, max_batch_tokens=4096).generate([prompt], sampling=Sampling(1.0, 1.0, 5), keys=[0])
+    assert ids and thought not in ids
+
+
 # --- How long a row may be ------------------------------------------------------------------------
 
 OWN = {"max_position_embeddings": 8192}
@@ -190,8 +199,8 @@ GEMMA3 = {"architectures": ["Gemma3ForCausalLM"], "vocab_size": 10, **SIZES}
         ),
         (
             {"architectures": ["Gemma3ForConditionalGeneration"]},
-            "cannot train Gemma3ForConditionalGeneration: it reads pictures, too: that part would be loaded, and get an "
-            "adapter of its own",
+            "cannot train Gemma3ForConditionalGeneration: it reads pictures, too: that part would be loaded, and get "
+            "an adapter of its own",
         ),
         (
             {"architectures": ["Qwen3MoeForCausalLM"]},
