@@ -58,7 +58,7 @@ LEVELS = {
         {"selftest"},
     ],
     "learn": [{"halving", "reward", "selection"}, {"rollout", "sft"}, {"dpo"}],
-    "runs": [{"progress"}, {"forecast", "store"}, {"live", "naming"}, {"report"}, {"tree_view"}],
+    "runs": [{"progress"}, {"forecast", "store"}, {"live", "naming"}, {"report"}, {"comparison", "tree_view"}],
     "stage": [
         {"cast", "findings", "probe", "scaling"},
         {"data", "doctor", "evaluate", "scaling_view"},
@@ -67,7 +67,7 @@ LEVELS = {
         {"judge"},
     ],
     "methods": [{"optima/explore", "optima/plan"}, {"optima/imitate", "optima/prefer"}, {"optima/loop"}],
-    "cli": [{"arguments", "console", "early"}, {"look", "machine", "measure", "recipes", "train"}, {"app"}],
+    "cli": [{"arguments", "console", "early"}, {"look", "machine", "many", "measure", "recipes", "train"}, {"app"}],
 }
 FLOOR_OF_TORCH = 5  # below it no file may need a heavy library at import
 LIGHT = {

@@ -1,8 +1,8 @@
 """How long a run will still take, from its plan and from what its work has cost so far.
 
 Phases are made of a few kinds of work (sampling a dialogue, reading one, a training step). What a unit of a kind took
-in the last phase of the same name, else in the last phase at all, is what it is expected to take; a kind that was not
-seen yet is reckoned from the others by `WEIGHTS`. Within a phase the expectation gives way, unit by unit, to what the
+in the last phases of the same name, else in the last ones of all, is what it is expected to take; a kind that was not
+seen yet is reckoned from all others by `WEIGHTS`. Within a phase the expectation gives way, unit by unit, to what the
 phase itself takes. So one slow batch moves the forecast by its share of the work, and not by more.
 """
 
@@ -84,15 +84,19 @@ def _expected(state: State, planned: PhaseStarted) -> float | None:
 def _pace(state: State, phase: PhaseStarted, kind: str) -> float | None:
     """Seconds a unit; None before any work is done."""
     current = [] if state.current is None else [state.current]
-    whole = [one for one in (*state.finished, *current) if _is_whole(one, kind)]
+    seen = (*state.finished, *current)
+    whole = [one for one in seen if _is_whole(one, kind)]
     alike = [one for one in whole if one.begun.phase == phase.phase] or whole
-    if alike:
-        part = alike[-1].parts[kind]
-        return part.seconds / part.worked
-    for one in (*reversed(state.finished), *current):
-        for other, part in one.parts.items():
-            if part.worked and (other == kind or {other, kind} <= WEIGHTS.keys()):
-                return part.seconds / part.worked * WEIGHTS.get(kind, 1.0) / WEIGHTS.get(other, 1.0)
+    if alike:  # the last phase counts most, and one that was slow by chance not for all
+        parts = [(0.5**age, one.parts[kind]) for age, one in enumerate(reversed(alike))]
+        return sum(w * part.seconds for w, part in parts) / sum(w * part.worked for w, part in parts)
+    parts_of_kind = [part for one in seen for name, part in one.parts.items() if name == kind and part.worked]
+    known = [(WEIGHTS[name], part) for one in seen for name, part in one.parts.items() if name in WEIGHTS]
+    weighed = sum(weight * part.worked for weight, part in known)
+    if kind in WEIGHTS and weighed:
+        return WEIGHTS[kind] * sum(part.seconds for _, part in known) / weighed
+    if parts_of_kind:
+        return parts_of_kind[-1].seconds / parts_of_kind[-1].worked
     return None
 
 

@@ -32,18 +32,19 @@ def data_findings(recipe: Recipe) -> Iterator[Finding]:
         yield Finding("data", Status.PROBLEM, what, error.hint)
         return
     asked = {
-        "train": (recipe.training.questions, "training questions", "asked in an iteration"),
-        "validation": (recipe.evaluation.validation_questions, "validation questions", "decide what is kept"),
-        "held_out": (recipe.evaluation.questions, "held-out questions", "are reported on"),
+        "train": (recipe.training.questions, "data to train on", "training questions"),
+        "validation": (recipe.evaluation.validation_questions, "data to decide on", "validation questions"),
+        "held_out": (recipe.evaluation.questions, "data to report on", "held-out questions"),
     }
-    for split, (wanted, name, use) in asked.items():
+    for split, (wanted, subject, name) in asked.items():
         there = found[split]
-        used = wanted if there is None else min(wanted, there)
-        few = used < FEWEST
-        short = "" if there is None or there >= wanted else f"; {wanted} were asked for, so all of them"
-        detail = f"{'endless' if there is None else f'{there:,}'} {name}{short}; {used} {use}"
+        short = there is not None and there < wanted
+        few = min(wanted, wanted if there is None else there) < FEWEST
+        size = "endless" if there is None else f"{there:,}"
+        detail = f"{size} {name}, {'fewer than the ' if short else ''}{wanted:,} asked for"
+        each = " in an iteration" if split == "train" else ""
         hint = f"with fewer than {FEWEST} chance decides: use more rows, or other shares" if few else None
-        yield Finding("data", Status.NOTE if few or short else Status.OK, detail, hint)
+        yield Finding(subject, Status.NOTE if few or short else Status.OK, detail + each, hint)
 
 
 def _size(recipe: Recipe, split: str) -> int | None:
