@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import Protocol, TextIO
 
@@ -63,9 +63,11 @@ class PhaseAdvanced:
 
 @dataclass(frozen=True, slots=True)
 class PhaseFinished:
-    """The phase is over, complete or not. activities: seconds of it by what the model or the trainer did."""
+    """The phase is over, complete or not. activities: seconds of it by what the model or the trainer did. counts: its
+    tokens by what became of them, see `meter.Counts`."""
 
     activities: Mapping[str, float] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +116,13 @@ def phase(
         observe(PhaseAdvanced(done, tokens, stored))
 
     observe(PhaseStarted(name, iteration, total, unit))
-    before = meter.read() if meter else {}
+    before, counted_before = (meter.read(), asdict(meter.counts)) if meter else ({}, {})
     try:
         yield advance
     finally:
-        after = meter.read() if meter else {}
-        observe(PhaseFinished({name: after[name] - before.get(name, 0.0) for name in after}))
+        after, counted_after = (meter.read(), asdict(meter.counts)) if meter else ({}, {})
+        activities = {name: after[name] - before.get(name, 0.0) for name in after}
+        observe(PhaseFinished(activities, {name: counted_after[name] - counted_before[name] for name in counted_after}))
 
 
 def silent(event: Event) -> None:
@@ -153,6 +156,7 @@ class PhaseState:
     tokens: int = 0
     ended: float | None = None
     activities: Mapping[str, float] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def worked(self) -> int:
@@ -200,8 +204,8 @@ def fold(state: State, event: Event, now: float) -> State:
                 tokens=state.current.tokens + tokens,
             )
             return dataclasses.replace(state, current=current)
-        case PhaseFinished(activities) if state.current:
-            ended = dataclasses.replace(state.current, ended=now, activities=activities)
+        case PhaseFinished(activities, counts) if state.current:
+            ended = dataclasses.replace(state.current, ended=now, activities=activities, counts=counts)
             return dataclasses.replace(state, current=None, finished=(*state.finished, ended))
         case Ranked():
             return dataclasses.replace(state, rewards=(*state.rewards, event))
@@ -248,7 +252,9 @@ def run_left(state: State, now: float) -> float | None:
 class Timing:
     """One finished phase: wall-clock seconds, tokens, and units worked for (not those found in the run folder).
 
-    activities: how many of the seconds the model or the trainer took, by what for; the rest is everything else.
+    activities: how many of the seconds the model or the trainer took, by what for; the rest is everything else. counts:
+    tokens that went through the model, were found in the prefix cache, were sampled; none in runs of before they were
+    kept.
     """
 
     iteration: int | None
@@ -257,6 +263,7 @@ class Timing:
     tokens: int
     units: int
     activities: Mapping[str, float] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 class Timings:
@@ -274,7 +281,8 @@ class Timings:
             ended = self._state.finished[len(self._rows)]
             seconds = round(ended.seconds(now), 3)
             parts = {name: round(value, 3) for name, value in ended.activities.items()}
-            self._rows.append(Timing(ended.iteration, ended.phase, seconds, ended.tokens, ended.worked, parts))
+            work = Timing(ended.iteration, ended.phase, seconds, ended.tokens, ended.worked, parts, ended.counts)
+            self._rows.append(work)
             if self._sink:
                 self._sink(self._rows[-1])
 

@@ -395,7 +395,9 @@ class Machine(_Settings):
     threads: Count | Literal["auto"] = Field("auto", description="CPU threads; auto: measured at the start")
     max_batch_tokens: Count | Literal["auto"] = Field("auto", description="Tokens of one batch while sampling")
     micro_batch: Count = Field(16, description="Training examples held in memory at once")
-    max_cache_gib: float = Field(2.0, ge=0, description="Memory for attention states that may be of use again")
+    max_cache_gib: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+        "auto", description="Memory for attention states that may be of use again; auto: what sampling leaves"
+    )
     max_vram_gib: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
         "auto", description="GPU memory a run may take; auto: what the card has"
     )
