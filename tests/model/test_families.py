@@ -1,4 +1,4 @@
-"""Every family of models: loaded, sampled, read and trained as it is, or refused with the reason before it is."""
+"""Every family of models: loaded, sampled, read and trained, or refused with the reason before it is loaded."""
 
 from __future__ import annotations
 
@@ -124,6 +124,16 @@ def test_it_is_sampled_trained_saved_and_loaded(folder: Path, tmp_path: Path) ->
         Generator(p, max_batch_tokens=4096).generate([prompt], sampling=greedy, keys=[0]) for p in (policy, other)
     ]
     assert spoken[0] == spoken[1]
+
+
+def test_a_thought_is_never_sampled(tmp_path: Path) -> None:
+    policy = loaded(write_model(tmp_path, "qwen 3"))
+    thought = policy.tokenizer.convert_tokens_to_ids("<think>")
+    head = policy.model.get_base_model().lm_head
+    head.register_forward_hook(lambda module, given, logits: logits.index_fill(-1, torch.tensor([thought]), 1e4))
+    prompt = renderer_of(policy).prompt(CHAT)
+    (ids,) = Generator(policy, max_batch_tokens=4096).generate([prompt], sampling=Sampling(1.0, 1.0, 5), keys=[0])
+    assert ids and thought not in ids
 
 
 # --- How long a row may be ------------------------------------------------------------------------

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from optima_lite.errors import ConfigError
-from optima_lite.model.memory import LLAMA3, OVERHEAD, Setup, planned
+from families import ALWAYS_THINKING, write_model
+from optima_lite.errors import ConfigError, ModelError
+from optima_lite.model.memory import OVERHEAD, Setup, planned
+from optima_lite.model.shapes import LLAMA3
 from optima_lite.settings.config import LoadedRecipe, Machine, load_recipe
 from optima_lite.stage import preflight
 from optima_lite.stage.findings import Finding, Status
@@ -69,6 +71,32 @@ def test_a_model_of_the_hub_is_a_note(loaded: LoadedRecipe, name: str, machine: 
     hub = load_recipe("small.yaml", overrides=[f"model.name={name}"])
     model = found(check(hub, machine=machine, folder=Path("runs/small")), "model")
     assert (model.status, model.detail) == (Status.NOTE, detail)
+
+
+def test_what_a_run_would_refuse_of_a_model_is_a_problem_here(
+    loaded: LoadedRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+
+    def told(name: str, *overrides: str) -> Finding:
+        recipe = load_recipe("small.yaml", overrides=[f"model.name={name}", *overrides])
+        return found(check(recipe, machine=Machine(), folder=Path("runs/small")), "model")
+
+    (tmp_path / "config.json").write_text('{"architectures": ["Gemma2ForCausalLM"]}')
+    monkeypatch.setattr(hub, "hf_hub_download", lambda *a, **k: str(tmp_path / "config.json"))
+    refused = told("google/gemma-2-2b-it")
+    assert refused.status is Status.PROBLEM and refused.hint is not None
+    assert refused.detail.startswith("cannot train Gemma2ForCausalLM: it caps its attention scores")
+
+    short = write_model(tmp_path / "short", "mistral with a window")
+    note = "rows are kept to 160 tokens, which its sliding attention windows hold"
+    assert told(str(short)) == Finding("model", Status.NOTE, f"{short}; {note}")
+    assert told(str(short), "model.max_length=128") == Finding("model", Status.OK, str(short))
+    (short / "chat_template.jinja").write_text(ALWAYS_THINKING)
+    assert told(str(short)).status is Status.PROBLEM
+    with pytest.raises(ModelError, match="think aloud"):
+        recipe = load_recipe("small.yaml", overrides=[f"model.name={short}"]).recipe
+        preflight.require(recipe, machine=Machine())
 
 
 @pytest.mark.parametrize(
