@@ -14,6 +14,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from families import MODELS, write_model  # noqa: E402
 from optima_lite.model.memory import GIB, OVERHEAD, Limits, fit, forecast, is_out_of_memory, of_one_batch  # noqa: E402
 from optima_lite.model.policy import Policy, computing_dtype, load  # noqa: E402
 from optima_lite.model.selftest import agreement  # noqa: E402
@@ -69,6 +70,14 @@ def test_a_prompt_alone_in_a_batch_and_from_the_cache_agree(small: Path) -> None
     policy = loaded(small)
     assert policy.model.dtype == computing_dtype()
     found = agreement(policy)
+    assert found.batches and found.cache, found
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_every_family_agrees_with_itself(name: str, quantization: str, tmp_path: Path) -> None:
+    settings = ModelSettings(name=str(write_model(tmp_path, name)), quantization=quantization)
+    found = agreement(load(settings, machine=Machine(), seed=0))
     assert found.batches and found.cache, found
 
 
