@@ -16,6 +16,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from families import MODELS, write_model  # noqa: E402
 from optima_lite.model.decoding import Decoding  # noqa: E402
 from optima_lite.model.generate import Generator  # noqa: E402
 from optima_lite.model.memory import GIB, OVERHEAD, Limits, fit, forecast, is_out_of_memory, of_one_batch  # noqa: E402
@@ -130,6 +131,14 @@ def test_a_gpu_s_blocks_grow_in_place() -> None:
     if sys.platform == "linux" and os.environ.get("PYTORCH_CUDA_ALLOC_CONF") == "expandable_segments:True":
         torch.empty(1 << 20, device="cuda")
         assert torch.cuda.memory._snapshot()["allocator_settings"]["expandable_segments"]
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_every_family_agrees_with_itself(name: str, quantization: str, tmp_path: Path) -> None:
+    settings = ModelSettings(name=str(write_model(tmp_path, name)), quantization=quantization)
+    found = agreement(load(settings, machine=Machine(), seed=0))
+    assert found.batches and found.cache, found
 
 
 @pytest.mark.slow
