@@ -273,6 +273,18 @@ def test_a_run_that_has_just_begun_reports_what_it_has(tmp_path: Path) -> None:
         assert "stopped early" not in table
 
 
+def test_the_work_of_all_phases_is_told_in_a_line(run: RunFolder, tmp_path: Path) -> None:
+    assert report.summary(run)["work"] is None, "a run of before this was kept"
+    assert "read by the model" not in text(report.overview(run), width=80)
+    with open_run(tmp_path / "fresh") as fresh:
+        counts = [{"computed": 1200, "reused": 3400, "sampled": 56}, {"computed": 1, "reused": 2, "sampled": 3}, {}]
+        fresh.append_timings(Timing(0, f"phase {k}", 1.0, 0, 1, {}, one) for k, one in enumerate(counts))
+        assert report.summary(fresh)["work"] == {"computed": 1201, "reused": 3402, "sampled": 59}
+        line = "1,201 tokens read by the model, 3,402 found in its cache, 59 sampled"
+        assert line in text(report.overview(fresh), width=80)
+        assert line in text(report.result(fresh), width=80)
+
+
 def test_the_summary_has_the_promised_shape(run: RunFolder) -> None:
     summary = json.loads(json.dumps(report.summary(run), allow_nan=False))
     assert list(summary) == ["recipe", "seed", "seconds", "work", "training_tokens", "validation_tokens", "evaluations"]
