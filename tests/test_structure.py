@@ -37,9 +37,15 @@ FLOORS = {
     "__main__": 11,
 }
 LEVELS = {
-    "settings": [{"layers", "presets", "schemas", "strict_yaml"}, {"config"}],
+    "settings": [
+        {"layers", "presets", "schemas", "strict_yaml", "workflow"},
+        {"flow"},
+        {"grammar"},
+        {"teams"},
+        {"config"},
+    ],
     "tasks": [{"bounded", "mathematics", "official"}, {"answers"}, {"jsonl", "world"}, {"benchmarks"}, {"questions"}],
-    "team": [{"dialogue", "prompts", "tree"}, {"search"}],
+    "team": [{"parsing", "tree"}, {"dialogue"}, {"prompts", "search"}, {"talks"}],
     "model": [
         {"backend", "memory", "meter", "render"},
         {"policy", "prefix_cache", "sampling"},

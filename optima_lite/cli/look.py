@@ -77,7 +77,7 @@ def chat(
 
         cast = recall(folder, machine=machine, iteration=number)
         who = "untrained" if number is None else f"iteration {number}"
-        *others, last = cast.pair.protocol.roles
+        *others, last = cast.pair.workflow.names
         console.print(f"[bold]{', '.join(others)} and {last}[/bold] of {folder.folder}, {who}")
         for question in _questions_for_chat(console, cast, sample):
             _talk(console, cast, question, greedy=greedy, seed=seed)
@@ -102,8 +102,8 @@ def _questions_for_chat(console: Console, cast: Cast, sample: int) -> Iterator[Q
             text = console.input("\n[bold]Question:[/bold] ").strip()
             if not text:
                 return
-            if cast.pair.protocol.split:
-                first, second = (_facts(console, f" of {role}") for role in cast.pair.protocol.roles)
+            if cast.pair.workflow.split:
+                first, second = (_facts(console, f" of {role}") for role in cast.pair.workflow.names)
             else:
                 first, second = _facts(console, ""), ()
         except EOFError:
@@ -124,12 +124,12 @@ def _talk(console: Console, cast: Cast, question: Question, *, greedy: bool, see
     from ..learn.rollout import unfold
     from ..runs.report import printable
 
-    roles = cast.pair.protocol.roles
+    roles = cast.pair.workflow.names
     (fitted,), shortened = cast.fit(cast.pair, [question])
     console.rule()
     console.print(f"[bold]{escape(printable(question.text))}[/bold]")
     hands = [(f"{role} knows", facts) for role, facts in zip(roles, question.contexts, strict=False)]
-    for who, facts in hands if cast.pair.protocol.split else [("everyone knows", sum(question.contexts, ()))]:
+    for who, facts in hands if cast.pair.workflow.split else [("everyone knows", sum(question.contexts, ()))]:
         console.print(f"[dim]{who}: {escape(printable('; '.join(facts))) or 'nothing'}[/dim]")
     if shortened:
         console.print("[yellow]the facts were shortened to fit the model[/yellow]")
@@ -183,7 +183,7 @@ def search(
 
         found = pairs(trees, settings=cast.recipe.selection)
         for tree in trees:
-            console.print(TreeView(tree, found, cast.pair.protocol.roles))
+            console.print(TreeView(tree, found, cast.pair.workflow.names))
         console.print(
             f"{len(found)} {'pair' if len(found) == 1 else 'pairs'} to learn from, "
             f"{sum(tree.sampled for tree in trees):,} tokens sampled"

@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from ..model.generate import Generator
 from ..model.render import Rendered, Renderer, shorten
 from ..model.sampling import Sampling, row_key
-from ..records import Dialogue, Ending, InteractionProtocol, Layout, Question, Reward, Rollouts, Turn
+from ..records import Dialogue, Ending, Layout, Question, Reward, Rollouts, Turn
 from ..settings.config import RewardSettings
+from ..settings.workflow import Workflow
 from ..tasks import answers
 from ..tasks.answers import Scoring
-from ..team.dialogue import converse, extend
-from ..team.prompts import opening, view
+from ..team.dialogue import Cue, converse, cues, extend, moment, taken
+from ..team.prompts import Message, brief, longest_brief, longest_talks, opening, view
 from .reward import Scale, alone, rank
 
 Advance = Callable[[int, int], None]
@@ -24,13 +25,11 @@ Advance = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Agents:
-    """All that is needed to hold a dialogue, and to score it. system: the role prompts' template or templates; layout:
-    of the chat (see `prompts.view`)."""
+    """All that is needed to hold a dialogue, and to score it. layout: of the chat (see `prompts.view`)."""
 
     generator: Generator
     renderer: Renderer
-    protocol: InteractionProtocol
-    system: str | tuple[str, ...]
+    workflow: Workflow
     scoring: Scoring
     layout: Layout = "alternating"
 
@@ -45,15 +44,27 @@ class Agents:
     def _fit(self, question: Question, max_turn_tokens: int) -> Question:
         bare = replace(question, contexts=((), ()))
         longest = Turn(0, (self.generator.policy.pad_id,) * max_turn_tokens, "")
-        turns = [replace(longest, speaker=self.protocol.speaker(k)) for k in range(self.protocol.max_turns)]
         formats = 40  # tokens set aside for a format instruction and the line that introduces the facts
-        used = max(len(self._view(bare, turns, speaker).ids) for speaker in range(len(self.protocol.roles))) + formats
-        room = self.generator.policy.max_length - used
-        return shorten(question, self.renderer, room=room if self.protocol.split else room // len(question.contexts))
+        rooms = []
+        for used, shown in self._longest(bare, longest):
+            room = self.generator.policy.max_length - used - formats
+            if shown or room < 0:
+                rooms.append(room // max(shown, 1))
+        return shorten(question, self.renderer, room=min(rooms, default=self.generator.policy.max_length))
 
-    def _view(self, question: Question, turns: Sequence[Turn], speaker: int) -> Rendered:
-        messages = view(question, turns, speaker, protocol=self.protocol, system=self.system, layout=self.layout)
-        return self.renderer.conversation(messages)
+    def _longest(self, bare: Question, longest: Turn) -> Iterator[tuple[int, int]]:
+        """The most tokens of everything that is read in a dialogue, facts apart, and how many shares of facts are read
+        with it."""
+        workflow = self.workflow
+        for speaker, speakers in longest_talks(workflow):
+            turns = [replace(longest, speaker=one) for one in speakers]
+            messages = view(bare, turns, speaker, workflow=workflow, layout=self.layout)
+            shares = {"all": len(bare.contexts), "share": 1, "none": 0}[workflow.roles[speaker].facts]
+            yield len(self.renderer.conversation(messages).ids), shares
+        for step in workflow.steps:
+            if step.reads is not None and not step.tool:
+                messages, inputs, shares = longest_brief(bare, step, workflow=workflow)
+                yield len(self.renderer.prompt(messages)) + (inputs + 1) * len(longest.ids), shares
 
     def talk(
         self,
@@ -72,58 +83,66 @@ class Agents:
         by_id = {question.id: question for question in questions}
         talking = len(drafts)
 
-        def speak(dialogues: Sequence[Dialogue]) -> list[Turn]:
+        def speak(ready: Sequence[Cue]) -> list[Turn]:
             nonlocal talking
-            ended, talking = talking - len(dialogues), len(dialogues)
-            turns = self.speak([(by_id[d.question], d) for d in dialogues], sampling=sampling, seed=seed)
+            still = len({(cue.dialogue.question, cue.dialogue.rollout) for cue in ready})
+            ended, talking = talking - still, still
+            turns = self.speak([(by_id[cue.dialogue.question], cue) for cue in ready], sampling=sampling, seed=seed)
             advance(ended, sum(len(turn.ids) for turn in turns))
             return turns
 
-        finished = converse(drafts, protocol=self.protocol, speak=speak)
+        finished = converse(drafts, workflow=self.workflow, speak=speak)
         advance(talking, 0)
         return finished
 
-    def speak(
-        self, drafts: Sequence[tuple[Question, Dialogue]], *, sampling: Sampling, seed: Sequence[object]
-    ) -> list[Turn]:
-        """The next turn of every unfinished dialogue, sampled in one go."""
-        prompts = [self.prompt(question, dialogue) for question, dialogue in drafts]
-        keys = [row_key(*seed, d.question, d.rollout, len(d.turns)) for _, d in drafts]
+    def speak(self, ready: Sequence[tuple[Question, Cue]], *, sampling: Sampling, seed: Sequence[object]) -> list[Turn]:
+        """What is said at every step that can be taken, sampled in one go."""
+        prompts = [self._prompt(question, cue) for question, cue in ready]
+        keys = [row_key(*seed, cue.dialogue.question, cue.dialogue.rollout, cue.number) for _, cue in ready]
         sampled = self.generator.generate(prompts, sampling=sampling, keys=keys)
-        return [self._turn(dialogue, ids) for (_, dialogue), ids in zip(drafts, sampled, strict=True)]
+        return [self._turn(cue, ids) for (_, cue), ids in zip(ready, sampled, strict=True)]
+
+    def next_cue(self, dialogue: Dialogue) -> Cue:
+        """The next step of an unfinished dialogue; of steps side by side the first that was not taken yet."""
+        return cues(dialogue, self.workflow)[0]
 
     def prompt(self, question: Question, dialogue: Dialogue) -> tuple[int, ...]:
         """What the next speaker of an unfinished dialogue sees, as ids up to the header of its turn."""
-        speaker = self.protocol.speaker(len(dialogue.turns))
-        messages = view(
-            question,
-            dialogue.turns,
-            speaker,
-            protocol=self.protocol,
-            system=self.system,
-            format=dialogue.format,
-            layout=self.layout,
-        )
-        return self.renderer.prompt(messages, opening=opening(self.protocol, speaker, layout=self.layout))
+        return self._prompt(question, self.next_cue(dialogue))
 
-    def _turn(self, dialogue: Dialogue, ids: tuple[int, ...]) -> Turn:
+    def _prompt(self, question: Question, cue: Cue) -> tuple[int, ...]:
+        speaker, turns, format = self.workflow.speaker(cue.step), cue.dialogue.turns, cue.dialogue.format
+        if cue.step.reads is not None:
+            done = moment(turns, self.workflow).done
+            return self.renderer.prompt(brief(question, done, cue.step, workflow=self.workflow, format=format))
+        messages = view(question, turns, speaker, workflow=self.workflow, format=format, layout=self.layout)
+        return self.renderer.prompt(messages, opening=opening(self.workflow, speaker, layout=self.layout))
+
+    def _turn(self, cue: Cue, ids: tuple[int, ...]) -> Turn:
         text = self.renderer.text(ids)
         finished = bool(ids) and ids[-1] in self.renderer.end_ids
-        speaker = self.protocol.speaker(len(dialogue.turns))
-        return Turn(speaker, ids, text, answers.extract(text), finished)
+        answer = answers.extract(text) if cue.step.name in self.workflow.answer else None
+        return Turn(self.workflow.speaker(cue.step), ids, text, answer, finished)
 
     def views(self, question: Question, dialogue: Dialogue) -> list[Rendered]:
-        """The finished dialogue as each speaker saw it, own turns marked, without the format instruction."""
-        speakers = sorted({turn.speaker for turn in dialogue.turns})
-        return [self._view(question, dialogue.turns, speaker) for speaker in speakers]
+        """Everything said in a dialogue after what its speaker saw, own turns marked, without the format instruction:
+        the conversation once for each speaker in it, then every step that reads inputs of its own."""
+        workflow, layout = self.workflow, self.layout
+        steps = taken(dialogue.turns, workflow)
+        speakers = sorted({turn.speaker for step, turn, _ in steps if step.reads is None})
+        rows = [view(question, dialogue.turns, speaker, workflow=workflow, layout=layout) for speaker in speakers]
+        for step, turn, before in steps:
+            if step.reads is not None and not step.tool:
+                rows.append([*brief(question, before, step, workflow=workflow), Message("assistant", turns=(turn,))])
+        return [self.renderer.conversation(messages) for messages in rows]
 
 
 def unfold(agents: Agents, question: Question, *, sampling: Sampling, seed: Sequence[object]) -> Iterator[Dialogue]:
     """One dialogue as it grows: yielded after every turn, the last time with its ending."""
     dialogue = Dialogue(question.id, 0)
     while dialogue.ending is None:
-        (turn,) = agents.speak([(question, dialogue)], sampling=sampling, seed=seed)
-        dialogue = extend(dialogue, turn, protocol=agents.protocol)
+        (turn,) = agents.speak([(question, agents.next_cue(dialogue))], sampling=sampling, seed=seed)
+        dialogue = extend(dialogue, turn, workflow=agents.workflow)
         yield dialogue
 
 
@@ -158,7 +177,7 @@ def ranked(agents: Agents, rollouts: Sequence[Rollouts], *, settings: RewardSett
     pairs = [(group.question, dialogue) for group in rollouts for dialogue in group.dialogues]
     losses = iter(worst_losses(agents, pairs, condition=settings.loss_condition))
     results = []
-    roles = agents.protocol.roles
+    roles = agents.workflow.names
     for group in rollouts:
         scores = [score(group.question, dialogue, scoring=agents.scoring) for dialogue in group.dialogues]
         worst = [next(losses) for _ in group.dialogues]
@@ -184,14 +203,14 @@ def search_rewards(
 ) -> list[Reward]:
     """The rewards of dialogues that come one by one, as a tree search finds them, on a given scale.
 
-    A dialogue that ended without agreement scores 0, as in the official search.
+    A dialogue that ran out of steps scores 0, as one without agreement does in the official search.
     """
     losses = worst_losses(agents, pairs, condition=settings.loss_condition)
     rewards = []
     for (question, dialogue), loss in zip(pairs, losses, strict=True):
-        agreed = dialogue.ending is Ending.AGREED
+        agreed = dialogue.ending in (Ending.AGREED, Ending.DONE)
         task = score(question, dialogue, scoring=agents.scoring) if agreed else 0.0
-        reward = alone(dialogue, score=task, loss=loss, scale=scale, settings=settings, roles=agents.protocol.roles)
+        reward = alone(dialogue, score=task, loss=loss, scale=scale, settings=settings, roles=agents.workflow.names)
         rewards.append(_marked(reward, question, dialogue, agents.scoring) if agreed else reward)
     return rewards
 

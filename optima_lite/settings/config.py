@@ -23,7 +23,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from ..errors import ConfigError
 from ..records import Layout, Metric
-from . import presets, schemas, strict_yaml
+from . import presets, schemas, strict_yaml, teams
+from .grammar import At
 from .layers import (
     KeyTree,
     Layer,
@@ -117,6 +118,13 @@ class TaskSettings(_Settings):
     )
     held_out_share: Share = Field(0.2, description="Share of the rows kept for the final report")
     validation_share: Share = Field(0.1, validate_default=True, description="Share of the rows kept for choices")
+
+    @property
+    def has_facts(self) -> bool:
+        """Whether its questions come with facts that can be dealt out."""
+        if self.name == "jsonl":
+            return self.fields.context is not None or self.fields.contexts is not None
+        return self.name not in ("gsm8k", "math", "arc_challenge", "mmlu")
 
     @field_validator("path")
     @classmethod
@@ -346,6 +354,9 @@ class Recipe(_Settings):
     model: ModelSettings
     task: TaskSettings
     protocol: ProtocolSettings = ProtocolSettings()
+    team: dict[str, Any] | None = Field(
+        None, description="A shipped team's name, a YAML file, or roles and steps, in place of protocol (docs/teams.md)"
+    )
     prompts: PromptSettings = PromptSettings()
     sampling: SamplingSettings = SamplingSettings()
     reward: RewardSettings = RewardSettings()
@@ -358,14 +369,31 @@ class Recipe(_Settings):
     )
     evaluation: EvaluationSettings = EvaluationSettings()
 
+    @field_validator("team")
+    @classmethod
+    def _is_a_team(cls, team: dict[str, Any] | None, info: ValidationInfo) -> dict[str, Any] | None:
+        if team is not None and "task" in info.data:
+            workflow = teams.workflow(team)
+            holders = sum(role.facts == "share" for role in workflow.roles)
+            if holders not in (0, 2):
+                raise ValueError(f"has {holders} roles with `facts: share`; the facts of a task come in two shares")
+            looks_up = any(step.tool for step in workflow.steps)
+            if (holders or looks_up) and not info.data["task"].has_facts:
+                needs = "shares its facts out" if holders else "looks facts up"
+                raise ValueError(f"{needs}, and task.name {info.data['task'].name} has none")
+        return team
+
     @field_validator("reward")
     @classmethod
     def _knows_the_roles(cls, reward: RewardSettings, info: ValidationInfo) -> RewardSettings:
         roles = info.data["protocol"].roles if "protocol" in info.data else tuple(reward.schemas)
+        if info.data.get("team"):
+            roles = tuple(info.data["team"]["roles"])
+        where = "team" if info.data.get("team") else "protocol"
         for role in reward.schemas:
             if role not in roles:
                 raise ValueError(
-                    f"schemas has a schema for {role}, who has no part in the protocol; {near_names(role, roles)}"
+                    f"schemas has a schema for {role}, who has no part in the {where}; {near_names(role, roles)}"
                 )
         return reward
 
@@ -450,6 +478,10 @@ def load_recipe(source: str | Path, *, overrides: Sequence[str] = (), variants: 
     values = {key: value for key, value in document.value.items() if value is not None or not _RECIPE_KEYS.get(key)}
     blocks = variant_layers(values.pop("variants", None), _RECIPE_KEYS, origin, mistakes, advice=_recipe_advice)
     base = flatten(values, _RECIPE_KEYS, origin, mistakes, advice=_recipe_advice)
+    _resolve_team(base, origin, ("team",), mistakes)
+    _resolve_team(overriding, lambda _: COMMAND_LINE, ("team",), mistakes)
+    for name, block in blocks.items():
+        _resolve_team(block, origin, ("variants", name, "team"), mistakes)
     named = (name.strip() for names in variants for name in names.split(","))
     chosen = tuple(dict.fromkeys(name for name in named if name))
     for name in chosen:
@@ -464,6 +496,18 @@ def load_recipe(source: str | Path, *, overrides: Sequence[str] = (), variants: 
     recipe = _checked(Recipe, layer, str(path), mistakes)
     origins = {key.path: layer[key.path].origin if key.path in layer else "default" for key in reference(Recipe)}
     return LoadedRecipe(recipe, path.stem, chosen, tuple(blocks), path, origins)
+
+
+def _resolve_team(layer: Layer, at: At, above: tuple[str, ...], mistakes: list[Mistake]) -> None:
+    """Puts the keys of a team in the place of its name; one that is none is taken out, its mistakes being told."""
+    stated = layer.pop("team", None)
+    if stated is None or stated.value is None:
+        return
+    beside = "is not read beside a team, which says who speaks and when"
+    mistakes += [Mistake(one.origin, key, beside) for key, one in layer.items() if key.startswith("protocol.")]
+    team = teams.resolved(stated.value, at, mistakes, above=above)
+    if team is not None:
+        layer["team"] = Setting(team, stated.origin)
 
 
 def _on_preset(layer: Layer) -> Layer:

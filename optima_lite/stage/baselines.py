@@ -19,10 +19,12 @@ from ..records import Contender, EvalRow, Question, Rollouts
 from ..runs.progress import Evaluated, Note, Observer, phase
 from ..runs.report import training_tokens
 from ..runs.store import RunFolder
+from ..settings.teams import shipped
+from ..settings.workflow import told
 from ..tasks.answers import Scoring
 from ..tasks.questions import questions
-from ..team.dialogue import debate
-from ..team.prompts import AUTOFORM, DEBATER_SYSTEM, marked, systems
+from ..team.prompts import AUTOFORM, marked
+from ..team.talks import debate
 from .cast import Cast
 from .evaluate import interval, summarise, table_row, undecided
 from .scaling import Sample, ScalingRow, coverage, largest_group, majority, sizes
@@ -139,16 +141,16 @@ def debaters(cast: Cast) -> Agents:
 
     A recipe with words of its own keeps them, because they are what its model understands.
     """
-    settings = cast.recipe.protocol
-    protocol = debate(settings.roles, settings.max_turns, metric=cast.recipe.task.metric)
-    system = cast.recipe.prompts.system or marked(DEBATER_SYSTEM, protocol.metric)
-    return replace(cast.pair, protocol=protocol, system=system)
+    settings, words = cast.recipe.protocol, shipped("debate3").roles[0].system
+    team = debate(settings.roles, settings.max_turns, metric=cast.recipe.task.metric)
+    equals = marked(told(team, words), team.metric)
+    return replace(cast.pair, workflow=told(equals, cast.recipe.prompts.system or None))
 
 
 def autoform(cast: Cast) -> Agents:
     """The single agent, told to choose a compact form itself."""
-    own = cast.recipe.prompts.solo_system or systems(cast.single.protocol)[0]
-    return replace(cast.single, system=f"{own} {AUTOFORM}")
+    alone = cast.single.workflow
+    return replace(cast.single, workflow=told(alone, f"{alone.roles[0].system} {AUTOFORM}"))
 
 
 def best_format(bench: _Bench) -> tuple[str, int]:
@@ -163,7 +165,7 @@ def best_format(bench: _Bench) -> tuple[str, int]:
     common = scale(everything, percentile=recipe.search.normaliser_percentile, settings=recipe.reward)
 
     def worth(name: str) -> float:
-        return mean_reward(tried[name], scale=common, settings=recipe.reward, roles=pair.protocol.roles)
+        return mean_reward(tried[name], scale=common, settings=recipe.reward, roles=pair.workflow.names)
 
     tokens = sum(dialogue.tokens for group in everything for dialogue in group.dialogues)
     return max(tried, key=worth), tokens

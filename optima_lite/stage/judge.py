@@ -71,7 +71,7 @@ class Judge:
 
     def _reward(self, probe: Sequence[Rollouts]) -> float:
         cast = self.stage.cast
-        return mean_reward(probe, scale=self._scale, settings=cast.recipe.reward, roles=cast.pair.protocol.roles)
+        return mean_reward(probe, scale=self._scale, settings=cast.recipe.reward, roles=cast.pair.workflow.names)
 
     def _record(
         self, step: str, iteration: int, *, before: Standing, after: Standing, verdict: str, kept: Standing

@@ -26,6 +26,7 @@ from ..model.memory import GIB, OVERHEAD, Limits, Phase, Setup, Shape, forecast,
 from ..runs.store import would_resume
 from ..settings.config import LoadedRecipe, Machine, ModelSettings, Recipe
 from ..tasks import answers
+from ..team.talks import team_of
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes")
 _PYTHONS = ((3, 11), (3, 14))  # supported: from, up to but without
@@ -80,7 +81,7 @@ def check(
     recipe = loaded.recipe
     plan = (
         f"{recipe.training.iterations} iterations of {recipe.training.questions} questions x "
-        f"{recipe.sampling.rollouts} dialogues of up to {recipe.protocol.max_turns} x "
+        f"{recipe.sampling.rollouts} dialogues of up to {team_of(recipe).max_steps} x "
         f"{recipe.sampling.max_turn_tokens} tokens; {recipe.evaluation.questions} held-out questions"
     )
     yield Finding("recipe", Status.OK, f"{loaded.name}: {plan}")

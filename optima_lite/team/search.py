@@ -19,8 +19,9 @@ from dataclasses import dataclass, replace
 
 from rapidfuzz.distance import Levenshtein
 
-from ..records import Dialogue, InteractionProtocol, Question, Reward, Tree, Turn
+from ..records import Dialogue, Question, Reward, Tree, Turn
 from ..settings.config import SearchSettings
+from ..settings.workflow import Workflow
 from ..tasks.answers import agree
 from .dialogue import extend
 from .tree import ROOT, add, back_up, children, turns
@@ -47,7 +48,7 @@ class _Rollout:
 def search(
     questions: Sequence[Question],
     *,
-    protocol: InteractionProtocol,
+    workflow: Workflow,
     speak: Speak,
     score: Score,
     settings: SearchSettings,
@@ -66,7 +67,7 @@ def search(
             trees[i] = replace(tree, expanded=(*tree.expanded, node))
             for number in range(step * settings.rollouts, (step + 1) * settings.rollouts):
                 rollouts.append(_Rollout(i, node, Dialogue(tree.question.id, number, turns(tree, node))))
-        ended = _roll_out(trees, rollouts, protocol=protocol, speak=speak, settings=settings)
+        ended = _roll_out(trees, rollouts, workflow=workflow, speak=speak, settings=settings)
         rewards = score([(trees[rollout.tree].question, rollout.dialogue) for rollout in ended])
         for rollout, reward in zip(ended, rewards, strict=True):
             trees[rollout.tree] = back_up(trees[rollout.tree], rollout.node, reward)
@@ -112,7 +113,7 @@ def _roll_out(
     trees: list[Tree],
     rollouts: Sequence[_Rollout],
     *,
-    protocol: InteractionProtocol,
+    workflow: Workflow,
     speak: Speak,
     settings: SearchSettings,
 ) -> list[_Rollout]:
@@ -122,19 +123,17 @@ def _roll_out(
         said = speak([(trees[current[k].tree].question, current[k].dialogue) for k in active])
         for k, turn in zip(active, said, strict=True):
             i = current[k].tree
-            trees[i], current[k] = _say(trees[i], current[k], turn, protocol=protocol, merge=settings.merge_distance)
+            trees[i], current[k] = _say(trees[i], current[k], turn, workflow=workflow, merge=settings.merge_distance)
     return current
 
 
-def _say(
-    tree: Tree, rollout: _Rollout, turn: Turn, *, protocol: InteractionProtocol, merge: float
-) -> tuple[Tree, _Rollout]:
+def _say(tree: Tree, rollout: _Rollout, turn: Turn, *, workflow: Workflow, merge: float) -> tuple[Tree, _Rollout]:
     """The rollout one message on: in a new node, or in that of a sibling nearer than `merge`, which takes its place."""
     tree = replace(tree, sampled=tree.sampled + len(turn.ids))
     if twin := _twin(tree, rollout.node, turn, distance=merge):
         node, stored = twin
-        return tree, replace(rollout, node=node, dialogue=extend(rollout.dialogue, stored, protocol=protocol))
-    dialogue = extend(rollout.dialogue, turn, protocol=protocol)
+        return tree, replace(rollout, node=node, dialogue=extend(rollout.dialogue, stored, workflow=workflow))
+    dialogue = extend(rollout.dialogue, turn, workflow=workflow)
     tree, node = add(tree, rollout.node, turn, ending=dialogue.ending)
     return tree, replace(rollout, node=node, dialogue=dialogue)
 

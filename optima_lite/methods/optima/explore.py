@@ -33,12 +33,13 @@ def grow(
     pair.generator.forget()  # a chunk's batches must not depend on the chunks before it
 
     def speak(drafts: Sequence[tuple[Question, Dialogue]]) -> list[Turn]:
-        turns = pair.speak(drafts, sampling=cast.sampling(pair), seed=seed)
+        ready = [(question, pair.next_cue(dialogue)) for question, dialogue in drafts]
+        turns = pair.speak(ready, sampling=cast.sampling(pair), seed=seed)
         advance(0, sum(len(turn.ids) for turn in turns))
         return turns
 
     score = partial(search_rewards, pair, settings=recipe.reward, scale=_scale(cast, probe))
-    trees = search(asked, protocol=pair.protocol, speak=speak, score=score, settings=recipe.search, seed=seed)
+    trees = search(asked, workflow=pair.workflow, speak=speak, score=score, settings=recipe.search, seed=seed)
     advance(len(trees), 0)
     return trees
 

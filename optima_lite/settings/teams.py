@@ -1,0 +1,75 @@
+"""Teams by name: those that come with the package, files of one's own, and what stands under `team:` in a recipe."""
+
+from __future__ import annotations
+
+import importlib.resources
+import os
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+from . import grammar, strict_yaml
+from .grammar import At
+from .layers import Mistake, near_names
+from .workflow import Workflow
+
+
+def shipped_teams() -> dict[str, Path]:
+    """The teams that come with the package, by name."""
+    try:
+        folder = Path(str(importlib.resources.files("optima_lite.teams")))
+    except ModuleNotFoundError:  # a source tree that is not installed
+        folder = Path(__file__).parents[2] / "teams"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+@cache
+def shipped(name: str) -> Workflow:
+    """A team that comes with the package. Raises ConfigError when there is none of that name."""
+    mistakes: list[Mistake] = []
+    return workflow(resolved(name, lambda _: name, mistakes) or {}, mistakes)
+
+
+def workflow(team: Mapping[str, Any], mistakes: list[Mistake] | None = None) -> Workflow:
+    """The workflow of a team that `resolved` has read. Raises ConfigError with every mistake found."""
+    found = mistakes or []
+    read = None if found else grammar.read(team, lambda _: "team", found)
+    if read is None:
+        raise ConfigError("\n  ".join(map(str, found)))
+    return read
+
+
+def resolved(value: Any, at: At, mistakes: list[Mistake], *, above: tuple[str, ...] = ()) -> dict[str, Any] | None:
+    """What stands under `team:` as the team's own keys: it may be the name of a shipped team, or of a YAML file. None
+    if it is no team, and what is wrong is added to `mistakes`.
+
+    at, above: where each key is stated, and the keys over the value (see `grammar.read`).
+    """
+    if isinstance(value, str):
+        path = shipped_teams().get(value, Path(value))
+        if not os.path.isfile(path):
+            what = f"there is no team {value}; {near_names(value, [*shipped_teams()])}, or name a YAML file"
+            mistakes.append(Mistake(at(above), ".".join(above), what))
+            return None
+        return _from_file(path, mistakes)
+    return dict(value) if grammar.read(value, at, mistakes, above=above) else None
+
+
+def _from_file(path: Path, mistakes: list[Mistake]) -> dict[str, Any] | None:
+    try:
+        document = strict_yaml.load(path.read_text(encoding="utf-8-sig"))
+    except (UnicodeDecodeError, OSError) as error:
+        mistakes.append(Mistake(str(path), "", f"cannot be read: {error}"))
+        return None
+
+    def at(keys: tuple[str, ...]) -> str:
+        line = document.lines.get(keys)
+        return f"{path}:{line}" if line else str(path)
+
+    wrong = [Mistake(f"{path}:{m.line}" if m.line else str(path), ".".join(m.path), m.what) for m in document.mistakes]
+    mistakes += wrong
+    if wrong or grammar.read(document.value, at, mistakes) is None:
+        return None
+    return {"name": path.stem, **document.value}
