@@ -47,7 +47,8 @@ class Ending(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message. ids: exactly the sampled token ids, turn end included. answer: what it marks as answer, or None.
+    """One message. speaker: by number, roles first, then tools. ids: exactly the sampled token ids, turn end included;
+    none of a tool. answer: what it marks as answer, or None; None also where the workflow does not count it.
 
     finished: False when the message hit its token limit, so that its ids end without a turn end.
     """
@@ -77,6 +78,11 @@ class Dialogue:
     def tokens(self) -> int:
         """Sampled tokens over all turns, turn ends included."""
         return sum(len(turn.ids) for turn in self.turns)
+
+    @property
+    def messages(self) -> tuple[Turn, ...]:
+        """What agents have said: all turns but those of tools, which have no tokens."""
+        return tuple(turn for turn in self.turns if turn.ids)
 
     @property
     def answer(self) -> str | None:

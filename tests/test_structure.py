@@ -45,7 +45,7 @@ LEVELS = {
         {"config"},
     ],
     "tasks": [{"bounded", "mathematics", "official"}, {"answers"}, {"jsonl", "world"}, {"benchmarks"}, {"questions"}],
-    "team": [{"parsing", "tree"}, {"dialogue"}, {"prompts", "search"}, {"talks"}],
+    "team": [{"parsing", "tools", "tree"}, {"dialogue"}, {"prompts", "search"}, {"talks"}],
     "model": [
         {"backend", "memory", "meter", "render"},
         {"policy", "prefix_cache", "sampling"},
@@ -55,7 +55,7 @@ LEVELS = {
         {"selftest"},
     ],
     "learn": [{"halving", "reward", "selection"}, {"rollout", "sft"}, {"dpo"}],
-    "runs": [{"progress"}, {"store"}, {"report"}, {"tree_view"}],
+    "runs": [{"progress"}, {"store"}, {"report"}, {"team_view", "tree_view"}],
     "stage": [
         {"cast", "probe", "scaling"},
         {"evaluate", "preflight", "scaling_view"},
@@ -63,7 +63,7 @@ LEVELS = {
         {"judge"},
     ],
     "methods": [{"optima/explore"}, {"optima/imitate", "optima/prefer"}, {"optima/loop"}],
-    "cli": [{"arguments", "console"}, {"look", "machine", "measure", "recipes", "train"}, {"app"}],
+    "cli": [{"arguments", "console"}, {"look", "measure", "recipes", "teams", "train"}, {"machine"}, {"app"}],
 }
 FLOOR_OF_TORCH = 5  # below it no file may need a heavy library at import
 LIGHT = {

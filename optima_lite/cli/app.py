@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from . import look, machine, measure, recipes
+from . import look, machine, measure, recipes, teams
 from .console import PROGRAM
 from .train import train
 
@@ -25,7 +25,9 @@ app = typer.Typer(
 recipes_app = typer.Typer(help="Shipped recipes: list, show, copy.", no_args_is_help=True)
 runs_app = typer.Typer(help="Finished and unfinished runs.", no_args_is_help=True)
 app.add_typer(recipes_app, name="recipes")
+teams_app = typer.Typer(help="Shipped teams: list, show, copy.", no_args_is_help=True)
 app.add_typer(runs_app, name="runs")
+app.add_typer(teams_app, name="teams")
 
 app.command("train")(train)
 app.command("check")(machine.check)
@@ -40,6 +42,9 @@ recipes_app.command("list")(recipes.recipes_list)
 recipes_app.command("show")(recipes.recipes_show)
 recipes_app.command("copy")(recipes.recipes_copy)
 runs_app.command("list")(look.runs_list)
+teams_app.command("list")(teams.teams_list)
+teams_app.command("show")(teams.teams_show)
+teams_app.command("copy")(teams.teams_copy)
 
 
 def main() -> None:

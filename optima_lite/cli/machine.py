@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from .arguments import ConfigOption, Overrides, RecipeName, RunOption, Variant, load, machine_of
 from .console import choose_backend, console_of, errors, write_new
+from .teams import AsMermaid
 
 if TYPE_CHECKING:
     from ..stage.preflight import Finding
@@ -25,13 +26,21 @@ def check(
     config: ConfigOption = None,
     vram: Annotated[float | None, typer.Option(min=1, help="Forecast for a card of so many GiB.")] = None,
     probe: Annotated[bool, typer.Option(help="On a GPU, load the model and measure each phase.")] = True,
+    mermaid: AsMermaid = False,
 ) -> None:
     """Read a recipe, say what its run would do and what it needs, memory above all; nothing is written."""
     with errors():
         from ..runs.store import run_folder
+        from ..runs.team_view import TeamView
+        from ..runs.team_view import mermaid as drawn
         from ..stage.preflight import check as findings
+        from ..team.talks import team_of
 
         loaded, machine = load(recipe, overrides, variant, config)
+        if mermaid:
+            print(drawn(team_of(loaded.recipe)), end="")
+            return
+        console_of(machine).print(TeamView(team_of(loaded.recipe)))
         folder = run or run_folder(loaded, machine)
         choose_backend(machine)
         found = findings(loaded, machine=machine, folder=folder, vram=vram, probe=probe)

@@ -16,7 +16,8 @@ from ..settings.workflow import Workflow
 from ..tasks import answers
 from ..tasks.answers import Scoring
 from ..team.dialogue import Cue, converse, cues, extend, moment, taken
-from ..team.prompts import Message, brief, longest_brief, longest_talks, opening, view
+from ..team.prompts import Message, brief, filled, longest_brief, longest_talks, opening, view
+from ..team.tools import retrieve
 from .reward import Scale, alone, rank
 
 Advance = Callable[[int, int], None]
@@ -96,11 +97,20 @@ class Agents:
         return finished
 
     def speak(self, ready: Sequence[tuple[Question, Cue]], *, sampling: Sampling, seed: Sequence[object]) -> list[Turn]:
-        """What is said at every step that can be taken, sampled in one go."""
-        prompts = [self._prompt(question, cue) for question, cue in ready]
-        keys = [row_key(*seed, cue.dialogue.question, cue.dialogue.rollout, cue.number) for _, cue in ready]
-        sampled = self.generator.generate(prompts, sampling=sampling, keys=keys)
-        return [self._turn(cue, ids) for (_, cue), ids in zip(ready, sampled, strict=True)]
+        """What is said at every step that can be taken, sampled in one go; tools answer by themselves."""
+        spoken = [(question, cue) for question, cue in ready if not cue.step.tool]
+        prompts = [self._prompt(question, cue) for question, cue in spoken]
+        keys = [row_key(*seed, cue.dialogue.question, cue.dialogue.rollout, cue.number) for _, cue in spoken]
+        sampled = iter(self.generator.generate(prompts, sampling=sampling, keys=keys) if spoken else ())
+        return [
+            self._use(question, cue) if cue.step.tool else self._turn(cue, next(sampled)) for question, cue in ready
+        ]
+
+    def _use(self, question: Question, cue: Cue) -> Turn:
+        done = moment(cue.dialogue.turns, self.workflow).done
+        asked = filled(cue.step, done, given={"question": question.text})
+        found = retrieve(question, asked, at_most=cue.step.at_most)
+        return Turn(self.workflow.speaker(cue.step), (), found)
 
     def next_cue(self, dialogue: Dialogue) -> Cue:
         """The next step of an unfinished dialogue; of steps side by side the first that was not taken yet."""
@@ -244,7 +254,7 @@ def worst_losses(agents: Agents, pairs: Sequence[tuple[Question, Dialogue]], *, 
     owner: list[int] = []
     for k, (question, dialogue) in enumerate(pairs):
         if condition == "message":
-            own = [agents.renderer.alone(turn) for turn in dialogue.turns]
+            own = [agents.renderer.alone(turn) for turn in dialogue.turns if turn.ids]
         else:
             own = agents.views(question, dialogue)
         rows += own

@@ -33,6 +33,7 @@ from .layers import (
     combine,
     either,
     flatten,
+    mistaken,
     near_names,
     nearest,
     nested,
@@ -469,7 +470,7 @@ def load_recipe(source: str | Path, *, overrides: Sequence[str] = (), variants: 
     mistakes = [Mistake(_at(path, m.line), ".".join(m.path), m.what) for m in document.mistakes]
     overriding = _overrides(overrides, mistakes)
     if document.value is None:
-        raise _error(mistakes)
+        raise mistaken(mistakes)
 
     def origin(keys: tuple[str, ...]) -> str:
         return _at(path, document.lines.get(keys))
@@ -687,13 +688,8 @@ def _checked(schema: type[Settings], layer: Layer, source: str, mistakes: Sequen
     """The settings; or all mistakes, those given and those of the values, as one ConfigError."""
     settings, wrong = _validated(schema, layer, source)
     if settings is None or mistakes:
-        raise _error([*mistakes, *wrong])
+        raise mistaken([*mistakes, *wrong])
     return settings
-
-
-def _error(mistakes: Sequence[Mistake]) -> ConfigError:
-    lines = list(dict.fromkeys(str(mistake) for mistake in mistakes))
-    return ConfigError(lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} mistakes in the settings", *lines]))
 
 
 def _validated(schema: type[Settings], layer: Layer, source: str) -> tuple[Settings | None, list[Mistake]]:

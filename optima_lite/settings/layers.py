@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import ConfigError
+
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
@@ -23,6 +25,12 @@ class Mistake:
 
     def __str__(self) -> str:
         return f"{self.origin}: {self.path}: {self.what}" if self.path else f"{self.origin}: {self.what}"
+
+
+def mistaken(mistakes: Sequence[Mistake]) -> ConfigError:
+    """All mistakes of a load as one error, none told twice."""
+    lines = list(dict.fromkeys(str(mistake) for mistake in mistakes))
+    return ConfigError(lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} mistakes in the settings", *lines]))
 
 
 @dataclass(frozen=True, slots=True)

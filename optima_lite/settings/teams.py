@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import ConfigError
 from . import grammar, strict_yaml
 from .grammar import At
-from .layers import Mistake, near_names
+from .layers import Mistake, mistaken, near_names
 from .workflow import Workflow
 
 
@@ -25,19 +25,36 @@ def shipped_teams() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
+def found(name: str) -> Path:
+    """The file of a shipped team, or of that path. Raises ConfigError for none."""
+    path = shipped_teams().get(name, Path(name))
+    if not os.path.isfile(path):
+        hint = f"{near_names(name, [*shipped_teams()])}, or the path of a YAML file"
+        raise ConfigError("there is no such team", where=name, hint=hint)
+    return path
+
+
 @cache
 def shipped(name: str) -> Workflow:
-    """A team that comes with the package. Raises ConfigError when there is none of that name."""
+    """A team that comes with the package. Raises KeyError when there is none of that name."""
+    return named(str(shipped_teams()[name]))
+
+
+def named(name: str) -> Workflow:
+    """The workflow of a shipped team or of a YAML file. Raises ConfigError with every mistake found."""
     mistakes: list[Mistake] = []
-    return workflow(resolved(name, lambda _: name, mistakes) or {}, mistakes)
+    team = _from_file(found(name), mistakes)
+    if team is None:
+        raise mistaken(mistakes)
+    return workflow(team)
 
 
-def workflow(team: Mapping[str, Any], mistakes: list[Mistake] | None = None) -> Workflow:
-    """The workflow of a team that `resolved` has read. Raises ConfigError with every mistake found."""
-    found = mistakes or []
-    read = None if found else grammar.read(team, lambda _: "team", found)
+def workflow(team: Mapping[str, Any]) -> Workflow:
+    """The workflow of a team's own keys. Raises ConfigError with every mistake found."""
+    mistakes: list[Mistake] = []
+    read = grammar.read(team, lambda _: "team", mistakes)
     if read is None:
-        raise ConfigError("\n  ".join(map(str, found)))
+        raise mistaken(mistakes)
     return read
 
 
@@ -48,12 +65,11 @@ def resolved(value: Any, at: At, mistakes: list[Mistake], *, above: tuple[str, .
     at, above: where each key is stated, and the keys over the value (see `grammar.read`).
     """
     if isinstance(value, str):
-        path = shipped_teams().get(value, Path(value))
-        if not os.path.isfile(path):
-            what = f"there is no team {value}; {near_names(value, [*shipped_teams()])}, or name a YAML file"
-            mistakes.append(Mistake(at(above), ".".join(above), what))
+        try:
+            return _from_file(found(value), mistakes)
+        except ConfigError as error:
+            mistakes.append(Mistake(at(above), ".".join(above), f"there is no team {value}; {error.hint}"))
             return None
-        return _from_file(path, mistakes)
     return dict(value) if grammar.read(value, at, mistakes, above=above) else None
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from ..records import Dialogue, Ending, Metric, Turn
 from ..settings.workflow import Condition, Step, Way, Workflow
 from ..tasks.answers import agree
-from .parsing import accepts, items
+from .parsing import accepts, items, value
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +93,17 @@ def extend(dialogue: Dialogue, *said: Turn, workflow: Workflow) -> Dialogue:
     """The dialogue with more turns, and with its ending if these end it."""
     turns = (*dialogue.turns, *said)
     return replace(dialogue, turns=turns, ending=_ending(turns, said, workflow))
+
+
+def decided(dialogue: Dialogue, turn: Turn, workflow: Workflow) -> object:
+    """What a next turn decides beyond its words and its answer: the way taken after it, and what is parsed from it.
+    Equal for two turns after which the workflow goes on alike; None at a step where the words are all there is."""
+    now = moment(dialogue.turns, workflow)
+    step = now.group[now.said]
+    way = None
+    if any(condition.kind != "agreed" for one in step.ways for condition in one.when):
+        way = _taken((*now.done, (step, turn)), workflow)
+    return way, value(step, turn.text) if step.parse in ("list", "code", "json") else None
 
 
 def _ending(turns: tuple[Turn, ...], said: Sequence[Turn], workflow: Workflow) -> Ending | None:

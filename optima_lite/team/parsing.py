@@ -36,14 +36,6 @@ def value(step: Step, text: str) -> str:
             return text
 
 
-def outcome(step: Step, text: str) -> object:
-    """What a message decides or holds beyond its words; equal for two messages that the workflow takes for one. None
-    where the words are all there is."""
-    if step.parse == "verdict":
-        return accepts(text)
-    return None if step.parse in ("text", "answer") else value(step, text)
-
-
 def valid(step: Step, text: str) -> bool:
     """Whether a message holds what its step is to say."""
     match step.parse:

@@ -16,6 +16,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from rapidfuzz.distance import Levenshtein
 
@@ -23,7 +24,7 @@ from ..records import Dialogue, Question, Reward, Tree, Turn
 from ..settings.config import SearchSettings
 from ..settings.workflow import Workflow
 from ..tasks.answers import agree
-from .dialogue import extend
+from .dialogue import decided, extend
 from .tree import ROOT, add, back_up, children, turns
 
 Speak = Callable[[Sequence[tuple[Question, Dialogue]]], Sequence[Turn]]
@@ -130,7 +131,8 @@ def _roll_out(
 def _say(tree: Tree, rollout: _Rollout, turn: Turn, *, workflow: Workflow, merge: float) -> tuple[Tree, _Rollout]:
     """The rollout one message on: in a new node, or in that of a sibling nearer than `merge`, which takes its place."""
     tree = replace(tree, sampled=tree.sampled + len(turn.ids))
-    if twin := _twin(tree, rollout.node, turn, distance=merge):
+    decides = partial(decided, rollout.dialogue, workflow=workflow)
+    if twin := _twin(tree, rollout.node, turn, decides, distance=merge):
         node, stored = twin
         return tree, replace(rollout, node=node, dialogue=extend(rollout.dialogue, stored, workflow=workflow))
     dialogue = extend(rollout.dialogue, turn, workflow=workflow)
@@ -138,7 +140,9 @@ def _say(tree: Tree, rollout: _Rollout, turn: Turn, *, workflow: Workflow, merge
     return tree, replace(rollout, node=node, dialogue=dialogue)
 
 
-def _twin(tree: Tree, parent: int, turn: Turn, *, distance: float) -> tuple[int, Turn] | None:
+def _twin(
+    tree: Tree, parent: int, turn: Turn, decides: Callable[[Turn], object], *, distance: float
+) -> tuple[int, Turn] | None:
     """The child of `parent` that says nearly the same as `turn`, the nearest if there are several, and its message."""
     near = [
         (_distance(turn.text, other.text), child, other)
@@ -146,6 +150,7 @@ def _twin(tree: Tree, parent: int, turn: Turn, *, distance: float) -> tuple[int,
         if (other := tree.nodes[child].turn) is not None
         and _near(turn.text, other.text, distance)
         and _same_outcome(turn, other)
+        and decides(turn) == decides(other)
     ]
     return min(near)[1:] if near else None
 
