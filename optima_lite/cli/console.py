@@ -53,13 +53,9 @@ def program() -> str:
     return typed if Path(typed).name == PROGRAM and shutil.which(PROGRAM) is None else PROGRAM
 
 
-def choose_backend(machine: Machine) -> None:
-    """Comes before whatever imports transformers, because Unsloth patches it while being imported; then all that is
-    heavy is read in one go."""
-    from ..model.backend import decide
-
+def import_libraries() -> None:
+    """Reads all that is heavy in one go, which Ctrl-C does not tear apart."""
     with ctrl_c_waits():
-        decide(machine.backend)
         from ..methods.optima import loop  # noqa: F401  (and with it everything else)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,7 +23,7 @@ from .arguments import (
     machine_of,
     open_run,
 )
-from .console import choose_backend, console_of, errors, progress
+from .console import console_of, errors, import_libraries, progress
 
 if TYPE_CHECKING:
     from ..records import Dialogue, Question, Rollouts
@@ -72,7 +72,7 @@ def chat(
         console = console_of(machine)
         folder = open_run(run, machine)
         number = iteration_number(folder, iteration)
-        choose_backend(machine)
+        import_libraries()
         from ..stage.cast import recall
 
         cast = recall(folder, machine=machine, iteration=number)
@@ -165,7 +165,7 @@ def search(
         machine = machine_of(config)
         console = console_of(machine)
         with progress(console, quiet=quiet, as_json=False) as observe:
-            choose_backend(machine)
+            import_libraries()
             from ..learn.selection import pairs
             from ..methods.optima.explore import explore
             from ..tasks.questions import questions
@@ -192,7 +192,7 @@ def search(
 
 def _cast_to_search(
     source: str, overrides: list[str] | None, variant: list[str] | None, iteration: str, machine: Machine
-) -> tuple[Cast, list[Rollouts]]:
+) -> tuple[Cast, Sequence[Rollouts]]:
     """The agents of a run, with their answers to the validation questions, or those that a recipe begins with."""
     from ..methods.optima.explore import stored_probe
     from ..settings.config import load_recipe

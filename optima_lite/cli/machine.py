@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from .arguments import ConfigOption, Overrides, RecipeName, RunOption, Variant, load, machine_of
-from .console import choose_backend, console_of, errors, write_new
+from .console import console_of, errors, import_libraries, write_new
 from .teams import AsMermaid
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def check(
             return
         console_of(machine).print(TeamView(team_of(loaded.recipe)))
         folder = run or run_folder(loaded, machine)
-        choose_backend(machine)
+        import_libraries()
         found = findings(loaded, machine=machine, folder=folder, vram=vram, probe=probe)
         _report_findings(console_of(machine), found)
 

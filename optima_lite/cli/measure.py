@@ -20,7 +20,7 @@ from .arguments import (
     machine_of,
     open_run,
 )
-from .console import choose_backend, console_of, errors, progress
+from .console import console_of, errors, import_libraries, progress
 
 
 def evaluate(
@@ -47,7 +47,7 @@ def evaluate(
         number = iteration_number(folder, iteration)
         other = load_recipe(task).recipe if task else None
         with progress(console, quiet=quiet, as_json=as_json) as observe:
-            choose_backend(machine)
+            import_libraries()
             from ..stage.cast import recall
 
             cast = recall(folder, machine=machine, iteration=number, other=other)
@@ -95,7 +95,7 @@ def scale(
         folder = open_run(run, machine)
         number = iteration_number(folder, iteration)
         with progress(console, quiet=quiet, as_json=False) as observe:
-            choose_backend(machine)
+            import_libraries()
             from ..stage.baselines import scaling
             from ..stage.cast import recall
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from .arguments import AsJson, ConfigOption, Overrides, Quiet, RecipeName, RunOption, Variant, load
-from .console import choose_backend, console_of, errors, program, progress
+from .console import console_of, errors, import_libraries, program, progress
 
 if TYPE_CHECKING:
     from ..runs.progress import Timing
@@ -44,7 +44,7 @@ def train(
         finished = _is_finished(folder, loaded)
         _announce(console, loaded, folder, quiet=quiet or as_json, finished=finished)
         with progress(console, quiet=quiet or (finished and not as_json), as_json=as_json) as observe:
-            choose_backend(machine)
+            import_libraries()
             from ..methods.optima.loop import train as run_loop
             from ..runs.progress import Timings, fan_out
 

@@ -2,7 +2,9 @@
 
     R = R_task - token_weight * tokens / max sibling tokens + readability_weight * readability(worst message loss)
 
-The worst message decides because one unreadable message is enough to lose the partner. Options, none on by default:
+The worst message decides because one unreadable message is enough to lose the partner. A dialogue that was cut at its
+token limit does not count as the longest sibling, as in the authors' code: one runaway would make all others look
+short, and the token term vanish. Options, none on by default:
 
     max_tokens            the token term is absolute: token_weight * max(0, 1 - tokens / max_tokens) is added
     format_weight         times the share of messages that are valid by the JSON schema of their speaker is added
@@ -19,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from ..errors import ConfigError
-from ..records import Dialogue, Reward, Rollouts, Turn
+from ..records import Dialogue, Ending, Reward, Rollouts, Turn
 from ..settings import schemas
 from ..settings.config import RewardSettings
 
@@ -38,15 +40,18 @@ def rank(
 
     scores: the task score of each in [0, 1]. losses: the worst message's mean nats per token under the base model.
     normaliser: the tokens that make a token share of 1, where siblings come one by one (see `normaliser`); longer
-    dialogues then have a share above 1. best_loss: what `relative` readability compares with there. None: the longest,
-    and the lowest, of these dialogues. roles: the agents' names, for `confusion` and `schemas`.
+    dialogues then have a share above 1. best_loss: what `relative` readability compares with there. None: the longest
+    of these dialogues that was not cut (of all, where all were), and the lowest. A cut sibling pays for a whole share.
+    roles: the agents' names, for `confusion` and `schemas`.
     """
-    longest = settings.max_tokens or normaliser or max((dialogue.tokens for dialogue in dialogues), default=0)
+    longest = settings.max_tokens or normaliser or max((one.tokens for one in _uncut(dialogues)), default=0)
+    siblings = not (settings.max_tokens or normaliser)
     floored = [max(loss, settings.loss_floor) for loss in losses]
     readable = readability(floored, form=settings.readability, best=best_loss)
     rewards = []
     for dialogue, score, loss, ease in zip(dialogues, scores, losses, readable, strict=True):
         share = dialogue.tokens / max(longest, 1)
+        share = min(share, 1.0) if siblings else share
         if settings.repeated == "zero" and repeats(dialogue):
             ease = 0.0
         solved = 0.0 if settings.confusion == "zero" and confuses(dialogue, roles) else score
@@ -58,6 +63,11 @@ def rank(
         total += gate * settings.format_weight * form
         rewards.append(Reward(total, score, share, ease, loss, format=form))
     return tuple(rewards)
+
+
+def _uncut(dialogues: Sequence[Dialogue]) -> Sequence[Dialogue]:
+    """The dialogues that were not cut at their token limit; all, where all were."""
+    return [one for one in dialogues if one.ending is not Ending.TRUNCATED] or dialogues
 
 
 def token_cost(tokens: int, *, share: float, settings: RewardSettings) -> float:
@@ -140,9 +150,9 @@ class Scale:
 
 
 def scale(probe: Sequence[Rollouts], *, percentile: int, settings: RewardSettings) -> Scale:
-    """The scale that a sample of ranked dialogues gives: its lengths at `percentile` (official code), its losses at the
-    opposite one."""
-    lengths = [dialogue.tokens for group in probe for dialogue in group.dialogues]
+    """The scale that a sample of ranked dialogues gives: the lengths of those that were not cut at `percentile`
+    (official code), the losses of all at the opposite one."""
+    lengths = [one.tokens for one in _uncut([dialogue for group in probe for dialogue in group.dialogues])]
     losses = sorted(reward.worst_loss for group in probe for reward in group.rewards)
     best_loss = losses[(len(losses) - 1) * (100 - percentile) // 100]
     return Scale(normaliser(lengths, percentile), max(settings.loss_floor, best_loss))
@@ -176,15 +186,12 @@ def mean(rewards: Sequence[Reward]) -> Reward:
     return Reward(**{name: sum(getattr(reward, name) for reward in rewards) / len(rewards) for name in names})
 
 
-def mean_reward(
+def rewards(
     probe: Sequence[Rollouts], *, scale: Scale, settings: RewardSettings, roles: Sequence[str] = ()
-) -> float:
-    """The mean reward of ranked dialogues, each anew on a given scale, so that samples compare; at least one is
-    needed."""
-    return mean(
-        [
-            alone(dialogue, score=one.task, loss=one.worst_loss, scale=scale, settings=settings, roles=roles)
-            for group in probe
-            for dialogue, one in zip(group.dialogues, group.rewards, strict=True)
-        ]
-    ).total
+) -> list[Reward]:
+    """The rewards of ranked dialogues, each anew on a given scale, so that samples compare. roles: as in `rank`."""
+    return [
+        alone(dialogue, score=one.task, loss=one.worst_loss, scale=scale, settings=settings, roles=roles)
+        for group in probe
+        for dialogue, one in zip(group.dialogues, group.rewards, strict=True)
+    ]

@@ -184,6 +184,7 @@ def arguments(
         "seed": seed,
         "bf16": bf16,
         "fp16": cuda and not bf16,
+        "use_cpu": not cuda,  # on a Mac, transformers would move the model to Apple's GPU
         "gradient_checkpointing": cuda,
         "gradient_checkpointing_kwargs": {"use_reentrant": False},
         "logging_strategy": "steps",

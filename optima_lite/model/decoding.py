@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessorList
 
 from .prefix_cache import Batch
 from .sampling import KeyedSampler, Sampling
 from .states import States
 
-_SLICE = 8  # tokens between two looks at who has finished: fewer cost more calls, more keep finished rows longer
+_SLICE = 8  # tokens between two looks at who has finished: a GPU waits at each, finished rows until the next
+_CANDIDATES = 1024  # tokens of the vocabulary among which a nucleus is looked for first
 
 
 @dataclass(slots=True, eq=False)
@@ -43,7 +44,8 @@ class Decoding:
         self.states = states
         self.model = model
         self.sampling = sampling
-        self._unsayable = list(unsayable)
+        self._unsayable = torch.tensor(unsayable, dtype=torch.long, device=states.policy.device)
+        self._candidates = _CANDIDATES
         self.waiting = sorted(waiting, key=lambda row: row.prompt)  # the longest, which enter first, stand last
         self.running: list[Row] = []
         self._batch: Batch | None = None  # of the running rows, in their order
@@ -69,23 +71,37 @@ class Decoding:
     def advance(self) -> None:
         """Samples a slice for every running row; those that end in it leave, and their states are kept."""
         batch = self._batch = self._batch or self._lay_out()
-        done = [len(row.ids) - row.prompt for row in self.running]
-        steps = min(_SLICE, self.sampling.max_new_tokens - min(done))
-        width = batch.ids.shape[1]
-        sampler = KeyedSampler(
-            [row.key for row in self.running], done, sampling=self.sampling, start=width, steps=steps
-        )
-        output = self.model.generate(
-            input_ids=batch.ids,
-            attention_mask=batch.mask,
-            past_key_values=batch.cache,
-            generation_config=self._greedy(steps),
-            logits_processor=LogitsProcessorList([sampler] if self.sampling.temperature > 0 else []),
-        )[:, width:]
-        batch.go_on(output[:, -1:])
-        for row, tokens in zip(self.running, output.tolist(), strict=True):
+        found = self._sample(batch)
+        if any(beyond for *_, beyond in found):
+            self._candidates *= 8
+            self._dissolve()  # the slice is void: the next one begins from the same tokens
+            return
+        for row, (*tokens, _) in zip(self.running, found, strict=True):
             self._take(row, tokens)
         self._leave(batch)
+
+    def _sample(self, batch: Batch) -> list[list[int]]:
+        """The next tokens of every row, as many of each; and, last, whether they are void (see `KeyedSampler`).
+
+        All of it reaches Python in one piece: on a GPU the steps are queued one after the other without a wait.
+        """
+        done = [len(row.ids) - row.prompt for row in self.running]
+        steps = min(_SLICE, self.sampling.max_new_tokens - min(done))
+        device = batch.states.device
+        keys = [row.key for row in self.running]
+        sampler = KeyedSampler(
+            keys, done, sampling=self.sampling, steps=steps, candidates=self._candidates, device=device
+        )
+        base, tokens, ended = self.model.get_base_model(), [], set[int]()
+        for step in range(steps):
+            logits = base.lm_head(self.states.forward(base, batch)[:, -1])
+            tokens.append(sampler(logits.index_fill_(1, self._unsayable, -torch.inf), step))
+            batch.go_on(tokens[-1][:, None])
+            if device.type == "cpu":  # looking costs nothing here
+                ended.update(k for k, token in enumerate(tokens[-1].tolist()) if token in self._ends)
+                if len(ended) == len(self.running):
+                    break
+        return torch.stack([*tokens, sampler.beyond], dim=1).tolist()
 
     def start_over(self) -> None:
         """Everything that has not finished waits again, with the tokens it has."""
@@ -150,14 +166,3 @@ class Decoding:
                 if not row.finished:
                     row.known = (len(row.ids) - 1, self._batch.pieces(k, len(row.ids) - 1))
         self._batch = None
-
-    def _greedy(self, max_new_tokens: int) -> GenerationConfig:
-        """Sampling happens in the logits processor, which leaves one candidate; generate only takes it."""
-        return GenerationConfig(
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            eos_token_id=list(self._ends),
-            pad_token_id=self.states.policy.pad_id,
-            suppress_tokens=self._unsayable or None,
-            use_cache=True,
-        )

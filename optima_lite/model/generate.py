@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,6 +14,7 @@ from torch.nn.functional import cross_entropy
 from .decoding import Decoding, Row
 from .policy import Policy
 from .render import Rendered
+from .resources import cores
 from .sampling import Sampling
 from .states import States
 
@@ -157,10 +157,10 @@ def fastest_threads(policy: Policy) -> int:
 
     Measured on a short batch with 1, 2, 4, ... threads up to the cores this process may use; on a GPU all of them.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    most = cores()
     if policy.device.type != "cpu":
-        return cores
-    candidates = [n for n in (1, 2, 4, 8, 16, 32) if n < cores] + [cores]
+        return most
+    candidates = [n for n in (1, 2, 4, 8, 16, 32) if n < most] + [most]
     generator, sampling = Generator(policy, max_batch_tokens=1 << 20), Sampling(1.0, 1.0, 8)
     prompts = [[policy.pad_id] * 128] * 32
     seconds = dict.fromkeys(candidates, float("inf"))

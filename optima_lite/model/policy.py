@@ -8,7 +8,6 @@ that nothing computed with older weights can be taken for current.
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,8 +25,9 @@ from transformers.utils import logging as transformers_logging
 
 from ..errors import ModelError
 from ..settings.config import Machine, ModelSettings
-from .backend import decide
+from .adapter import beside, merged
 from .memory import GIB, Setup, Shape
+from .resources import free_memory
 
 ADAPTER = "default"  # TRL copies the adapter of this name as its DPO reference
 UNGATED = "unsloth/llama-3-8b-Instruct-bnb-4bit"  # Llama 3 8B Instruct, quantised already
@@ -84,24 +84,13 @@ class Policy:
 
     @contextmanager
     def speaking(self) -> Iterator[PeftModel]:
-        """The model ready to generate: evaluation mode and, on an unquantised CPU model, the adapter merged into the
-        weights.
-
-        Merging nearly doubles the speed of decoding there. Taking it back arithmetically would leave rounding errors,
-        and a resumed run would then differ from an uninterrupted one, so the original weights are put back instead.
-        """
+        """The model ready to generate: evaluation mode, and the adapter as it costs least: merged into the weights of an
+        unquantised model on the CPU, which nearly doubles the speed of decoding there; else beside them, in the model's
+        own precision. The weights themselves are afterwards what they were, bit for bit."""
         self.model.eval()
-        saved = [layer.get_base_layer().weight.detach().clone() for layer in self._mergeable]
-        if self._mergeable:
-            self.model.merge_adapter()
-        try:
+        layers = self._mergeable or _lora_layers(self.model)
+        with merged(layers) if self._mergeable else beside(layers, ADAPTER, self.model.dtype):
             yield self.model
-        finally:
-            if self._mergeable:
-                self.model.unmerge_adapter()
-                with torch.no_grad():
-                    for layer, weight in zip(self._mergeable, saved, strict=True):
-                        layer.get_base_layer().weight.copy_(weight)
 
     @contextmanager
     def reading(self) -> Iterator[Any]:
@@ -158,8 +147,12 @@ def available(policy: Policy, *, machine: Machine) -> int:
     On a GPU, what other programs hold of the card is left to them, and machine.max_vram_gib is kept.
     """
     if policy.device.type != "cuda":
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return free + sum(weight.nbytes for weight in policy.model.parameters())
+        return free_memory() + sum(weight.nbytes for weight in policy.model.parameters())
+    return card_room(machine)
+
+
+def card_room(machine: Machine) -> int:
+    """Bytes of the GPU that a run may take in all; see `available`."""
     free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
     return min(free, free if machine.max_vram_gib == "auto" else int(machine.max_vram_gib * GIB)) - GIB // 4
 
@@ -273,7 +266,6 @@ def load(settings: ModelSettings, *, machine: Machine, seed: int) -> Policy:
     fp32 on the CPU, otherwise bf16 where the card can and fp16 where not; NF4 with double quantisation where asked.
     Raises ModelError with what is wrong and what to try.
     """
-    backend = decide(machine.backend)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     if machine.max_vram_gib != "auto" and torch.cuda.is_available():
@@ -283,21 +275,16 @@ def load(settings: ModelSettings, *, machine: Machine, seed: int) -> Policy:
     folder = Path(source) if Path(source).is_dir() else download(source, offline=machine.offline)
     check_folder(folder)
     with _explained(folder):
-        adapted = _with_unsloth if backend.name == "unsloth" else _with_transformers
-        tokenizer, model = adapted(folder, settings)
+        tokenizer, model = _adapted(folder, settings)
     model.eval()
     base = model.get_base_model()
     _compute_exactly(base)
-    # For a batch's last positions, which are a view, torch's CPU code copies the output layer once for every row: 1 GiB
-    # each with the vocabulary of Llama 3.
-    base.lm_head.register_forward_pre_hook(lambda head, given: (given[0].contiguous(), *given[1:]))
     own_limit = int(base.config.max_position_embeddings)
     policy = Policy(
         model=model,
         tokenizer=tokenizer,
         max_length=min(settings.max_length or own_limit, own_limit),
         end_ids=_end_ids(base, tokenizer),
-        notes=(backend.why,) if backend.why else (),
     )
     if policy.device.type == "cpu" and not getattr(base, "is_loaded_in_4bit", False):
         policy._mergeable = _lora_layers(model)
@@ -307,7 +294,7 @@ def load(settings: ModelSettings, *, machine: Machine, seed: int) -> Policy:
     return policy
 
 
-def _with_transformers(folder: Path, settings: ModelSettings) -> tuple[Any, PeftModel]:
+def _adapted(folder: Path, settings: ModelSettings) -> tuple[Any, PeftModel]:
     dtype = computing_dtype()
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "attn_implementation": "sdpa"}
     if quantised(settings) and "quantization_config" not in _json_object(folder / "config.json"):
@@ -329,19 +316,6 @@ def _with_transformers(folder: Path, settings: ModelSettings) -> tuple[Any, Peft
     with warnings.catch_warnings():  # PEFT 0.21 asks transformers 5.23 under an old name; 2026-11
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         return tokenizer, get_peft_model(base, LoraConfig(**_lora(settings), task_type="CAUSAL_LM"), ADAPTER)
-
-
-def _with_unsloth(folder: Path, settings: ModelSettings) -> tuple[Any, PeftModel]:
-    from unsloth import FastLanguageModel
-
-    base, tokenizer = FastLanguageModel.from_pretrained(
-        model_name=str(folder),
-        max_seq_length=settings.max_length or _json_object(folder / "config.json")["max_position_embeddings"],
-        dtype=computing_dtype(),
-        load_in_4bit=quantised(settings),
-    )
-    tokenizer.padding_side = "left"
-    return tokenizer, FastLanguageModel.get_peft_model(base, **_lora(settings), use_gradient_checkpointing="unsloth")
 
 
 def _lora(settings: ModelSettings) -> dict[str, Any]:

@@ -109,11 +109,11 @@ class States:
 
     def forward(self, base: Any, batch: Batch) -> Tensor:
         """Last hidden states (rows, width of the batch's ids, hidden size); fills the batch's states."""
-        positions = (batch.mask.cumsum(-1) - 1).clamp(min=0)[:, -batch.ids.shape[1] :]
+        windowed = getattr(base.config, "sliding_window", None) is not None  # then every layer needs a mask of its own
         outputs = base.model(
             input_ids=batch.ids,
-            attention_mask=batch.mask,
-            position_ids=positions,
+            attention_mask=batch.attention_mask(additive=not windowed),
+            position_ids=batch.positions,
             past_key_values=batch.cache,
             use_cache=True,
         )

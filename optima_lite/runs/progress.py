@@ -496,4 +496,5 @@ def reward_text(reward: Reward) -> str:
 def evaluation_text(row: EvalRow) -> str:
     """Score and tokens with their intervals."""
     score = f"score {row.score:.3f} [{row.score_low:.3f}, {row.score_high:.3f}]"
-    return f"{score}, {row.tokens:.1f} tokens [{row.tokens_low:.1f}, {row.tokens_high:.1f}]"
+    known = row.tokens_low is not None
+    return f"{score}, {row.tokens:.1f} tokens" + (f" [{row.tokens_low:.1f}, {row.tokens_high:.1f}]" if known else "")

@@ -6,7 +6,6 @@ draw; `summary` and `write_adapter_card` return and write plain data. Nothing th
 
 from __future__ import annotations
 
-import random
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from rich.panel import Panel
 from rich.table import Column, Table
 from rich.text import Text
 
+from .. import statistics
 from ..errors import RunError
 from ..learn.reward import mean
 from ..records import (
@@ -42,7 +42,6 @@ from .store import IMITATED, PREFERRED, RunFolder, stage_name
 DECODINGS = ("sampled", "greedy")
 SIDE_BY_SIDE = 100  # columns from which two dialogues stand next to each other
 ITERATIONS_A_TABLE = 7  # as many as 80 columns hold
-RESAMPLES = 2000
 
 
 def evaluation_stage(name: str, decoding: str) -> str:
@@ -71,6 +70,7 @@ def overview(run: RunFolder) -> RenderableType:
         parts += [Text(""), imitation_table(imitated), *format_lines(imitated)]
     if preferred:
         parts += [Text(""), preference_table(preferred)]
+    parts += verdict_lines([*imitated, *preferred])
     pair = typical_pair(run, rows)
     if pair:
         parts += [Text(""), pair]
@@ -139,14 +139,21 @@ def undecided_note(count: int) -> str:
 
 
 def remarks(rows: Sequence[EvalRow]) -> list[Text]:
-    """What to know about the scores of a table: what answers that were not marked would add, and which answers could
-    not be compared. Nothing where there is nothing to say."""
+    """What to know about the scores of a table: what answers that were not marked would add, what HotpotQA's own F1
+    would be, and which answers could not be compared. Nothing where there is nothing to say."""
     flexible = [
         f"{row.name} {row.decoding} {row.flexible_score:.3f}"
         for row in rows
         if row.flexible_score is not None and f"{row.flexible_score:.3f}" != f"{row.score:.3f}"
     ]
+    hotpot = [
+        f"{row.name} {row.decoding} {row.hotpot_f1:.3f}"
+        for row in rows
+        if row.hotpot_f1 is not None and f"{row.hotpot_f1:.3f}" != f"{row.score:.3f}"
+    ]
     lines = [f"{row.name} {row.decoding}: {undecided_note(row.undecided)}" for row in rows if row.undecided]
+    if hotpot:
+        lines.insert(0, f"F1 by HotpotQA's own evaluation: {', '.join(hotpot)}")
     if flexible:
         lines.insert(0, f"score when unmarked answers count, too: {', '.join(flexible)}")
     return [Text(line, style="dim") for line in lines]
@@ -161,7 +168,7 @@ def baseline_table(contenders: Sequence[Contender]) -> Table:
     for one in contenders:
         row = one.row
         table.add_row(
-            Text.assemble(row.name, "\n", (f"  {row.turns:.1f} messages", "dim")),
+            Text.assemble(row.name, "\n", (f"  {row.decoding}, {row.turns:.1f} messages", "dim")),
             _with_interval(f"{row.score:.3f}", row.score_low, row.score_high, decimals=2),
             _with_interval(f"{row.tokens:.1f}", row.tokens_low, row.tokens_high, decimals=1),
             "-" if row.tokens_per_correct is None else f"{row.tokens_per_correct:.1f}",
@@ -174,15 +181,17 @@ def _table(first: str) -> Table:
     return Table(Column(first, overflow="fold"), box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
 
 
-def _with_interval(value: str, low: float, high: float, *, decimals: int) -> Text:
+def _with_interval(value: str, low: float | None, high: float | None, *, decimals: int) -> Text:
+    if low is None or high is None:
+        return Text(value)
     return Text.assemble(value, "\n", (f"[{low:.{decimals}f}-{high:.{decimals}f}]", "dim"))
 
 
 def gain_table(run: RunFolder, rows: Sequence[EvalRow]) -> Table | None:
     """What training gained: the last iteration against the untrained pair and the single agent, for each decoding.
 
-    The score's difference has a 95 % interval from a paired bootstrap over the questions, where both sides' rows exist.
-    None while there is nothing to compare.
+    The score's difference has a 95 % interval, paired by question, where both sides' rows exist. None while there is
+    nothing to compare.
     """
     trained = {row.decoding: row for row in rows if _iteration(row) is not None}
     pairs = [
@@ -210,14 +219,11 @@ def _scores(run: RunFolder, row: EvalRow) -> dict[str, float]:
     return {one.question.id: one.rewards[0].task for one in rollouts if one.rewards}
 
 
-def paired_interval(before: Mapping[str, float], after: Mapping[str, float]) -> tuple[float, float] | None:
-    """The central 95 % of the mean difference over resampled questions; None unless both hold the same questions."""
+def paired_interval(before: Mapping[str, float], after: Mapping[str, float]) -> statistics.Interval | None:
+    """The interval of the mean change of scores by question; None unless both hold the same questions."""
     if not before or before.keys() != after.keys():
         return None
-    differences = [after[question] - before[question] for question in before]
-    draw = random.Random(0)
-    means = sorted(fmean(draw.choices(differences, k=len(differences))) for _ in range(RESAMPLES))
-    return means[int(0.025 * RESAMPLES)], means[int(0.975 * RESAMPLES) - 1]
+    return statistics.of_score_change([*before.values()], [after[question] for question in before])
 
 
 @dataclass(frozen=True)
@@ -262,11 +268,26 @@ def bar(share: float, width: int, *, ascii_only: bool) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a training step: the validation reward before and after it; verdict: keep, revert or stop."""
+    """What became of a training step: the validation reward before and after it; verdict: keep, revert or stop.
+
+    interval: 95 %, of the change, paired by question; None with one question, and in runs of earlier versions.
+    """
 
     before: float
     after: float
     verdict: str
+    interval: statistics.Interval | None = None
+
+    @property
+    def change(self) -> float:
+        """By how much the reward rose."""
+        return self.after - self.before
+
+    def __str__(self) -> str:
+        sign = -1 if self.change < 0 else 1
+        low, high = sorted(sign * bound for bound in self.interval) if self.interval else (None, None)
+        bounds = "" if low is None else f" [{low:.3f}, {high:.3f}]"
+        return f"the validation reward {'fell' if sign < 0 else 'rose'} by {sign * self.change:.3f}{bounds}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,7 +349,8 @@ def imitations(run: RunFolder) -> list[Imitation]:
 
 
 def _imitation(run: RunFolder, iteration: int, rollouts: Sequence[Rollouts]) -> Imitation:
-    dialogues = [dialogue for one in rollouts for dialogue in one.dialogues]
+    # of each dialogue only what is counted: all of them may not fit in memory
+    dialogues = [(each.tokens, len(each.turns), each.ending) for one in rollouts for each in one.dialogues]
     rewards = [reward for one in rollouts for reward in one.rewards]
     selected = _stored(run, stage_name(iteration, "3_demonstrations"), Demonstration)
     formats = Counter(one.dialogue.format for one in selected or () if one.dialogue.format)
@@ -336,15 +358,15 @@ def _imitation(run: RunFolder, iteration: int, rollouts: Sequence[Rollouts]) -> 
     return Imitation(
         iteration,
         dialogues=len(dialogues),
-        tokens=sum(dialogue.tokens for dialogue in dialogues),
-        endings={ending: _share(dialogue.ending is ending for dialogue in dialogues) for ending in Ending},
-        two_messages=_share(len(dialogue.turns) == 2 for dialogue in dialogues),
+        tokens=sum(tokens for tokens, _, _ in dialogues),
+        endings={ending: _share(how is ending for _, _, how in dialogues) for ending in Ending},
+        two_messages=_share(turns == 2 for _, turns, _ in dialogues),
         reward=mean(rewards) if rewards else None,
         selected=None if selected is None else len(selected),
         formats=tuple(formats.most_common()),
         trainer_tokens=_trainer_tokens(training),
         shortened=_shortened(run, stage_name(iteration, "0_questions")),
-        verdict=_verdict(run, stage_name(iteration, "5_verdict")),
+        verdict=verdict_of(run, stage_name(iteration, "5_verdict")),
         formatted=bool(run.manifest["recipe"].get("reward", {}).get("format_weight")),
     )
 
@@ -375,11 +397,11 @@ def _preference(run: RunFolder, iteration: int, trees: Sequence[Tree]) -> Prefer
         rejected_shift=training.get("rejected_shift"),
         stopped=training.get("stopped"),
         shortened=_shortened(run, stage_name(iteration, "6_questions")),
-        verdict=_verdict(run, stage_name(iteration, "9_verdict")),
+        verdict=verdict_of(run, stage_name(iteration, "9_verdict")),
     )
 
 
-def _stored(run: RunFolder, stage: str, kind: type[Record]) -> list[Record] | None:
+def _stored(run: RunFolder, stage: str, kind: type[Record]) -> Sequence[Record] | None:
     return run.read(stage, kind) if (run.folder / f"{stage}.jsonl").exists() else None
 
 
@@ -395,9 +417,14 @@ def _shortened(run: RunFolder, stage: str) -> int | None:
     return (run.read_json(f"{stage}.json") or {}).get("shortened")
 
 
-def _verdict(run: RunFolder, stage: str) -> Verdict | None:
+def verdict_of(run: RunFolder, stage: str) -> Verdict | None:
+    """The verdict that is stored under this name, such as iteration_00/5_verdict; None before there is one."""
     stored = run.read_json(f"{stage}.json")
-    return Verdict(stored["before"], stored["after"], stored["verdict"]) if stored else None
+    if not stored:
+        return None
+    interval = stored.get("interval")
+    bounds = (interval[0], interval[1]) if interval else None
+    return Verdict(stored["before"], stored["after"], stored["verdict"], bounds)
 
 
 def _share(of: Iterable[bool]) -> float:
@@ -460,6 +487,19 @@ def _preference_lines(steps: Sequence[Preference]) -> Lines:
     return [*lines, *_last_lines(steps)]
 
 
+def verdict_lines(steps: Sequence[Imitation | Preference]) -> list[Text]:
+    """What is told of the steps that were undone: by how much the reward fell, and how sure that is."""
+    names = {Imitation: "imitation", Preference: "preference"}
+    return [
+        Text(f"iteration {one.iteration}, {names[type(one)]} undone: {one.verdict}")
+        for one in sorted(steps, key=lambda one: one.iteration)
+        if one.verdict and one.verdict.verdict != "keep"
+    ]
+
+
+_VERDICTS = {"keep": "kept", "revert": "undone", "stop": "undone"}
+
+
 def _last_lines(steps: Sequence[Imitation] | Sequence[Preference]) -> Lines:
     """What is known of both kinds of step."""
     verdicts = [one.verdict for one in steps]
@@ -467,9 +507,17 @@ def _last_lines(steps: Sequence[Imitation] | Sequence[Preference]) -> Lines:
     if any(verdicts):
         lines += [
             ("validation reward", ["-" if one is None else f"{one.after:.3f}" for one in verdicts]),
-            ("  change", [_signed(one.after - one.before if one else None, decimals=3) for one in verdicts]),
-            ("  verdict", ["-" if one is None else one.verdict for one in verdicts]),
+            ("  change", [_signed(one.change if one else None, decimals=3) for one in verdicts]),
         ]
+        if any(one.interval for one in verdicts if one):
+            bounds = [one.interval if one and one.interval else (None, None) for one in verdicts]
+            lines += [
+                ("    at least", [_signed(low, decimals=3) for low, _ in bounds]),
+                ("    at most", [_signed(high, decimals=3) for _, high in bounds]),
+            ]
+        lines.append(
+            ("  verdict", ["-" if one is None else _VERDICTS.get(one.verdict, one.verdict) for one in verdicts])
+        )
     if any(one.shortened for one in steps):
         lines.append(("questions shortened", [_count(one.shortened) for one in steps]))
     return lines
@@ -596,6 +644,7 @@ def summary(run: RunFolder) -> dict[str, Any]:
 
     seconds: time spent in all phases, over all starts. training_tokens: tokens sampled for training, plus the trainer's
     tokens times its epochs; None unless every step that has begun, and one in every iteration, has stored both.
+    validation_tokens: sampled to judge the steps.
     """
     timings = run.timings()
     return {
@@ -603,6 +652,7 @@ def summary(run: RunFolder) -> dict[str, Any]:
         "seed": run.manifest["recipe"].get("seed"),
         "seconds": round(sum(timing.seconds for timing in timings), 3) if timings else None,
         "training_tokens": next(reversed(training_tokens(run).values()), None),
+        "validation_tokens": next(reversed(validation_tokens(run).values()), 0),
         "evaluations": [to_json(row) for row in evaluations(run)],
     }
 
@@ -618,6 +668,26 @@ def training_tokens(run: RunFolder) -> dict[int, int | None]:
             total = None if total is None or cost is None else total + cost
         spent[iteration] = total
     return spent
+
+
+def validation_tokens(run: RunFolder) -> dict[int, int]:
+    """For each iteration that has begun, what was sampled to judge the steps up to then, and the untrained pair."""
+    spent: dict[int, int] = {}
+    total = _sampled(run, "validation/untrained")
+    for iteration in run.iterations():
+        total += sum(_sampled(run, stage_name(iteration, stage)) for stage in ("5_validation", "9_validation"))
+        spent[iteration] = total
+    return spent
+
+
+def _sampled(run: RunFolder, stage: str) -> int:
+    return sum(dialogue.tokens for group in run.read(stage, Rollouts) for dialogue in group.dialogues)
+
+
+def preparation_tokens(run: RunFolder) -> dict[int, int | None]:
+    """For each iteration that has begun, all that was spent on its adapter: to train, and to judge what was trained."""
+    judged = validation_tokens(run)
+    return {i: None if spent is None else spent + judged[i] for i, spent in training_tokens(run).items()}
 
 
 def _training_cost(step: Imitation | Preference) -> int | None:

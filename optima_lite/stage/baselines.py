@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from statistics import fmean
 
-import numpy as np
-
-from ..learn.reward import mean_reward, scale
+from .. import statistics
+from ..learn.reward import mean, rewards, scale
 from ..learn.rollout import Agents, flexible_answer, flexible_score, ranked, sample, score
 from ..records import Contender, EvalRow, Question, Rollouts
 from ..runs.progress import Evaluated, Note, Observer, phase
@@ -26,7 +26,7 @@ from ..tasks.questions import questions
 from ..team.prompts import AUTOFORM, marked
 from ..team.talks import debate
 from .cast import Cast
-from .evaluate import interval, summarise, table_row, undecided
+from .evaluate import summarise, table_row, undecided
 from .scaling import Sample, ScalingRow, coverage, largest_group, majority, sizes
 
 AT_ONCE = 400  # dialogues sampled together
@@ -165,7 +165,7 @@ def best_format(bench: _Bench) -> tuple[str, int]:
     common = scale(everything, percentile=recipe.search.normaliser_percentile, settings=recipe.reward)
 
     def worth(name: str) -> float:
-        return mean_reward(tried[name], scale=common, settings=recipe.reward, roles=pair.workflow.names)
+        return mean(rewards(tried[name], scale=common, settings=recipe.reward, roles=pair.workflow.names)).total
 
     tokens = sum(dialogue.tokens for group in everything for dialogue in group.dialogues)
     return max(tried, key=worth), tokens
@@ -223,19 +223,19 @@ def _flexible_samples(group: Rollouts, cast: Cast) -> list[Sample]:
 
 
 def _scaling_row(name: str, asked: Sequence[Sequence[Sample]], cast: Cast) -> ScalingRow:
-    voted = np.array([majority(samples, metric=cast.recipe.task.metric) for samples in asked])
-    best = np.array([coverage(samples) for samples in asked])
-    voted_low, voted_high = interval(voted)
-    best_low, best_high = interval(best)
+    voted = [majority(samples, metric=cast.recipe.task.metric) for samples in asked]
+    best = [coverage(samples) for samples in asked]
+    voted_low, voted_high = statistics.of_scores(voted)
+    best_low, best_high = statistics.of_scores(best)
     return ScalingRow(
         name=name,
         samples=len(asked[0]),
         questions=len(asked),
-        tokens=float(np.mean([sum(sample.tokens for sample in samples) for samples in asked])),
-        majority=float(voted.mean()),
+        tokens=fmean(sum(sample.tokens for sample in samples) for samples in asked),
+        majority=fmean(voted),
         majority_low=voted_low,
         majority_high=voted_high,
-        coverage=float(best.mean()),
+        coverage=fmean(best),
         coverage_low=best_low,
         coverage_high=best_high,
     )

@@ -63,16 +63,18 @@ class Cast:
 def assemble(
     recipe: Recipe, *, machine: Machine, settle: Settle, notify: Callable[[str], None] = lambda text: None
 ) -> Cast:
-    """Loads the model with a fresh adapter. Threads, batch size and the room for the cache are settled, because on the
-    CPU results depend on them.
+    """Loads the model with a fresh adapter. On the CPU threads, batch size and the room for the cache are settled,
+    because results depend on them; on a GPU each start takes what the card has free, and nothing is settled.
 
-    notify: is told, in a sentence, what did not go as planned: the backend, the self-test, memory that ran out. Raises
-    ModelError when the model cannot be loaded, ConfigError when the task's metric or the reward needs an extra.
+    notify: is told, in a sentence, what did not go as planned: rows that are kept short, the self-test, memory that ran
+    out. Raises ModelError when the model cannot be loaded, ConfigError when the task's metric or the reward needs an
+    extra.
     """
     metric = recipe.task.metric
     answers.require(metric)
     reward.require(recipe.reward)
     policy = load(recipe.model, machine=machine, seed=recipe.seed)
+    settle = settling(settle, on_card=policy.device.type == "cuda")
     torch.set_num_threads(settle("threads", lambda: _given(machine.threads) or fastest_threads(policy)))
     free = available(policy, machine=machine)
     limits, _ = planned(recipe, machine, policy.shape, policy.setup, row_tokens=policy.max_length, room=free)
@@ -95,6 +97,12 @@ def assemble(
     pair = Agents(generator, renderer, team, scoring, recipe.prompts.layout)
     single = Agents(generator, renderer, alone, scoring)
     return Cast(recipe, policy, pair, single, settle("micro_batch", lambda: limits.micro_batch))
+
+
+def settling(settle: Settle, *, on_card: bool) -> Settle:
+    """How the limits are found: as the run has settled them or, on a GPU, anew at each start. There no result is the
+    same to the last bit anyway, and a run would be bound to what its first card had free at that moment."""
+    return (lambda key, decide: decide()) if on_card else settle
 
 
 def recall(run: RunFolder, *, machine: Machine, iteration: int | None, other: Recipe | None = None) -> Cast:

@@ -1,21 +1,19 @@
-"""Held-out score, tokens and agreement with 95 % bootstrap intervals."""
+"""Held-out score, tokens and agreement with 95 % intervals."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 
-import numpy as np
-
+from .. import statistics
 from ..learn.rollout import Advance, Agents, flexible_score, ranked, sample
 from ..model.sampling import Sampling
 from ..records import Ending, EvalRow, Question, Rollouts
 from ..runs.progress import Evaluated, Observer, phase
 from ..settings.config import RewardSettings
-from ..tasks.answers import Scoring
+from ..tasks.answers import Scoring, hotpot_f1
 from ..tasks.questions import questions
 from .cast import Cast
-
-_RESAMPLES = 2000
 
 
 def examine(
@@ -33,8 +31,8 @@ def examine(
 
 
 def summarise(examined: Sequence[Rollouts], *, name: str, decoding: str, scoring: Scoring) -> EvalRow:
-    """The means over questions, with percentile-bootstrap intervals from a fixed seed; at least one question is
-    needed. scoring: of the answers that a dialogue gives without marking them."""
+    """The means over questions with their intervals; at least one question is needed. scoring: of the answers that a
+    dialogue gives without marking them."""
     dialogues = [group.dialogues[0] for group in examined]
     rewards = [group.rewards[0] for group in examined]
     return table_row(
@@ -50,6 +48,12 @@ def summarise(examined: Sequence[Rollouts], *, name: str, decoding: str, scoring
             for group, dialogue, reward in zip(examined, dialogues, rewards, strict=True)
         ],
         undecided=round(sum(reward.undecided for reward in rewards)),
+        hotpot=[
+            hotpot_f1(dialogue.answer, group.question.answers)
+            for group, dialogue in zip(examined, dialogues, strict=True)
+        ]
+        if scoring.metric == "f1"
+        else None,
     )
 
 
@@ -69,35 +73,30 @@ def table_row(
     losses: Sequence[float],
     flexible: Sequence[float],
     undecided: int,
+    hotpot: Sequence[float] | None = None,
 ) -> EvalRow:
     """The row of what was measured on each question, in one order; see `EvalRow`."""
-    score_low, score_high = interval(np.array(scores))
-    tokens_low, tokens_high = interval(np.array(tokens, dtype=float))
-    total = float(np.sum(scores))
+    score_low, score_high = statistics.of_scores(scores)
+    tokens_low, tokens_high = statistics.of_mean(tokens) or (None, None)
+    total = sum(scores)
     return EvalRow(
         name=name,
         decoding=decoding,
         questions=len(scores),
-        score=float(np.mean(scores)),
+        score=fmean(scores),
         score_low=score_low,
         score_high=score_high,
-        tokens=float(np.mean(tokens)),
+        tokens=fmean(tokens),
         tokens_low=tokens_low,
         tokens_high=tokens_high,
-        turns=float(np.mean(turns)),
-        agreement=float(np.mean(agreed)),
-        tokens_per_correct=float(np.sum(tokens)) / total if total > 0 else None,
-        readability_loss=float(np.mean(losses)),
-        flexible_score=float(np.mean(flexible)),
+        turns=fmean(turns),
+        agreement=fmean(agreed),
+        tokens_per_correct=sum(tokens) / total if total > 0 else None,
+        readability_loss=fmean(losses),
+        flexible_score=fmean(flexible),
         undecided=undecided,
+        hotpot_f1=fmean(hotpot) if hotpot else None,
     )
-
-
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """The central 95 % of the means of resamples with replacement. values: one a question."""
-    rows = np.random.default_rng(0).integers(0, len(values), size=(_RESAMPLES, len(values)))
-    low, high = np.percentile(values[rows].mean(axis=1), [2.5, 97.5])
-    return float(low), float(high)
 
 
 def evaluate_again(

@@ -1,18 +1,23 @@
-"""Keep or revert: after each training step the pair answers the validation questions, and its reward decides.
+"""Keep or revert: after each training step the pair answers the validation questions, and its rewards decide.
 
 The paper keeps every step. With few questions and a small adapter a step can also do harm; `training.on_worse` says
-what then happens. Rewards are measured on one scale for the whole run, so they compare across iterations.
+what then happens. A step is worse when the 95 % interval of the change lies below 0: each question's reward after the
+step less its reward before, sampled with the same random numbers, on one scale for the whole run. What is only seen to
+be lower is kept, since most such falls are noise, and undoing those would leave the luckiest sample standing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
-from ..learn.reward import Scale, mean_reward, scale
+from ..learn.reward import Scale, rewards, scale
 from ..records import Rollouts
+from ..runs.report import Verdict, verdict_of
 from ..runs.store import stage_name
+from ..statistics import FEWEST, of_change
 from ..tasks.questions import questions
 from .stage import Stage
 
@@ -22,11 +27,11 @@ _NUMBERS = {"imitate": 5, "prefer": 9}  # of the files that follow each step's a
 @dataclass(frozen=True)
 class Standing:
     """The pair after the steps so far. adapter: its folder, None untrained. probe: its dialogues about the validation
-    questions. reward: the mean of their rewards."""
+    questions, one each. rewards: theirs, in the same order."""
 
     adapter: Path | None
     probe: Sequence[Rollouts]
-    reward: float
+    rewards: Sequence[float]
 
 
 class Judge:
@@ -39,47 +44,55 @@ class Judge:
         drawn = questions(recipe.task, "validation", recipe.evaluation.validation_questions, seed=0)
         self._questions = stage.fit(stage.cast.pair, drawn, "validation/questions")
         self._scale = Scale(tokens=1, best_loss=1.0)  # until the untrained pair has settled it
+        if recipe.training.on_worse != "keep" and len(self._questions) < FEWEST:
+            stage.note(
+                f"there are {len(self._questions)} validation questions, and {FEWEST} are the fewest that can tell "
+                "a worse step from bad luck, so every step is kept"
+            )
 
     def untrained(self) -> Standing:
         """Where the run begins."""
         probe = self._ask("validation/untrained", "validate untrained", None)
         recipe = self.stage.cast.recipe
         self._scale = scale(probe, percentile=recipe.search.normaliser_percentile, settings=recipe.reward)
-        return Standing(None, probe, self._reward(probe))
+        return Standing(None, probe, self._rewards(probe))
 
     def after(self, step: str, iteration: int, adapter: Path, before: Standing) -> Standing:
         """The standing after a step (imitate or prefer) that made `adapter`; the policy speaks with what is kept."""
         probe = self._ask(stage_name(iteration, f"{_NUMBERS[step]}_validation"), f"validate {step}", iteration)
-        after = Standing(adapter, probe, self._reward(probe))
-        worse = after.reward < before.reward
-        verdict = self.stage.cast.recipe.training.on_worse if worse else "keep"
-        kept = after if verdict == "keep" else before
-        self._record(step, iteration, before=before, after=after, verdict=verdict, kept=kept)
-        if worse:
-            self.stage.note(
-                f"iteration {iteration}: step `{step}` lowered the validation reward from {before.reward:.3f} to "
-                f"{after.reward:.3f} (training.on_worse: {verdict})"
-            )
+        after = Standing(adapter, probe, self._rewards(probe))
+        name = stage_name(iteration, f"{_NUMBERS[step]}_verdict")
+        verdict = verdict_of(self.stage.run, name)  # one that is stored stands: what follows was computed from it
+        if verdict is None:
+            verdict = self._verdict(before.rewards, after.rewards)
+        kept = after if verdict.verdict == "keep" else before
+        self._record(name, step, verdict, kept)
         if kept is before:
+            self.stage.note(f"iteration {iteration}: step `{step}` undone: {verdict}")
             self._return_to(before)
-        self.stopped = verdict == "stop"
+        elif _is_worse(verdict):
+            self.stage.note(f"iteration {iteration}: step `{step}` kept (training.on_worse: keep), though {verdict}")
+        self.stopped = verdict.verdict == "stop"
         return kept
 
-    def _ask(self, name: str, label: str, iteration: int | None) -> list[Rollouts]:
+    def _ask(self, name: str, label: str, iteration: int | None) -> Sequence[Rollouts]:
         pair = self.stage.cast.pair
         return self.stage.examine(pair, self._questions, name, greedy=False, label=label, iteration=iteration)
 
-    def _reward(self, probe: Sequence[Rollouts]) -> float:
+    def _rewards(self, probe: Sequence[Rollouts]) -> list[float]:
         cast = self.stage.cast
-        return mean_reward(probe, scale=self._scale, settings=cast.recipe.reward, roles=cast.pair.workflow.names)
+        found = rewards(probe, scale=self._scale, settings=cast.recipe.reward, roles=cast.pair.workflow.names)
+        return [reward.total for reward in found]
 
-    def _record(
-        self, step: str, iteration: int, *, before: Standing, after: Standing, verdict: str, kept: Standing
-    ) -> None:
+    def _verdict(self, before: Sequence[float], after: Sequence[float]) -> Verdict:
+        kept = Verdict(fmean(before), fmean(after), "keep", of_change(before, after))
+        undo = _is_worse(kept) and len(after) >= FEWEST
+        return replace(kept, verdict=self.stage.cast.recipe.training.on_worse) if undo else kept
+
+    def _record(self, name: str, step: str, verdict: Verdict, kept: Standing) -> None:
         run = self.stage.run
         adapter = None if kept.adapter is None else kept.adapter.relative_to(run.folder).as_posix()
-        value = {"step": step, "before": before.reward, "after": after.reward, "verdict": verdict, "adapter": adapter}
-        run.write_json(f"{stage_name(iteration, f'{_NUMBERS[step]}_verdict')}.json", value)
+        run.write_json(f"{name}.json", {"step": step, **asdict(verdict), "adapter": adapter})
 
     def _return_to(self, standing: Standing) -> None:
         policy = self.stage.cast.policy
@@ -87,3 +100,8 @@ class Judge:
             policy.restart(seed=self.stage.cast.recipe.seed)
         else:
             policy.load_adapter(standing.adapter)
+
+
+def _is_worse(verdict: Verdict) -> bool:
+    """Whether the step has lowered the reward beyond the noise of these questions."""
+    return verdict.interval is not None and verdict.interval[1] < 0

@@ -13,18 +13,20 @@ import os
 import platform
 import shutil
 import sys
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..errors import OptimaError, RunError
+from ..errors import ConfigError, OptimaError, RunError
 from ..learn import reward
-from ..model.backend import decide
 from ..model.memory import GIB, OVERHEAD, Limits, Phase, Setup, Shape, forecast, known, of_one_batch, planned
+from ..model.resources import cores, free_memory, total_memory
 from ..runs.store import would_resume
 from ..settings.config import LoadedRecipe, Machine, ModelSettings, Recipe
+from ..statistics import FEWEST
 from ..tasks import answers
 from ..team.talks import team_of
 
@@ -88,9 +90,9 @@ def check(
     model = _model(loaded, machine)
     yield model
     yield _data(loaded)
+    yield from _judge(recipe)
     yield from _extras(recipe)
     yield _gpu()
-    yield _backend(machine)
     yield _disk(folder)
     yield _run_folder(loaded.recipe, folder)
     if model.status is not Status.PROBLEM:
@@ -108,8 +110,18 @@ def require(recipe: Recipe, *, machine: Machine) -> None:
         check_folder(source)
     answers.require(recipe.task.metric)
     reward.require(recipe.reward)
+    require_enough_to_judge(recipe)
     for split in ("train", "validation", "held_out"):
         questions(recipe.task, split, 1, seed=0)
+
+
+def require_enough_to_judge(recipe: Recipe) -> None:
+    """Raises ConfigError when steps are to be undone on the word of too few validation questions."""
+    asked, undo = recipe.evaluation.validation_questions, recipe.training.on_worse
+    if undo != "keep" and asked < FEWEST:
+        what = f"evaluation.validation_questions is {asked}, too few to tell a worse step from bad luck, and "
+        hint = f"evaluation.validation_questions={FEWEST} or more, or training.on_worse=keep"
+        raise ConfigError(f"{what}training.on_worse is {undo}", hint=hint)
 
 
 def _python() -> Finding:
@@ -155,11 +167,6 @@ def _gpu() -> Finding:
     return Finding("GPU", Status.OK, f"{card.name}, {card.total_memory / 2**30:.0f} GiB")
 
 
-def _backend(machine: Machine) -> Finding:
-    found = decide(machine.backend)
-    return Finding("backend", Status.NOTE if found.why else Status.OK, found.why or found.name)
-
-
 def _forecast(recipe: Recipe, machine: Machine, *, vram: float | None, probe: bool) -> Iterator[Finding]:
     """Memory phase by phase, the sizes that will be used, and what does not fit."""
     config = _model_config(recipe.model, machine)
@@ -167,9 +174,7 @@ def _forecast(recipe: Recipe, machine: Machine, *, vram: float | None, probe: bo
     if shape is None:
         yield Finding("memory", Status.NOTE, "no forecast: the model's config.json is not here yet")
         return
-    total, setup = _room(machine, vram), _setup(recipe.model, config, gpu=vram is not None)
-    overhead = OVERHEAD if setup.gpu else 0
-    room = total - overhead
+    room, setup = _room(machine, vram), _setup(recipe.model, config, gpu=vram is not None)
     longest = int(config.get("max_position_embeddings", 8192))
     rows = min(recipe.model.max_length or longest, longest)
     limits, phases = planned(recipe, machine, shape, setup, row_tokens=rows, room=room)
@@ -178,7 +183,7 @@ def _forecast(recipe: Recipe, machine: Machine, *, vram: float | None, probe: bo
         yield Finding(
             f"memory to {phase.name}",
             Status.OK if phase.total <= room else Status.PROBLEM,
-            f"{_gib(phase.total + overhead)} of {_gib(total)} GiB (forecast)" + (f": {parts}" if parts else ""),
+            f"{_gib(phase.total)} of {_gib(room)} GiB (forecast)" + (f": {parts}" if parts else ""),
             None if phase.total <= room else _advice(recipe, machine, shape, setup, rows=rows, room=room),
         )
     yield Finding(
@@ -210,9 +215,14 @@ def _probe(recipe: Recipe, machine: Machine, limits: Limits, phases: Sequence[Ph
 
 def _advice(recipe: Recipe, machine: Machine, shape: Shape, setup: Setup, *, rows: int, room: int) -> str:
     """The longest rows with which everything fits, if any do."""
-    for shorter in range((rows - 1) // 256 * 256, 0, -256):
-        if all(p.total <= room for p in planned(recipe, machine, shape, setup, row_tokens=shorter, room=room)[1]):
-            return f"model.max_length={shorter} fits"
+
+    def too_long(length: int) -> bool:
+        phases = planned(recipe, machine, shape, setup, row_tokens=length, room=room)[1]
+        return any(phase.total > room for phase in phases)
+
+    lengths = range(256, rows, 256)
+    if fitting := bisect_left(lengths, True, key=too_long):
+        return f"model.max_length={lengths[fitting - 1]} fits"
     return "a smaller model" if setup.quantised else "a smaller model, or model.quantization=nf4"
 
 
@@ -244,15 +254,14 @@ def _setup(settings: ModelSettings, config: dict[str, Any], *, gpu: bool) -> Set
 
 
 def _room(machine: Machine, vram: float | None) -> int:
-    """Bytes: of the card that is asked about, else what a run may take of this one, else this machine's memory."""
+    """Bytes that a run would have here and now, as it would find them itself; or on the card that is asked about."""
     import torch
 
+    from ..model.policy import card_room
+
     if vram is not None:
-        return int(vram * GIB)
-    if not torch.cuda.is_available():
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    total = int(torch.cuda.get_device_properties(0).total_memory)
-    return total if machine.max_vram_gib == "auto" else min(total, int(machine.max_vram_gib * GIB))
+        return int(vram * GIB) - OVERHEAD
+    return card_room(machine) if torch.cuda.is_available() else free_memory()
 
 
 def _gib(size: int) -> str:
@@ -260,12 +269,12 @@ def _gib(size: int) -> str:
 
 
 def _memory() -> Finding:
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    total, free = total_memory() / GIB, free_memory() / GIB
     enough = total >= 4
     return Finding(
         "memory",
         Status.OK if enough else Status.NOTE,
-        f"{total:.0f} GiB, {os.cpu_count()} cores",
+        f"{total:.0f} GiB, {free:.0f} of them free, {cores()} cores",
         None if enough else "4 GiB or more",
     )
 
@@ -326,18 +335,26 @@ def _data(loaded: LoadedRecipe) -> Finding:
     )
 
 
+def _judge(recipe: Recipe) -> Iterator[Finding]:
+    """Whether the validation questions can decide, where they are to."""
+    if recipe.training.on_worse != "keep":
+        asked = recipe.evaluation.validation_questions
+        detail = f"a step is undone when the interval of its change over {asked} validation questions lies below 0"
+        yield _needs("keep or revert", detail, partial(require_enough_to_judge, recipe))
+
+
 def _extras(recipe: Recipe) -> Iterator[Finding]:
     """The extras that this recipe needs; none is mentioned that it does not."""
     if recipe.task.metric == "math":
-        yield _extra(
+        yield _needs(
             "extra math", "task.metric math compares answers with math-verify", partial(answers.require, "math")
         )
     if recipe.reward.format_weight:
         checked = f"reward.format_weight checks messages of {', '.join(recipe.reward.schemas)} with jsonschema"
-        yield _extra("extra schema", checked, partial(reward.require, recipe.reward))
+        yield _needs("extra schema", checked, partial(reward.require, recipe.reward))
 
 
-def _extra(subject: str, detail: str, require: Callable[[], None]) -> Finding:
+def _needs(subject: str, detail: str, require: Callable[[], None]) -> Finding:
     try:
         require()
     except OptimaError as error:

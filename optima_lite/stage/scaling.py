@@ -27,7 +27,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class ScalingRow:
-    """Means over `questions` when each is asked `samples` times, with 95 % bootstrap intervals.
+    """Means over `questions` when each is asked `samples` times, with 95 % intervals.
 
     name: who answers. tokens: of all samples of a question. majority, coverage: scores in [0, 1].
     """

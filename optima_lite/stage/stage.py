@@ -12,6 +12,7 @@ from ..learn.dpo import PairIds, PreferenceFacts
 from ..learn.rollout import Agents
 from ..learn.sft import TrainingFacts, planned_steps
 from ..model.render import Rendered
+from ..model.sampling import seed_of
 from ..records import Question, Rollouts
 from ..runs.progress import Advance, Note, Observer, phase
 from ..runs.report import undecided_note, write_adapter_card
@@ -79,11 +80,10 @@ class Stage:
         as it is. name: of the stage. label: of the phase.
         """
         recipe, policy = self.cast.recipe, self.cast.policy
-        seed = recipe.seed + iteration
 
         def make(folder: Path) -> None:
             if settings.restart == "base":
-                policy.restart(seed=seed)
+                policy.restart(seed=seed_of(recipe.seed, iteration, name, "restart"))
             self.cast.pair.generator.release()
             with self.cast.meter("train"):
                 facts = optimise(
@@ -91,7 +91,7 @@ class Stage:
                     rows,
                     settings=settings,
                     micro_batch=self.cast.micro_batch,
-                    seed=seed,
+                    seed=seed_of(recipe.seed, iteration, name, "shuffle"),
                     on_step=advance,
                     notify=self.note,
                 )
@@ -115,7 +115,7 @@ class Stage:
         greedy: bool,
         label: str,
         iteration: int | None = None,
-    ) -> list[Rollouts]:
+    ) -> Sequence[Rollouts]:
         """One scored dialogue about each question, by the adapter as it stands, stored as `name`. label: of the
         phase."""
         recipe = self.cast.recipe

@@ -10,6 +10,7 @@ answer. Formulas (metric `math`) are compared in a worker process under a time l
 from __future__ import annotations
 
 import re
+import string
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -117,6 +118,32 @@ def agree(one: str, other: str, *, metric: Metric = "f1") -> bool:
 def f1(prediction: str, answers: Sequence[str]) -> float:
     """Token F1 of the normalised texts, the best over the accepted answers; in [0, 1]."""
     return max((_token_f1(prediction, answer) for answer in answers), default=0.0)
+
+
+def hotpot_f1(prediction: str | None, answers: Sequence[str]) -> float:
+    """F1 as HotpotQA's own evaluation computes it (hotpot_evaluate_v1.py), the best over the accepted answers; reported
+    beside ours because published numbers are this one.
+
+    It differs twice: all punctuation goes, so that 3.5 is 35, and an answer of yes, no or noanswer, on either side,
+    earns nothing unless the other side is the same.
+    """
+    return max((_hotpot_f1(prediction or "", answer) for answer in answers), default=0.0)
+
+
+def _hotpot_f1(prediction: str, answer: str) -> float:
+    said, wanted = _hotpot_words(prediction), _hotpot_words(answer)
+    if said != wanted and any(words in (["yes"], ["no"], ["noanswer"]) for words in (said, wanted)):
+        return 0.0
+    common = (Counter(said) & Counter(wanted)).total()
+    if not common:
+        return 0.0
+    precision, recall = common / len(said), common / len(wanted)
+    return 2 * precision * recall / (precision + recall)
+
+
+def _hotpot_words(text: str) -> list[str]:
+    bare = "".join(sign for sign in text.lower() if sign not in string.punctuation)
+    return re.sub(r"\b(a|an|the)\b", " ", bare).split()
 
 
 def exact(prediction: str, answers: Sequence[str]) -> float:

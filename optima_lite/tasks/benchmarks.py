@@ -13,6 +13,7 @@ first 1,000 rows of its evaluation split (information tasks) or all of them (the
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -79,7 +80,7 @@ def questions(settings: TaskSettings, split: str, count: int, *, start: int = 0)
         where = Path(benchmark.dataset)
         rows = _downloaded(benchmark, benchmark.held_out if split == "held_out" else benchmark.train)
     else:
-        where = Path(settings.path).expanduser()
+        where = jsonl.file_of(settings)
         rows = _from_file(where)
     keys = _keys(where, rows, benchmark)
     first: dict[str, int] = {}  # an exact repeat of a question is left out
@@ -146,9 +147,9 @@ def _datasets() -> Any:
 
 def _from_file(path: Path) -> Any:
     """The rows of a JSONL, JSON (one array) or parquet file."""
-    if path.suffix == ".parquet" and path.is_file():
+    if path.suffix == ".parquet" and os.path.isfile(path):
         return _parquet(path)
-    if path.suffix == ".json" and path.is_file() and path.read_bytes()[:64].lstrip()[:1] == b"[":
+    if path.suffix == ".json" and os.path.isfile(path) and path.read_bytes()[:64].lstrip()[:1] == b"[":
         return _array(path)
     found = [row.values for row in jsonl.rows(path)]
     if not found:
@@ -169,6 +170,10 @@ def _array(path: Path) -> list[dict[str, Any]]:
         found = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise DataError(f"not JSON: {error}", where=path) from error
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", where=path) from error
+    if jsonl.too_deep(found):
+        raise DataError("JSON that is too deep to read", where=path)
     if not found or not all(isinstance(row, dict) for row in found):
         raise DataError("the array must hold JSON objects, one for each row", where=path)
     return list(found)

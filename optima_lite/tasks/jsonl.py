@@ -13,18 +13,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from ..errors import DataError
 from ..records import Question
 from ..settings.config import FieldSettings, TaskSettings
+from .bounded import Worker
 
 Item = TypeVar("Item")
+
+_LONGEST_LINE = 16 * 2**20  # bytes; of a row that is one question
+_DEEPEST = 64  # brackets within brackets
+_LONGEST_MESSAGE = 1_000
+SECONDS = 0.5  # of processor time, for an answer pattern on one text
+_last_match = Worker("optima_lite.tasks.pattern:last_match", seconds=SECONDS)
 
 
 def load(settings: TaskSettings, *, split: str) -> list[Question]:
@@ -33,9 +41,7 @@ def load(settings: TaskSettings, *, split: str) -> list[Question]:
     An exact repeat of a row is left out. Raises DataError, with file and line, for the first row that cannot be read,
     and for a split without rows.
     """
-    if settings.path is None:
-        raise DataError("the recipe reads a file of questions and names none", hint="add task.path=FILE.jsonl")
-    path = Path(settings.path).expanduser()
+    path = file_of(settings)
     found: dict[str, tuple[Question, Row]] = {}
     for row in rows(path):
         question = _question(row, settings)
@@ -49,6 +55,19 @@ def load(settings: TaskSettings, *, split: str) -> list[Question]:
         hint = "use a larger file, or change task.held_out_share and task.validation_share"
         raise DataError(f"none of the {len(found)} questions falls into the {split} split", where=path, hint=hint)
     return sorted(ours, key=lambda question: (place(question.text), question.id))
+
+
+def file_of(settings: TaskSettings) -> Path:
+    """The file that `task.path` names. Raises DataError where it names none, or something that is no regular file: a
+    pipe may never end."""
+    if settings.path is None:
+        raise DataError("the recipe reads a file of questions and names none", hint="add task.path=FILE.jsonl")
+    path = Path(os.path.expanduser(settings.path))  # Path.expanduser raises for a user that does not exist
+    if os.path.isdir(path):
+        raise DataError("a folder, not a file", where=path, hint="give one .jsonl file")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise DataError("a device or a pipe, not a file", where=path, hint="save the rows to a file first")
+    return path
 
 
 def take(items: Sequence[Item], count: int, *, start: int = 0) -> list[Item]:
@@ -65,9 +84,9 @@ def split_of(text: str, settings: TaskSettings) -> str:
 
 
 def place(text: str) -> float:
-    """A number in [0, 1) that belongs to the text."""
-    folded = " ".join(text.split()).casefold()
-    return int.from_bytes(hashlib.blake2b(folded.encode(), digest_size=6).digest()) / 2**48
+    """A number in [0, 1) that belongs to the text, even if half of a character is in it."""
+    folded = " ".join(text.split()).casefold().encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(folded, digest_size=6).digest()) / 2**48
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +98,8 @@ class Row:
     values: dict[str, Any]
 
     def refuse(self, what: str, hint: str | None = None) -> NoReturn:
+        if len(what) > _LONGEST_MESSAGE:  # it may quote the row
+            what = what[:_LONGEST_MESSAGE] + "..."
         raise DataError(what, where=f"{self.path}:{self.line}", hint=hint)
 
     def at(self, path: str) -> Any:
@@ -125,13 +146,14 @@ def rows(path: Path) -> Iterator[Row]:
     """The rows of a JSONL file. Raises DataError, with file and line, for what cannot be read."""
     try:
         with path.open("rb") as file:
-            for line, raw in enumerate(file, start=1):
+            for line, raw in enumerate(iter(partial(file.readline, _LONGEST_LINE + 1), b""), start=1):
+                if len(raw) > _LONGEST_LINE:
+                    what = f"a line of more than {_LONGEST_LINE >> 20} MB"
+                    raise DataError(what, where=f"{path}:{line}", hint="one JSON object a line, with a question in it")
                 if raw.strip() not in (b"", b"\xef\xbb\xbf"):
                     yield Row(path, line, _parsed(raw, f"{path}:{line}"))
     except FileNotFoundError as error:
         raise DataError("no such file", where=path, hint="task.path is relative to the working folder") from error
-    except IsADirectoryError as error:
-        raise DataError("a folder, not a file", where=path, hint="give one .jsonl file") from error
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", where=path) from error
 
@@ -146,9 +168,17 @@ def _parsed(raw: bytes, where: str) -> dict[str, Any]:
         raise DataError(f"not JSON: {error.msg} at column {error.colno}", where=where, hint=hint) from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; thousands of brackets
         raise DataError("JSON that is too long or too deep to read", where=where) from error
+    if too_deep(row):
+        raise DataError("JSON that is too long or too deep to read", where=where)
     if not isinstance(row, dict):
         raise DataError(f"{kind(row)} where a JSON object is needed", where=where, hint="one {...} a line")
     return row
+
+
+def too_deep(value: Any, levels: int = _DEEPEST) -> bool:
+    """Whether lists and objects are nested in more than so many levels: what reads them goes down with them."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels < 0 or any(too_deep(item, levels - 1) for item in inside if isinstance(item, dict | list))
 
 
 def _question(row: Row, settings: TaskSettings) -> Question:
@@ -194,14 +224,13 @@ def _answers(row: Row, path: str, pattern: str | None) -> tuple[str, ...]:
 
 
 def _marked(row: Row, value: Any, path: str, pattern: str) -> str:
-    """The last match's last group that took part, or the whole match; on the text as it stands, line ends included."""
+    """What the pattern takes out of the text as it stands, line ends included; empty where it matches nothing."""
     text = row.whole(value, path) if isinstance(value, str) else row.text(value, path)
-    match = None
-    for match in re.finditer(pattern, text):  # noqa: B007  (the last one)
-        pass
-    if match is None:
-        return ""
-    return " ".join(next((group for group in reversed(match.groups()) if group is not None), match[0]).split())
+    found = _last_match(pattern, text)
+    if found is None:
+        what = f"task.answer_pattern takes longer than {SECONDS} seconds on {path}, or needs too much memory"
+        row.refuse(what, "a pattern without repetition inside repetition, such as (a+)+")
+    return " ".join(str(found).split())
 
 
 def _flat(value: Any) -> Iterator[Any]:

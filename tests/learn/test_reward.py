@@ -13,15 +13,15 @@ from optima_lite.learn.reward import (
     confuses,
     format_share,
     mean,
-    mean_reward,
     normaliser,
     rank,
     readability,
     repeats,
     require,
+    rewards,
     scale,
 )
-from optima_lite.records import Dialogue, Question, Rollouts, Turn
+from optima_lite.records import Dialogue, Ending, Question, Rollouts, Turn
 from optima_lite.settings import schemas
 from optima_lite.settings.config import RewardSettings
 
@@ -43,6 +43,36 @@ def test_by_hand() -> None:
 def test_an_only_child_pays_the_whole_token_weight() -> None:
     (only,) = rank([dialogue(3)], scores=[1.0], losses=[1.0], settings=RewardSettings())
     assert only.token_share == 1.0
+
+
+def cut(tokens: int) -> Dialogue:
+    return Dialogue("q", 0, (Turn(0, (1,) * tokens, "", finished=False),), Ending.TRUNCATED)
+
+
+def test_a_runaway_sibling_does_not_make_the_others_short() -> None:
+    whole = [dialogue(100), dialogue(50)]
+    beside = rank([*whole, cut(5000)], scores=[1, 1, 0], losses=[1.0] * 3, settings=RewardSettings())
+    assert beside[:2] == rank(whole, scores=[1, 1], losses=[1.0] * 2, settings=RewardSettings())
+    assert [one.total for one in beside[:2]] == pytest.approx([1.4, 1.7])
+    assert beside[2].token_share == 1.0, "the whole weight, and no more: it must not drown the mean of a report"
+    (short, _) = rank([cut(10), dialogue(40)], scores=[0, 1], losses=[1.0] * 2, settings=RewardSettings())
+    assert short.token_share == 0.25
+
+
+def test_siblings_that_were_all_cut_are_compared_with_the_longest() -> None:
+    ranked = rank([cut(10), cut(40)], scores=[0, 0], losses=[1.0] * 2, settings=RewardSettings())
+    assert [one.token_share for one in ranked] == [0.25, 1.0]
+
+
+def test_a_runaway_does_not_stretch_the_scale_of_the_trees() -> None:
+    def probe(*dialogues: Dialogue) -> list[Rollouts]:
+        ranked = rank(dialogues, scores=[0] * len(dialogues), losses=[1.0] * len(dialogues), settings=RewardSettings())
+        return [Rollouts(Question("q", "?", ("x",), ((), ())), tuple(dialogues), ranked)]
+
+    whole = [dialogue(10), dialogue(20), dialogue(30)]
+    found = scale(probe(*whole, cut(5000), cut(4000)), percentile=100, settings=RewardSettings())
+    assert found == scale(probe(*whole), percentile=100, settings=RewardSettings()) and found.tokens == 31
+    assert scale(probe(cut(50)), percentile=100, settings=RewardSettings()).tokens == 51
 
 
 def test_a_loss_of_nothing_is_held_by_the_floor() -> None:
@@ -281,4 +311,4 @@ def test_rewards_on_a_common_scale_are_averaged() -> None:
         groups.append(Rollouts(question, (talk,), rank([talk], scores=[task], losses=[2.0], settings=settings)))
     common = scale(groups, percentile=100, settings=settings)
     assert common.tokens == 10
-    assert mean_reward(groups, scale=common, settings=settings) == pytest.approx(0.5 - 0.5 * 0.65 + 0.5)
+    assert mean(rewards(groups, scale=common, settings=settings)).total == pytest.approx(0.5 - 0.5 * 0.65 + 0.5)

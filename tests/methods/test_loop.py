@@ -41,6 +41,7 @@ ROW = {
     "readability_loss": float,
     "flexible_score": float,
     "undecided": int,
+    "hotpot_f1": float,
 }
 
 
@@ -83,7 +84,7 @@ def interrupt_at(folder: Path, share: float, *, of: Path, process: Any, with_sig
 
 def test_the_summary_has_its_promised_shape(finished: Finished) -> None:
     summary = json.loads((finished.folder / "summary.json").read_text())
-    assert list(summary) == ["recipe", "seed", "seconds", "training_tokens", "evaluations"]
+    assert list(summary) == ["recipe", "seed", "seconds", "training_tokens", "validation_tokens", "evaluations"]
     assert (summary["recipe"], summary["seed"]) == ("small", 0)
     assert summary["seconds"] > 0
     assert [(row["name"], row["decoding"]) for row in summary["evaluations"]] == [
@@ -109,7 +110,11 @@ def test_training_tokens_are_sampled_plus_trained_ones(finished: Finished) -> No
         facts = json.loads((iteration / "4_adapter" / "training.json").read_text())
         assert facts["steps"] > 0 and facts["loss"] > 0
         tokens += facts["trainer_tokens"] * facts["epochs"]
-    assert json.loads((finished.folder / "summary.json").read_text())["training_tokens"] == tokens
+    summary = json.loads((finished.folder / "summary.json").read_text())
+    assert summary["training_tokens"] == tokens
+    probes = [finished.folder / "validation/untrained.jsonl", *finished.folder.glob("iteration_*/5_validation.jsonl")]
+    judged = [dialogue.tokens for path in probes for group in read(path, Rollouts) for dialogue in group.dialogues]
+    assert len(judged) == 3 * 2 and summary["validation_tokens"] == sum(judged)
 
 
 def test_every_arrow_is_a_file_with_the_record_of_its_type(finished: Finished) -> None:

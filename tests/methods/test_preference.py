@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from optima_lite.errors import ConfigError  # noqa: E402
 from optima_lite.learn.sft import Steps  # noqa: E402
 from optima_lite.methods.optima import explore, loop, prefer  # noqa: E402
 from optima_lite.records import PreferencePair, Rollouts, Tree  # noqa: E402
+from optima_lite.runs import report  # noqa: E402
 from optima_lite.runs.progress import Event, Note, PhaseStarted  # noqa: E402
 from optima_lite.runs.report import imitations, preferences  # noqa: E402
 from optima_lite.runs.store import RunFolder, read_run, runs  # noqa: E402
 from optima_lite.settings.config import LoadedRecipe, Machine, load_recipe  # noqa: E402
-from optima_lite.stage import judge  # noqa: E402
+from optima_lite.stage import judge, preflight  # noqa: E402
 from optima_lite.stage.cast import recall  # noqa: E402
 from optima_lite.stage.evaluate import examine  # noqa: E402
 from support import MACHINE, SMALL, assert_same_run, small_chunks, start  # noqa: E402
@@ -64,9 +68,17 @@ def weights(folder: Path) -> bytes:
 
 
 def rewarded(monkeypatch: pytest.MonkeyPatch, *rewards: float) -> None:
-    """The validation rewards that the judge is to see, one after another: first the untrained pair's."""
+    """The mean validation rewards that the judge is to see, one after another: first the untrained pair's. Two
+    questions are enough for it, whose rewards lie .02 apart."""
     left = [*rewards]
-    monkeypatch.setattr(judge.Judge, "_reward", lambda self, probe: left.pop(0))
+
+    def next_rewards(self: judge.Judge, probe: object) -> list[float]:
+        mean = left.pop(0)
+        return [mean - 0.01, mean + 0.01]
+
+    monkeypatch.setattr(judge.Judge, "_rewards", next_rewards)
+    monkeypatch.setattr(judge, "FEWEST", 2)
+    monkeypatch.setattr(preflight, "FEWEST", 2)
 
 
 # --- Schedules ------------------------------------------------------------------------------------
@@ -144,18 +156,20 @@ def test_iterated_preference_begins_with_an_imitation_and_keeps_what_is_worse(
         "before": 0.5,
         "after": 0.4,
         "verdict": "keep",
+        "interval": pytest.approx([-0.1, -0.1]),
         "adapter": "iteration_00/4_adapter",
     }
     warnings = [one.text for one in events if isinstance(one, Note) and "reward" in one.text]
     assert warnings == [
-        "iteration 0: step `imitate` lowered the validation reward from 0.500 to 0.400 (training.on_worse: keep)"
+        "iteration 0: step `imitate` kept (training.on_worse: keep), though the validation reward fell by 0.100 "
+        "[0.100, 0.100]"
     ]
 
 
 # --- Verdicts -------------------------------------------------------------------------------------
 
 
-def evaluated(run: RunFolder, iteration: int | None, name: str) -> None:
+def evaluated(run: RunFolder, iteration: int | None, name: str, *, greedy: bool = False) -> None:
     """The agents that are recalled say what the run's own evaluation has stored."""
     cast = recall(run, machine=Machine(), iteration=iteration)
     stored = run.read(name, Rollouts)
@@ -163,7 +177,7 @@ def evaluated(run: RunFolder, iteration: int | None, name: str) -> None:
     again = examine(
         cast.pair,
         [group.question for group in stored],
-        sampling=cast.sampling(cast.pair),
+        sampling=cast.sampling(cast.pair, greedy=greedy),
         seed=recipe.seed,
         settings=recipe.reward,
         advance=lambda done, tokens: None,
@@ -174,9 +188,12 @@ def evaluated(run: RunFolder, iteration: int | None, name: str) -> None:
 def test_a_step_that_is_worse_is_undone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In iteration 0 both steps fail, so the pair is as good as new; in iteration 1 only the second fails."""
     rewarded(monkeypatch, 0.5, 0.4, 0.3, 0.6, 0.5)
-    run, _ = ran(tmp_path / "run", "training.on_worse=revert")
+    run, events = ran(tmp_path / "run", "training.on_worse=revert")
+    told = [one.text for one in events if isinstance(one, Note)]
+    assert told[0] == "iteration 0: step `imitate` undone: the validation reward fell by 0.100 [0.100, 0.100]"
+    assert told[0] in (run.folder / "log.txt").read_text()
     verdicts = [run.read_json(f"iteration_0{i}/{n}_verdict.json") for i in (0, 1) for n in (5, 9)]
-    assert [(one["before"], one["after"], one["verdict"]) for one in verdicts] == [
+    assert [(*(round(one[when], 9) for when in ("before", "after")), one["verdict"]) for one in verdicts] == [
         (0.5, 0.4, "revert"),
         (0.5, 0.3, "revert"),
         (0.5, 0.6, "keep"),
@@ -189,6 +206,76 @@ def test_a_step_that_is_worse_is_undone(tmp_path: Path, monkeypatch: pytest.Monk
     assert run.read("evaluation/iteration_00_sampled", Rollouts) == untrained
     assert explore.stored_probe(run, 0) == run.read("validation/untrained", Rollouts)
     assert explore.stored_probe(run, 1) == run.read("iteration_01/5_validation", Rollouts)
+
+
+def judged(before: list[float], after: list[float], *, on_worse: str = "revert") -> report.Verdict:
+    """What becomes of a step with these rewards of the validation questions."""
+    recipe = SimpleNamespace(training=SimpleNamespace(on_worse=on_worse))
+    asked = SimpleNamespace(stage=SimpleNamespace(cast=SimpleNamespace(recipe=recipe)))
+    return judge.Judge._verdict(asked, before, after)  # type: ignore[arg-type]
+
+
+def test_a_fall_within_the_noise_is_no_reason_to_undo_a_step() -> None:
+    """The mean falls by a twentieth, and every second question rises."""
+    before = [1.0] * 50
+    noisy = [1.0 + (0.6 if k % 2 else -0.7) for k in range(50)]
+    found = judged(before, noisy)
+    assert found.change == pytest.approx(-0.05) and found.verdict == "keep"
+    assert found.interval is not None and found.interval[0] < 0 < found.interval[1]
+
+
+@pytest.mark.parametrize(("on_worse", "verdict"), [("keep", "keep"), ("revert", "revert"), ("stop", "stop")])
+def test_a_fall_beyond_the_noise_is_what_on_worse_is_for(on_worse: str, verdict: str) -> None:
+    before = [float(k) for k in range(50)]  # questions differ far more than the step changes any of them
+    after = [reward - 0.05 + (0.02 if k % 2 else -0.02) for k, reward in enumerate(before)]
+    found = judged(before, after, on_worse=on_worse)
+    assert found.verdict == verdict and found.interval is not None and found.interval[1] < 0
+
+
+def test_too_few_questions_decide_nothing() -> None:
+    assert judged([1.0] * 19, [0.0] * 19).verdict == "keep"
+    assert judged([1.0] * 20, [0.0] * 20).verdict == "revert"
+    assert judged([1.0], [0.0]).interval is None
+
+
+def test_a_step_that_changes_nothing_is_seldom_undone() -> None:
+    """Where nothing changes but the dice, one step in forty is undone; by two means it was every second one."""
+    undone = 0
+    for seed in range(400):
+        draw = random.Random(seed)
+        before, after = ([draw.gauss(0, 1) + k for k in range(50)] for _ in range(2))
+        undone += judged(before, after).verdict == "revert"
+    assert undone / 400 < 0.06
+
+
+def test_both_sides_of_a_verdict_are_asked_the_same_with_the_same_dice(hybrid: RunFolder) -> None:
+    probes = [hybrid.read(name, Rollouts) for name in ("validation/untrained", "iteration_00/9_validation")]
+    assert [group.question for group in probes[0]] == [group.question for group in probes[1]]
+    evaluated(hybrid, None, "validation/untrained")  # each asks with the seed that every evaluation has
+    evaluated(hybrid, 0, "iteration_00/9_validation")
+
+
+def test_too_few_validation_questions_are_refused_before_there_is_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        ran(tmp_path / "run", "training.on_worse=revert", "evaluation.validation_questions=1")
+    assert str(error.value) == (
+        "evaluation.validation_questions is 1, too few to tell a worse step from bad luck, and training.on_worse is "
+        "revert\n  try: evaluation.validation_questions=20 or more, or training.on_worse=keep"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_stored_verdict_stands(hybrid: RunFolder, tmp_path: Path) -> None:
+    """Those of earlier versions went by two means; what follows them was computed from the pair they left."""
+    copy = shutil.copytree(hybrid.folder, tmp_path / "run")
+    path = copy / "iteration_01/9_verdict.json"
+    old = json.loads(path.read_text()) | {"verdict": "revert", "adapter": "iteration_01/4_adapter"}
+    del old["interval"]
+    path.write_text(json.dumps(old))
+    (copy / "evaluation/iteration_01_greedy.jsonl").unlink()
+    run, _ = ran(copy)
+    assert run.adapter(1) == copy / "iteration_01/4_adapter"
+    evaluated(run, 1, "evaluation/iteration_01_greedy", greedy=True)
 
 
 def test_a_step_that_is_worse_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

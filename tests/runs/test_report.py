@@ -106,9 +106,10 @@ def evaluate(run: Run, row: EvalRow, *, terse: bool, scores: tuple[float, ...]) 
     run.write_json(f"{stage}.json", row)
 
 
-def judged(run: Run, name: str, *, after: float, verdict: str) -> None:
+def judged(run: Run, name: str, *, after: float, verdict: str, interval: tuple[float, float] | None = None) -> None:
+    """interval: None as in runs of earlier versions."""
     value = {"step": "imitate", "before": 0.5, "after": after, "verdict": verdict, "adapter": None}
-    run.write_json(name, value)
+    run.write_json(name, value if interval is None else value | {"interval": interval})
 
 
 def pair(number: int, *, depth: int, gap: float) -> PreferencePair:
@@ -127,7 +128,7 @@ def prefer(run: Run, *, iteration: int, stopped: bool = False) -> None:
     facts = {"rows": 4, "trainer_tokens": 250, "epochs": 2, "loss": 0.6, "stopped": stopped}
     shifts = {"chosen_shift": -0.123, "rejected_shift": -1.456}
     run.write_json(f"{stage}/8_adapter/training.json", facts | shifts)
-    judged(run, f"{stage}/9_verdict.json", after=0.375, verdict="revert")
+    judged(run, f"{stage}/9_verdict.json", after=0.375, verdict="revert", interval=(-0.2, -0.05))
 
 
 def fill(run: Run) -> None:
@@ -193,7 +194,8 @@ def drawings(run: RunFolder) -> dict[str, str]:
         "report_curve_ascii.txt": text(report.Curve(rows), width=80, encoding="ascii"),
         "report_imitation.txt": text(report.imitation_table(imitated), width=80)
         + "".join(text(line, width=80) for line in report.format_lines(imitated)),
-        "report_preference.txt": text(report.preference_table(report.preferences(run)), width=80),
+        "report_preference.txt": text(report.preference_table(report.preferences(run)), width=80)
+        + "".join(text(line, width=80) for line in report.verdict_lines([*imitated, *report.preferences(run)])),
         "report_dialogues_80.txt": text(pair, width=80),
         "report_dialogues_120.txt": text(pair, width=120),
     }
@@ -241,6 +243,7 @@ def test_a_run_that_has_just_begun_reports_what_it_has(tmp_path: Path) -> None:
             "seed": 4,
             "seconds": None,
             "training_tokens": None,
+            "validation_tokens": 0,
             "evaluations": [],
         }
         run.append("iteration_00/1_dialogues", [dataclasses.replace(rollouts(0, terse=True), rewards=())])
@@ -271,7 +274,7 @@ def test_a_run_that_has_just_begun_reports_what_it_has(tmp_path: Path) -> None:
 
 def test_the_summary_has_the_promised_shape(run: RunFolder) -> None:
     summary = json.loads(json.dumps(report.summary(run), allow_nan=False))
-    assert list(summary) == ["recipe", "seed", "seconds", "training_tokens", "evaluations"]
+    assert list(summary) == ["recipe", "seed", "seconds", "training_tokens", "validation_tokens", "evaluations"]
     assert (summary["recipe"], summary["seed"], summary["seconds"]) == ("quickstart", 4, 62.75)
     sampled = sum(100 + i + 56 + 8 for i in range(4)) + sum(20 + i + 56 + 8 for i in range(4))
     assert summary["training_tokens"] == sampled + 2 * 1000 * 3 + 4 * 1500 + 250 * 2
@@ -315,7 +318,7 @@ def test_the_facts_of_a_preference_step(run: RunFolder) -> None:
     assert (step.iteration, step.trees, step.tokens, step.pairs, step.trainer_tokens) == (1, 4, 6000, 4, 500)
     assert step.depths == {1: 0.75, 3: 0.25} and step.gap == pytest.approx(0.5)
     assert (step.chosen_shift, step.rejected_shift, step.stopped, step.shortened) == (-0.123, -1.456, False, 2)
-    assert step.verdict == report.Verdict(0.5, 0.375, "revert")
+    assert step.verdict == report.Verdict(0.5, 0.375, "revert", (-0.2, -0.05))
 
 
 def test_a_step_that_found_no_pairs_says_so(run: RunFolder) -> None:
@@ -401,10 +404,32 @@ def test_the_paired_interval_sees_through_the_spread_between_questions() -> None
     before = {str(i): i / 10 for i in range(10)}
     better = {key: score + 0.25 for key, score in before.items()}
     assert report.paired_interval(before, better) == pytest.approx((0.25, 0.25))
-    low, high = report.paired_interval(before, {**better, "0": -1.0}) or (0, 0)
-    assert low < 0.125 < high == pytest.approx(0.25)
+    low, high = report.paired_interval(before, dict(reversed({**better, "0": -1.0}.items()))) or (0, 0)
+    assert low < 0.125 < high <= 0.25
     assert report.paired_interval(before, {"0": 1.0}) is None
     assert report.paired_interval({}, {}) is None
+
+
+def test_what_undone_means_is_told_with_its_interval(run: RunFolder, tmp_path: Path) -> None:
+    steps = [*report.imitations(run), *report.preferences(run)]
+    (line,) = report.verdict_lines(steps)
+    assert line.plain == "iteration 1, preference undone: the validation reward fell by 0.125 [0.050, 0.200]"
+    assert line.plain in text(report.overview(run), width=120)
+    assert str(report.Verdict(0.5, 0.375, "revert")) == "the validation reward fell by 0.125", "of earlier versions"
+    assert str(report.Verdict(0.5, 0.75, "keep", (-0.1, 0.6))) == "the validation reward rose by 0.250 [-0.100, 0.600]"
+
+
+def test_what_was_sampled_to_judge_is_a_cost_of_training(tmp_path: Path) -> None:
+    with open_run(tmp_path / "run") as run:
+        fill(run)
+        trained = report.training_tokens(run)
+        assert report.validation_tokens(run) == {0: 0, 1: 0} and report.preparation_tokens(run) == trained
+        for name in ("validation/untrained", "iteration_00/5_validation", "iteration_01/9_validation"):
+            run.append(name, [rollouts(0, terse=True)])  # 84 tokens
+        assert report.validation_tokens(run) == {0: 168, 1: 252}
+        assert report.preparation_tokens(run) == {0: trained[0] + 168, 1: trained[1] + 252}
+        assert report.summary(run)["validation_tokens"] == 252
+        assert report.summary(run)["training_tokens"] == trained[1], "a sum apart"
 
 
 def test_a_typical_question_is_near_both_means(run: RunFolder) -> None:
@@ -450,6 +475,15 @@ def test_flexible_extraction_is_told_where_it_makes_a_difference() -> None:
     assert report.remarks([old, same]) == []
     assert [line.plain for line in report.remarks([same, other, old])] == [
         "score when unmarked answers count, too: single_agent sampled 0.543"
+    ]
+
+
+def test_hotpotqa_s_own_f1_is_told_where_it_differs() -> None:
+    ours = evaluation("untrained", "sampled", score=0.5, tokens=101.5, correct=203.0)
+    same, other = (dataclasses.replace(ours, hotpot_f1=value) for value in (0.5, 0.45))
+    assert report.remarks([ours, same]) == []
+    assert [line.plain for line in report.remarks([same, other])] == [
+        "F1 by HotpotQA's own evaluation: untrained sampled 0.450"
     ]
 
 

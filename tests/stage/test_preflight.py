@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import json
 import shutil
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 from optima_lite.errors import ConfigError
+from optima_lite.model.memory import LLAMA3, OVERHEAD, Setup, planned
 from optima_lite.settings.config import LoadedRecipe, Machine, load_recipe
 from optima_lite.stage import preflight
 from optima_lite.stage.preflight import Finding, Status, check, doctor, versions
@@ -136,20 +136,6 @@ def test_a_model_of_the_hub_is_a_note(loaded: LoadedRecipe, name: str, machine: 
     assert (model.status, model.detail) == (Status.NOTE, detail)
 
 
-def test_the_backend_is_told_and_why_it_is_not_the_one_that_was_asked_for(
-    loaded: LoadedRecipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def told(backend: str) -> Finding:
-        machine = Machine.model_validate({"backend": backend})
-        return found(check(loaded, machine=machine, folder=Path("runs/small")), "backend")
-
-    assert told("transformers") == Finding("backend", Status.OK, "transformers")
-    real = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "unsloth" else real(name, *a))
-    why = "plain transformers instead of Unsloth: it is not installed (pip install 'optima-lite[gpu]')"
-    assert told("unsloth") == Finding("backend", Status.NOTE, why)
-
-
 @pytest.mark.parametrize(
     ("name", "weights"),
     [("unsloth/llama-3-8b-Instruct-bnb-4bit", "7.5"), ("meta-llama/Meta-Llama-3-8B-Instruct", "29.9")],
@@ -193,3 +179,47 @@ def test_the_run_folder_is_told_as_train_would_find_it(loaded: LoadedRecipe) -> 
     assert other.hint and other.hint.startswith("--run OTHER")
     (folder / "manifest.json").unlink()
     assert told().detail == "runs/small-seed0: holds other files and no manifest.json, so it is not a run folder"
+
+
+def test_the_forecast_has_the_room_that_the_run_would_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other programs hold of a card, or of this machine's memory, is no room for either of the two."""
+    torch = pytest.importorskip("torch")
+    from optima_lite.model import policy
+
+    gib = 2**30
+    monkeypatch.setattr(preflight, "free_memory", lambda: 3 * gib)
+    assert preflight._room(Machine(), None) == 3 * gib
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (10 * gib, 24 * gib))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 2 * gib)
+    assert preflight._room(Machine(), None) == policy.card_room(Machine()) == 12 * gib - gib // 4
+    assert preflight._room(Machine(max_vram_gib=8), None) == 8 * gib - gib // 4
+    assert preflight._room(Machine(), 24) == 24 * gib - OVERHEAD, "a card that is asked about is taken to be free"
+
+
+def test_a_run_on_a_card_is_not_bound_to_the_limits_it_began_with() -> None:
+    pytest.importorskip("torch")
+    from optima_lite.stage.cast import settling
+
+    stored = {"micro_batch": 2}
+    for on_card, found in ((False, 2), (True, 16)):
+        settle = settling(lambda key, decide: stored.get(key) or decide(), on_card=on_card)
+        assert settle("micro_batch", lambda: 16) == found
+
+
+def test_advice_on_a_model_of_millions_of_positions_comes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The longest rows that fit are found in some twenty forecasts, however long the model's own are."""
+    recipe, asked = load_recipe("quickstart").recipe, []
+
+    def count(*args: Any, **kwargs: Any) -> Any:
+        asked.append(kwargs["row_tokens"])
+        return planned(*args, **kwargs)
+
+    monkeypatch.setattr(preflight, "planned", count)
+    setup = Setup(quantised=True, gpu=True, lora_rank=16)
+    advice = preflight._advice(recipe, Machine(), LLAMA3["8b"], setup, rows=2**24, room=20 * 2**30)
+    length = int(advice.removeprefix("model.max_length=").removesuffix(" fits"))
+    for tokens, fits in ((length, True), (length + 256, False)):
+        phases = planned(recipe, Machine(), LLAMA3["8b"], setup, row_tokens=tokens, room=20 * 2**30)[1]
+        assert all(phase.total <= 20 * 2**30 for phase in phases) is fits
+    assert len(asked) < 20

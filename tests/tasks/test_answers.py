@@ -122,6 +122,33 @@ def test_score_picks_the_metric() -> None:
     assert answers.score("f1", None, ["Paris"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("prediction", "answer", "score"),
+    [
+        ("Paris", "Paris", 1),
+        ("The Paris, of France!", "paris", 0.5),  # precision 1/3, recall 1
+        ("city of Paris", "Paris France", 0.4),  # precision 1/3, recall 1/2
+        ("yes", "yes", 1),
+        ("Yes.", "yes", 1),
+        ("yes it is", "yes", 0),  # F1 of words alone would be 1/2
+        ("no", "no way", 0),
+        ("noanswer", "no answer", 0),
+        ("3.5", "35", 1),  # all punctuation goes
+        ("rock-and-roll", "rockandroll", 1),
+        ("the", "the", 0),  # nothing is left of either
+        ("London", "Paris", 0),
+        (None, "Paris", 0),
+    ],
+)
+def test_hotpotqa_s_own_f1(prediction: str | None, answer: str, score: float) -> None:
+    assert answers.hotpot_f1(prediction, [answer]) == pytest.approx(score)
+
+
+def test_hotpotqa_s_own_f1_takes_the_best_of_several_answers() -> None:
+    assert answers.hotpot_f1("Paris", ["London", "Paris"]) == 1
+    assert answers.hotpot_f1("Paris", []) == 0
+
+
 @given(ANY_TEXT)
 def test_nothing_raises_and_every_text_agrees_with_itself(text: str) -> None:
     extracted = answers.extract(text)
@@ -130,6 +157,7 @@ def test_nothing_raises_and_every_text_agrees_with_itself(text: str) -> None:
     assert bool(answers.normalise(text)) == bool(text.split())
     for metric in ("f1", "exact", "numeric"):
         assert 0 <= answers.score(metric, text, [text, "x"]) <= 1
+    assert 0 <= answers.hotpot_f1(text, [text, "x"]) <= 1
 
 
 @given(ANY_TEXT, st.text(alphabet="abc <>/", min_size=1))

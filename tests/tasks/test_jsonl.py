@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -373,3 +374,44 @@ def test_real_gsm8k_rows(real_data: Path) -> None:
 )
 def test_other_real_layouts(real_data: Path, name: str, fields: dict[str, str], count: int) -> None:
     assert len(load(real_data / f"{name}.jsonl", fields=fields)) == count
+
+
+# ---- hostile files
+
+
+@pytest.mark.parametrize("pattern", ["(a+)+$", "(a|aa)+$", "([a-zA-Z]+)*$", "(x+x+)+y"])
+def test_a_pattern_that_never_ends_is_refused(write: Write, pattern: str) -> None:
+    path = write({"question": "Q", "answers": "a" * 5000 + "x" * 5000 + "!", "context": []})
+    said = refusal(path, answer_pattern=pattern)
+    assert said.startswith("F:1: task.answer_pattern takes longer than 0.5 seconds on answers"), said
+
+
+def test_a_row_nested_hundreds_of_levels_deep_is_refused(write: Write) -> None:
+    for levels, refused in ((60, False), (450, True), (900, True)):
+        path = write('{"question": "Q", "context": [], "answers": ' + "[" * levels + '"x"' + "]" * levels + "}")
+        if refused:
+            assert refusal(path) == "F:1: JSON that is too long or too deep to read"
+        else:
+            assert only(path).answers == ("x",)
+
+
+def test_what_is_no_regular_file_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    for path in (tmp_path / "pipe.jsonl", Path("/dev/zero")):
+        assert refusal(path).startswith("F: a device or a pipe, not a file")
+
+
+@pytest.mark.parametrize("name", ["~nosuchuser/rows.jsonl", "x" * 4000, "/".join(["x" * 300] * 10)])
+def test_a_name_that_no_file_has_is_told(name: str) -> None:
+    with pytest.raises(DataError, match=r"no such file|cannot be read: File name too long"):
+        load(Path(name))
+
+
+def test_a_line_without_end_is_not_read_whole(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jsonl, "_LONGEST_LINE", 2**20)
+    path = write({"question": "Q", "answers": "x", "context": []}, '{"question": "' + "x" * 2**20)
+    assert refusal(path).startswith("F:2: a line of more than 1 MB")
+
+
+def test_a_message_does_not_quote_a_whole_row(write: Write) -> None:
+    assert len(refusal(write({f"key {i}": i for i in range(10_000)}))) < 1_200

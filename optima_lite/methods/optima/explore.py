@@ -68,7 +68,7 @@ def explore(
         )
 
 
-def stored_probe(run: RunFolder, iteration: int | None) -> list[Rollouts]:
+def stored_probe(run: RunFolder, iteration: int | None) -> Sequence[Rollouts]:
     """How the pair that is in force after an iteration, or untrained for None, answered the validation questions.
 
     None at all while a run has not come so far. Raises KeyError for an iteration without a finished step.

@@ -32,7 +32,7 @@ def imitate(stage: Stage, iteration: int) -> Path:
     return _train(stage, iteration, chosen)
 
 
-def _sample(stage: Stage, iteration: int) -> list[Rollouts]:
+def _sample(stage: Stage, iteration: int) -> Sequence[Rollouts]:
     recipe, pair = stage.cast.recipe, stage.cast.pair
     rollouts = recipe.sampling.rollouts
     fitted = stage.fit(pair, stage.draw(iteration, preference=False), stage_name(iteration, "0_questions"))
@@ -59,7 +59,7 @@ def _sample(stage: Stage, iteration: int) -> list[Rollouts]:
         )
 
 
-def _rank(stage: Stage, iteration: int, rollouts: Sequence[Rollouts]) -> list[Rollouts]:
+def _rank(stage: Stage, iteration: int, rollouts: Sequence[Rollouts]) -> Sequence[Rollouts]:
     recipe = stage.cast.recipe
     with stage.phase("rank", iteration=iteration, total=len(rollouts), unit="questions") as advance:
 

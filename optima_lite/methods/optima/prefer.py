@@ -26,7 +26,7 @@ def prefer(stage: Stage, iteration: int, *, probe: Sequence[Rollouts]) -> Path:
     return _train(stage, iteration, chosen)
 
 
-def _search(stage: Stage, iteration: int, probe: Sequence[Rollouts]) -> list[Tree]:
+def _search(stage: Stage, iteration: int, probe: Sequence[Rollouts]) -> Sequence[Tree]:
     recipe = stage.cast.recipe
     fitted = stage.fit(stage.cast.pair, stage.draw(iteration, preference=True), stage_name(iteration, "6_questions"))
     with stage.phase("search", iteration=iteration, total=len(fitted), unit="questions") as advance:
