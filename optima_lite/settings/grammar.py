@@ -134,7 +134,7 @@ class _Reading:
         self._known(("start",), start, shape.steps, "step")
         self._known(("answer",), answer, [one for one, step in shape.steps.items() if step.speaker], "step of a role")
         self._inputs(steps, roles)
-        self._conditions(steps, answer)
+        self._conditions(steps, answer, shape)
         return Workflow(shape.name, roles, steps, start, answer, shape.max_steps or len(steps))
 
     def _shapes(self, error: ValidationError) -> None:
@@ -248,12 +248,14 @@ class _Reading:
                 elif part == "item" and not self._lists(name, steps):
                     self.wrong(here, f"{{{name}.item}}: {name} is no list; give the step that writes it parse: list")
 
-    def _conditions(self, steps: tuple[Step, ...], answer: tuple[str, ...]) -> None:
+    def _conditions(self, steps: tuple[Step, ...], answer: tuple[str, ...], team: _TeamShape) -> None:
         names = [step.name for step in steps]
-        lists = [step.writes for step in steps if self._lists(step.writes, steps)]
+        lists = list(dict.fromkeys(step.writes for step in steps if self._lists(step.writes, steps)))
         for step in steps:
-            for condition in (condition for way in step.ways for condition in way.when):
-                here = ("steps", step.name, "then")
+            stated = team.steps[step.name].then
+            keys = [(key,) for key in stated] if isinstance(stated, dict) else [()]
+            for key, condition in ((key, c) for key, way in zip(keys, step.ways, strict=True) for c in way.when):
+                here = ("steps", step.name, "then", *key)
                 match condition.kind:
                     case "answered" | "agreed" if step.name not in answer:
                         self.wrong(here, f"`{condition.kind}` looks at an answer that does not count; add it to answer")

@@ -58,6 +58,13 @@ def workflow(team: Mapping[str, Any]) -> Workflow:
     return read
 
 
+def speakers(recipe: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of all who have turns in a run, by `Turn.speaker`. recipe: as a manifest keeps it."""
+    if recipe.get("team"):
+        return workflow(recipe["team"]).names
+    return tuple(recipe.get("protocol", {}).get("roles", ("first", "second")))
+
+
 def resolved(value: Any, at: At, mistakes: list[Mistake], *, above: tuple[str, ...] = ()) -> dict[str, Any] | None:
     """What stands under `team:` as the team's own keys: it may be the name of a shipped team, or of a YAML file. None
     if it is no team, and what is wrong is added to `mistakes`.

@@ -18,7 +18,7 @@ from .parsing import accepts, items, value
 
 @dataclass(frozen=True, slots=True)
 class Cue:
-    """A step that can be taken now. dialogue: up to here, without what is said side by side. number: of its turn."""
+    """A step that can be taken now. dialogue: so far. number: of the step's turn."""
 
     dialogue: Dialogue
     step: Step
@@ -69,9 +69,8 @@ def taken(turns: Sequence[Turn], workflow: Workflow) -> list[tuple[Step, Turn, D
 def cues(dialogue: Dialogue, workflow: Workflow) -> list[Cue]:
     """What can be said next in an unfinished dialogue; any of it without the rest."""
     now = moment(dialogue.turns, workflow)
-    before = replace(dialogue, turns=dialogue.turns[: len(now.done)])
     numbered = enumerate(now.group, start=len(now.done))
-    return [Cue(before, step, number) for number, step in numbered][now.said :]
+    return [Cue(dialogue, step, number) for number, step in numbered][now.said :]
 
 
 def converse(dialogues: Sequence[Dialogue], *, workflow: Workflow, speak: Speak) -> list[Dialogue]:
