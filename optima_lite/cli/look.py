@@ -66,7 +66,7 @@ def chat(
     seed: Annotated[int, typer.Option(min=0, help="Sampling seed.")] = 0,
     config: ConfigOption = None,
 ) -> None:
-    """Type a question with facts for each agent and watch the two agents of a run talk about it."""
+    """Type a question with its facts and watch the agents of a run talk about it."""
     with errors():
         machine = machine_of(config)
         console = console_of(machine)
@@ -102,8 +102,8 @@ def _questions_for_chat(console: Console, cast: Cast, sample: int) -> Iterator[Q
             text = console.input("\n[bold]Question:[/bold] ").strip()
             if not text:
                 return
-            if cast.pair.workflow.split:
-                first, second = (_facts(console, f" of {role}") for role in cast.pair.workflow.names)
+            if cast.pair.workflow.holders:
+                first, second = (_facts(console, f" of {role}") for role in cast.pair.workflow.holders)
             else:
                 first, second = _facts(console, ""), ()
         except EOFError:
@@ -128,8 +128,12 @@ def _talk(console: Console, cast: Cast, question: Question, *, greedy: bool, see
     (fitted,), shortened = cast.fit(cast.pair, [question])
     console.rule()
     console.print(f"[bold]{escape(printable(question.text))}[/bold]")
-    hands = [(f"{role} knows", facts) for role, facts in zip(roles, question.contexts, strict=False)]
-    for who, facts in hands if cast.pair.workflow.split else [("everyone knows", sum(question.contexts, ()))]:
+    everyone = all(role.facts == "all" for role in cast.pair.workflow.roles)
+    together = [("everyone knows" if everyone else "facts", sum(question.contexts, ()))]
+    hands = [
+        (f"{role} knows", facts) for role, facts in zip(cast.pair.workflow.holders, question.contexts, strict=False)
+    ]
+    for who, facts in hands or together:
         console.print(f"[dim]{who}: {escape(printable('; '.join(facts))) or 'nothing'}[/dim]")
     if shortened:
         console.print("[yellow]the facts were shortened to fit the model[/yellow]")

@@ -403,9 +403,11 @@ class Recipe(_Settings):
     def _is_a_team(cls, team: dict[str, Any] | None, info: ValidationInfo) -> dict[str, Any] | None:
         if team is not None and "task" in info.data:
             workflow = teams.workflow(team)
-            holders = sum(role.facts == "share" for role in workflow.roles)
-            if holders not in (0, 2):
-                raise ValueError(f"has {holders} roles with `facts: share`; the facts of a task come in two shares")
+            holders = workflow.holders
+            if len(holders) not in (0, 2):
+                raise ValueError(
+                    f"has {len(holders)} of its roles with `facts: share`; the facts of a task come in two shares"
+                )
             looks_up = any(step.tool for step in workflow.steps)
             if (holders or looks_up) and not info.data["task"].has_facts:
                 needs = "shares its facts out" if holders else "looks facts up"

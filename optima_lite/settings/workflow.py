@@ -107,9 +107,9 @@ class Workflow:
         return (*(role.name for role in self.roles), *tools)
 
     @property
-    def split(self) -> bool:
-        """Whether roles hold shares of the facts."""
-        return any(role.facts == "share" for role in self.roles)
+    def holders(self) -> tuple[str, ...]:
+        """The roles that hold a share of the facts each, in the order of the shares; none where nothing is shared."""
+        return tuple(role.name for role in self.roles if role.facts == "share")
 
     @property
     def talks(self) -> bool:
@@ -129,7 +129,7 @@ class Workflow:
 
     def share(self, speaker: int) -> int:
         """Which share of the facts is this role's, of those that are held by somebody alone."""
-        return sum(role.facts == "share" for role in self.roles[:speaker])
+        return self.holders.index(self.names[speaker])
 
 
 def told(workflow: Workflow, system: str | tuple[str, ...] | None) -> Workflow:

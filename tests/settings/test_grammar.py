@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from optima_lite.errors import ConfigError
 from optima_lite.settings.config import Recipe, load_recipe
 from optima_lite.settings.teams import named, shipped, shipped_teams
-from optima_lite.settings.workflow import Condition, Way
+from optima_lite.settings.workflow import Condition, Parse, Way
 from optima_lite.team.talks import team_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -181,6 +183,33 @@ def test_the_shipped_teams_are_the_folder_s_and_travel_with_the_package() -> Non
     assert '"optima_lite.teams" = "teams"' in (ROOT / "pyproject.toml").read_text()
 
 
+def test_the_team_of_the_document_is_one(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "teams.md").read_text(), re.DOTALL)
+    (tmp_path / "team.yaml").write_text(text)
+    team = named(str(tmp_path / "team.yaml"))
+    assert (len(team.roles), team.max_steps) == (4, 8)
+
+
+def test_the_document_names_every_key_and_every_condition() -> None:
+    text = (ROOT / "docs" / "teams.md").read_text()
+    for key in (
+        "speaker",
+        "tool",
+        "reads",
+        "parse",
+        "at_most",
+        "schema",
+        "writes",
+        "then",
+        "system",
+        "facts",
+        "formats",
+    ):
+        assert f"| `{key}` |" in text
+    for name in get_args(Parse):
+        assert f"`{name}`" in text
+
+
 # --- In a recipe ----------------------------------------------------------------------------------
 
 RECIPE = "model: {name: tiny}\ntask: {name: world}\n"
@@ -228,7 +257,7 @@ def test_mistakes_of_a_team_in_a_recipe_have_the_recipe_s_lines(tmp_path: Path) 
         ("team: tree\nprotocol: {max_turns: 4}\n", "r.yaml:4: protocol.max_turns: is not read beside a team, which says "
          "who speaks and when"),
         ("team:\n  roles: {A: {system: a, facts: share}}\n  steps: {a: {speaker: A, then: end}}\n  answer: a\n",
-         "r.yaml:3: team: has 1 roles with `facts: share`; the facts of a task come in two shares"),
+         "r.yaml:3: team: has 1 of its roles with `facts: share`; the facts of a task come in two shares"),
     ],
 )  # fmt: skip
 def test_a_team_and_the_rest_of_a_recipe(tmp_path: Path, text: str, said: str) -> None:

@@ -46,7 +46,7 @@ def stop(workflow: Workflow) -> str:
 
 def test_debaters_see_everything_and_stop_at_an_answer_given_twice(cast: Cast) -> None:
     agents = debaters(cast)
-    assert stop(agents.workflow) == "anyone" and not agents.workflow.split
+    assert stop(agents.workflow) == "anyone" and not agents.workflow.holders
     assert (agents.workflow.names, agents.workflow.max_steps) == (("Alice", "Bob"), 4)
     assert agents.generator is cast.pair.generator
     assert systems(agents) == {"You are {name}, working with {partner}."}, "a recipe's own words stay"
