@@ -41,8 +41,9 @@ def train(
     loaded = load_recipe(recipe, overrides=overrides, variants=variants)
     machine = load_machine(None if config is None else Path(config))
     from .methods.optima.loop import train as run_loop
+    from .runs.naming import run_folder
     from .runs.progress import silent
-    from .runs.store import read_run, run_folder
+    from .runs.store import read_run
 
     folder = Path(run) if run else run_folder(loaded, machine)
     run_loop(loaded, machine=machine, folder=folder, observe=observe or silent)

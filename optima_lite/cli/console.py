@@ -81,7 +81,8 @@ def ctrl_c_waits() -> Iterator[None]:
 @contextmanager
 def progress(console: Console, *, quiet: bool, as_json: bool) -> Iterator[Observer]:
     """An observer that shows what goes on, for as long as the block lasts."""
-    from ..runs.progress import JsonObserver, LiveObserver, PlainObserver, silent
+    from ..runs.live import JsonObserver, LiveObserver, PlainObserver
+    from ..runs.progress import silent
 
     if as_json:
         yield JsonObserver(sys.stdout)

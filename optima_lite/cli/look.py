@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +15,7 @@ from rich.table import Table
 
 from ..errors import RunError
 from .arguments import (
+    AsJson,
     ConfigOption,
     Iteration,
     Overrides,
@@ -24,6 +27,7 @@ from .arguments import (
     open_run,
 )
 from .console import console_of, errors, import_libraries, progress
+from .early import require_iteration, say
 
 if TYPE_CHECKING:
     from ..records import Dialogue, Question, Rollouts
@@ -31,22 +35,32 @@ if TYPE_CHECKING:
     from ..stage.cast import Cast
 
 
-def report(run: RunFolderArgument, config: ConfigOption = None) -> None:
+def report(run: RunFolderArgument, config: ConfigOption = None, as_json: AsJson = False) -> None:
     """A run's tables again, and the curve of score and tokens over its iterations."""
     with errors():
-        from ..runs.report import overview
+        from ..records import to_json
+        from ..runs.report import imitations, overview, preferences, summary, undone_remarks
 
         machine = machine_of(config)
-        console_of(machine).print(overview(open_run(run, machine)))
+        folder = open_run(run, machine)
+        if not as_json:
+            console_of(machine).print(overview(folder))
+            return
+        steps = {"imitations": imitations(folder), "preferences": preferences(folder), "undone": undone_remarks(folder)}
+        print(json.dumps(summary(folder) | to_json(steps)))
 
 
-def runs_list(config: ConfigOption = None) -> None:
+def runs_list(config: ConfigOption = None, as_json: AsJson = False) -> None:
     """The runs in the run folder, and how far each has come."""
     with errors():
         from ..runs.store import runs
 
         machine = machine_of(config)
         console, found = console_of(machine), runs(Path(machine.run_folder))
+        if as_json:
+            for one in found:
+                print(json.dumps(asdict(one) | {"folder": str(one.folder)}))
+            return
         table = Table("run", "recipe", "seed", "iterations", "state", box=None)
         for one in found:
             if one.problem:
@@ -72,6 +86,8 @@ def chat(
         console = console_of(machine)
         folder = open_run(run, machine)
         number = iteration_number(folder, iteration)
+        require_iteration(folder, number)
+        say(console, f"{folder.folder}: the libraries and the model are being loaded")
         import_libraries()
         from ..stage.cast import recall
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,12 +12,13 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from .arguments import ConfigOption, Overrides, RecipeName, RunOption, Variant, load, machine_of
+from .arguments import AsJson, ConfigOption, Overrides, RecipeName, RunOption, Variant, load, machine_of
 from .console import console_of, errors, import_libraries, write_new
+from .early import say
 from .teams import AsMermaid
 
 if TYPE_CHECKING:
-    from ..stage.preflight import Finding
+    from ..stage.findings import Finding
 
 
 def check(
@@ -26,34 +29,46 @@ def check(
     config: ConfigOption = None,
     vram: Annotated[float | None, typer.Option(min=1, help="Forecast for a card of so many GiB.")] = None,
     probe: Annotated[bool, typer.Option(help="On a GPU, load the model and measure each phase.")] = True,
+    show: Annotated[int, typer.Option(min=0, help="So many training questions, as each agent sees them.")] = 0,
+    as_json: AsJson = False,
     mermaid: AsMermaid = False,
 ) -> None:
     """Read a recipe, say what its run would do and what it needs, memory above all; nothing is written."""
     with errors():
-        from ..runs.store import run_folder
+        from ..runs.naming import run_folder
         from ..runs.team_view import TeamView
         from ..runs.team_view import mermaid as drawn
-        from ..stage.preflight import check as findings
         from ..team.talks import team_of
 
         loaded, machine = load(recipe, overrides, variant, config)
         if mermaid:
             print(drawn(team_of(loaded.recipe)), end="")
             return
-        console_of(machine).print(TeamView(team_of(loaded.recipe)))
         folder = run or run_folder(loaded, machine)
+        console = console_of(machine)
+        say(console, f"{loaded.name}: what its run would do here, and what it needs", quiet=as_json)
+        if not as_json:
+            console.print(TeamView(team_of(loaded.recipe)))
         import_libraries()
+        from ..stage.data import samples
+        from ..stage.preflight import check as findings
+
         found = findings(loaded, machine=machine, folder=folder, vram=vram, probe=probe)
-        _report_findings(console_of(machine), found)
+        problems = _report_findings(console, found, as_json=as_json)
+        for sample in samples(loaded.recipe, show) if show and not as_json else ():
+            console.print(sample)
+        if problems:
+            raise typer.Exit(2)
 
 
-def doctor(config: ConfigOption = None) -> None:
+def doctor(config: ConfigOption = None, as_json: AsJson = False) -> None:
     """Python, packages, GPU, memory, disk: what will and what won't work, and how to mend it."""
     with errors():
-        from ..stage.preflight import doctor as findings
+        from ..stage.doctor import doctor as findings
 
         machine = machine_of(config)
-        _report_findings(console_of(machine), findings(machine))
+        if _report_findings(console_of(machine), findings(machine), as_json=as_json):
+            raise typer.Exit(2)
 
 
 def init(
@@ -67,15 +82,19 @@ def init(
         write_new(path, EXAMPLE_TOML, force=force)
 
 
-def _report_findings(console: Console, findings: Iterator[Finding]) -> None:
+def _report_findings(console: Console, findings: Iterator[Finding], *, as_json: bool) -> int:
+    """Each finding as soon as it is there; returns how many are problems."""
     colours = {"ok": "green", "note": "yellow", "problem": "red"}
     problems = 0
     for number, finding in enumerate(findings, start=1):
+        problems += finding.status == "problem"
+        if as_json:
+            print(json.dumps(asdict(finding)), flush=True)
+            continue
         status = f"[{colours[finding.status]}]{finding.status:<7}[/]"
         console.print(f"{number:>2} {status} {finding.subject}: {escape(finding.detail)}", soft_wrap=True)
         if finding.hint:
             console.print(f"           {escape(finding.hint)}", soft_wrap=True)
-        problems += finding.status == "problem"
-    if problems:
+    if problems and not as_json:
         console.print(f"[red]{problems} problem{'s' * (problems > 1)}[/red]")
-        raise typer.Exit(2)
+    return problems

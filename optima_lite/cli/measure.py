@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,7 @@ from .arguments import (
     open_run,
 )
 from .console import console_of, errors, import_libraries, progress
+from .early import require_iteration, say
 
 
 def evaluate(
@@ -35,7 +37,7 @@ def evaluate(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Evaluate any iteration of a run again, sampled and greedy; the run folder stays as it is."""
+    """Evaluate any iteration of a run again, sampled and greedy; the run's records stay as they are."""
     with errors():
         from ..settings.config import load_recipe
 
@@ -45,7 +47,11 @@ def evaluate(
         console = console_of(machine)
         folder = open_run(run, machine)
         number = iteration_number(folder, iteration)
+        require_iteration(folder, number)
         other = load_recipe(task).recipe if task else None
+        name = "untrained" if number is None else f"iteration_{number}"
+        what = "every iteration, and other ways to answer" if baselines else name
+        say(console, f"{folder.folder}: evaluating {what}", quiet=quiet or as_json)
         with progress(console, quiet=quiet, as_json=as_json) as observe:
             import_libraries()
             from ..stage.cast import recall
@@ -58,7 +64,6 @@ def evaluate(
             else:
                 from ..stage.evaluate import evaluate_again
 
-                name = "untrained" if number is None else f"iteration_{number}"
                 rows = evaluate_again(cast, name=name, questions_wanted=questions, seed=seed, observe=observe)
         from ..records import to_json
         from ..runs.report import baseline_table, evaluation_table, remarks
@@ -81,6 +86,7 @@ def scale(
     png: Annotated[bool, typer.Option(help="Draw the curves (needs matplotlib).")] = True,
     config: ConfigOption = None,
     quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Ask each question up to so many times: majority vote and coverage against tokens, with and without training."""
     with errors():
@@ -94,7 +100,11 @@ def scale(
         console = console_of(machine)
         folder = open_run(run, machine)
         number = iteration_number(folder, iteration)
-        with progress(console, quiet=quiet, as_json=False) as observe:
+        require_iteration(folder, number)
+        say(
+            console, f"{folder.folder}: {samples} dialogues about each of {questions} questions", quiet=quiet or as_json
+        )
+        with progress(console, quiet=quiet, as_json=as_json) as observe:
             import_libraries()
             from ..stage.baselines import scaling
             from ..stage.cast import recall
@@ -103,7 +113,11 @@ def scale(
             rows = scaling(
                 cast, folder, iteration=number, wanted=questions, samples=samples, seed=seed, observe=observe
             )
-        console.print(scaling_table(rows))
+        if as_json:
+            print(json.dumps({"scaling": [asdict(row) for row in rows]}), flush=True)
+        else:
+            console.print(scaling_table(rows))
         for name, write in (("scaling.csv", write_csv), *((("scaling.png", draw),) if png else ())):
             write(rows, output / name)
-            console.print(f"wrote {escape(str(output / name))}", soft_wrap=True)
+            if not as_json:
+                console.print(f"wrote {escape(str(output / name))}", soft_wrap=True)

@@ -11,19 +11,23 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .arguments import Overrides, RecipeName, Variant
+from .arguments import AsJson, Overrides, RecipeName, Variant
 from .console import errors, write_new
 
 
-def recipes_list() -> None:
-    """The recipes that come with optima-lite."""
+def recipes_list(as_json: AsJson = False) -> None:
+    """The recipes that come with optima-lite, the one to begin with first."""
     with errors():
         from ..settings.config import shipped_recipes
 
         table = Table("recipe", "what it does", box=None)
-        for name, path in shipped_recipes().items():
-            table.add_row(name, escape(path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")))
-        Console().print(table)
+        for name, path in sorted(shipped_recipes().items(), key=lambda item: item[0] != "quickstart"):
+            what = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+            table.add_row(name, escape(what))
+            if as_json:
+                print(json.dumps({"recipe": name, "what": what, "path": str(path)}))
+        if not as_json:
+            Console().print(table)
 
 
 def recipes_show(recipe: RecipeName, overrides: Overrides = None, variant: Variant = None) -> None:

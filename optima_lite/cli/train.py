@@ -17,6 +17,7 @@ from rich.markup import escape
 
 from .arguments import AsJson, ConfigOption, Overrides, Quiet, RecipeName, RunOption, Variant, load
 from .console import console_of, errors, import_libraries, program, progress
+from .early import refuse_early
 
 if TYPE_CHECKING:
     from ..runs.progress import Timing
@@ -36,12 +37,13 @@ def train(
     """Run a recipe from the untrained pair to the final table; the same command resumes."""
     command = shlex.join([program(), *sys.argv[1:]])
     with errors(go_on=command):
-        from ..runs.store import run_folder
+        from ..runs.naming import run_folder
 
         loaded, machine = load(recipe, overrides, variant, config)
         console = console_of(machine)
         folder = run or run_folder(loaded, machine)
         finished = _is_finished(folder, loaded)
+        refuse_early(loaded, folder)
         _announce(console, loaded, folder, quiet=quiet or as_json, finished=finished)
         with progress(console, quiet=quiet or (finished and not as_json), as_json=as_json) as observe:
             import_libraries()
@@ -67,7 +69,7 @@ def _is_finished(folder: Path, loaded: LoadedRecipe) -> bool:
 def _announce(console: Console, loaded: LoadedRecipe, folder: Path, *, quiet: bool, finished: bool) -> None:
     if quiet:
         return
-    from ..runs.progress import counted
+    from ..runs.live import counted
 
     recipe = loaded.recipe
     console.print(

@@ -21,7 +21,13 @@ from ..team.tools import retrieve
 from .reward import Scale, alone, rank
 
 Advance = Callable[[int, int], None]
-"""Told of progress: dialogues that ended, tokens that were sampled."""
+"""Told of progress: dialogues that are newly done, tokens that were sampled. A dialogue under way counts as the share
+of its turns that have been spoken, because most dialogues end at about the same time."""
+
+Drafts = tuple[Question, Sequence[Dialogue]]
+"""Unfinished dialogues about a question that stay together."""
+
+_AROUND = 8  # tokens that stand around a message in a view: header, turn end, the speaker's name
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,47 @@ class Agents:
                 messages, inputs, shares = longest_brief(bare, step, workflow=workflow)
                 yield len(self.renderer.prompt(messages)) + (inputs + 1) * len(longest.ids), shares
 
+    def windows(
+        self, drafts: Sequence[Drafts], *, sampling: Sampling, times: int = 1, sides: int = 1
+    ) -> Iterator[Sequence[Drafts]]:
+        """The drafts in windows, of which each is to be carried to its end before the next begins: as many as the
+        prefix cache can hold with all that will be said, or as make a batch where it cannot even hold one.
+
+        The first window reckons with messages of full length, each later one with the mean of what has been sampled
+        since. times: how often each draft is carried on, of which only the latest needs the cache. sides: 2 where the
+        base model reads every view as well, whose states are its own.
+        """
+        counts, turns = self.generator.counts, self.workflow.max_steps
+        growth, before, done = turns * (sampling.max_new_tokens + _AROUND), counts.sampled, 0
+        while drafts:
+            fitting = self._fitting(drafts, growth, sides) if turns > 1 else len(drafts)  # one turn reuses nothing
+            window, drafts = drafts[:fitting], drafts[fitting:]
+            yield window
+            done += times * sum(len(dialogues) for _, dialogues in window)
+            growth = turns * _AROUND + (counts.sampled - before) // done
+
+    def _fitting(self, drafts: Sequence[Drafts], growth: int, sides: int) -> int:
+        """How many drafts, from the first on, belong into one window when every view grows by so many tokens."""
+        states = self.generator.states
+        openings: set[tuple[int, ...]] = set()
+        grown = 0
+        for count, (question, dialogues) in enumerate(drafts if states.room else ()):
+            begun = [self._openings(question, dialogue.format) for dialogue in dialogues]
+            openings.update(*begun)
+            grown += sum(map(len, begun)) * growth
+            if sides * (sum(map(len, openings)) + grown) > states.room:
+                row = max(map(len, openings)) + growth
+                return count or max(1, states.max_batch_tokens // (row * len(dialogues)))
+        return len(drafts)
+
+    def _openings(self, question: Question, format: str | None) -> list[tuple[int, ...]]:
+        """What every view of a dialogue begins with: the conversation for each role in it, and each template."""
+        workflow = self.workflow
+        speakers = sorted({workflow.speaker(step) for step in workflow.steps if step.reads is None})
+        views = [self._talk_prompt(question, (), speaker, format) for speaker in speakers]
+        templates = [step for step in workflow.steps if step.reads is not None and not step.tool]
+        return views + [self.renderer.prompt(longest_brief(question, step, workflow=workflow)[0]) for step in templates]
+
     def talk(
         self,
         questions: Sequence[Question],
@@ -82,18 +129,20 @@ class Agents:
         rollout and the turn it decides every row's random numbers.
         """
         by_id = {question.id: question for question in questions}
-        talking = len(drafts)
+        told = 0
 
         def speak(ready: Sequence[Cue]) -> list[Turn]:
-            nonlocal talking
-            still = len({(cue.dialogue.question, cue.dialogue.rollout) for cue in ready})
-            ended, talking = talking - still, still
+            nonlocal told
             turns = self.speak([(by_id[cue.dialogue.question], cue) for cue in ready], sampling=sampling, seed=seed)
-            advance(ended, sum(len(turn.ids) for turn in turns))
+            going = {(cue.dialogue.question, cue.dialogue.rollout): len(cue.dialogue.turns) for cue in ready}
+            begun = (sum(going.values()) + len(ready)) // self.workflow.max_steps
+            done = len(drafts) - len(going) + begun
+            advance(done - told, sum(len(turn.ids) for turn in turns))
+            told = done
             return turns
 
         finished = converse(drafts, workflow=self.workflow, speak=speak)
-        advance(talking, 0)
+        advance(len(drafts) - told, 0)
         return finished
 
     def speak(self, ready: Sequence[tuple[Question, Cue]], *, sampling: Sampling, seed: Sequence[object]) -> list[Turn]:
@@ -125,6 +174,11 @@ class Agents:
         if cue.step.reads is not None:
             done = moment(turns, self.workflow).done
             return self.renderer.prompt(brief(question, done, cue.step, workflow=self.workflow, format=format))
+        return self._talk_prompt(question, turns, speaker, format)
+
+    def _talk_prompt(
+        self, question: Question, turns: Sequence[Turn], speaker: int, format: str | None
+    ) -> tuple[int, ...]:
         messages = view(question, turns, speaker, workflow=self.workflow, format=format, layout=self.layout)
         return self.renderer.prompt(messages, opening=opening(self.workflow, speaker, layout=self.layout))
 
@@ -169,13 +223,16 @@ def sample(
     """`rollouts` dialogues of every question. formats: names of the pool to sample with, none twice before all were
     used."""
     agents.generator.forget()  # a chunk's batches must not depend on the chunks before it
-    drafts = []
+    drafts: list[Drafts] = []
     for question in questions:
         order = list(formats)
         random.Random(row_key(*seed, question.id, "formats")).shuffle(order)
         for k in range(rollouts):
-            drafts.append(Dialogue(question.id, k, format=order[k % len(order)] if order else None))
-    finished = agents.talk(questions, drafts, sampling=sampling, seed=seed, advance=advance)
+            drafts.append((question, [Dialogue(question.id, k, format=order[k % len(order)] if order else None)]))
+    finished: list[Dialogue] = []
+    for window in agents.windows(drafts, sampling=sampling):
+        asked, started = [question for question, _ in window], [draft for _, one in window for draft in one]
+        finished += agents.talk(asked, started, sampling=sampling, seed=seed, advance=advance)
     return [
         Rollouts(question, tuple(finished[i * rollouts : (i + 1) * rollouts])) for i, question in enumerate(questions)
     ]

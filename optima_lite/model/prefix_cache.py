@@ -173,8 +173,8 @@ class Batch:
     Both parts are padded on the left, so a row may have a gap between them. transformers' own dynamic layers join the
     whole history to each new token; the states of this cache lie in one tensor with room behind them and grow in place.
 
-    known: how many of a row's ids have states. ids: (rows, longest rest) what remains to be computed. positions: of these
-    in their rows. states: (layers, 2, rows, heads, capacity, head width).
+    known: how many of a row's ids have states. ids: (rows, longest rest) what remains to be computed. positions: where
+    these stand in their rows. states: (layers, 2, rows, heads, capacity, head width).
     """
 
     def __init__(
@@ -207,7 +207,9 @@ class Batch:
             at = self._width - known
             self.states[:, :, row, :, :at] = 0  # masked, but attention multiplies it by nought: it must be a number
             for piece in pieces:
-                self.states[:, :, row, :, at : at + piece.shape[-2]] = piece
+                place = self.states[:, :, row, :, at : at + piece.shape[-2]]
+                if place.data_ptr() != piece.data_ptr():  # else it was computed in its place
+                    place.copy_(piece)
                 at += piece.shape[-2]
         self.cache: Any = Cache(layers=[_InPlaceLayer(states, self._width) for states in self.states])
 
@@ -219,6 +221,23 @@ class Batch:
     def computed(self, row: int) -> int:
         """How many ids of a row have states by now."""
         return self.known[row] + self.cache.get_seq_length() - self._starts[row]
+
+    def leave(self, staying: Sequence[int]) -> list[int]:
+        """Lets all other rows go. The last rows move into their places, so that no more is copied than what leaves;
+        which row stands where now is returned."""
+        rows = list(range(len(staying)))
+        free = sorted(set(rows) - set(staying))
+        for place, row in zip(free, (row for row in staying if row >= len(staying)), strict=True):
+            begin, end = self._width - self.known[row], self.cache.get_seq_length()
+            self.states[:, :, place, :, begin:end] = self.states[:, :, row, :, begin:end]
+            rows[place] = row
+        self.ids, self.positions, self._mask = self.ids[rows], self.positions[rows], self._mask[rows]
+        self._bias = None if self._bias is None else self._bias[rows]
+        self.states = self.states[:, :, : len(rows)]
+        self.known, self._starts = [self.known[row] for row in rows], [self._starts[row] for row in rows]
+        length = self.cache.get_seq_length()
+        self.cache = Cache(layers=[_InPlaceLayer(states, length) for states in self.states])
+        return rows
 
     def go_on(self, ids: Tensor) -> None:
         """One more id for each row, (rows, 1), follows everything that the cache has taken up."""

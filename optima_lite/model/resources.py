@@ -1,4 +1,4 @@
-"""What this process may use of the machine, in memory and cores; the limits of a container count.
+"""What this process may use of the machine, in memory and cores, and how; the limits of a container count.
 
 psutil knows the machine on every system, but not the control groups by which Linux containers are bounded: a container
 of 8 GiB on a host of 256 sees 256. Their files are read here, those of version 2 and of version 1.
@@ -7,7 +7,8 @@ of 8 GiB on a host of 256 sees 256. Their files are read here, those of version 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, MutableMapping
 from math import ceil
 from pathlib import Path
 
@@ -32,6 +33,17 @@ def cores() -> int:
     """Cores that this process may keep busy; at least 1."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([allowed, *_core_limits()]))
+
+
+def let_segments_grow(environment: MutableMapping[str, str]) -> None:
+    """Tells torch to extend the blocks it holds of a GPU instead of taking new ones, unless the user has told it how.
+
+    Batches of ever other sizes leave gaps that nothing fits into. torch reads this once, when the GPU is first used.
+    Its newer name for the variable, PYTORCH_ALLOC_CONF, is without effect in some versions.
+    """
+    names = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
+    if sys.platform == "linux" and not any(name in environment for name in names):
+        environment[names[0]] = "expandable_segments:True"
 
 
 def _memory_limits() -> Iterator[tuple[int, int]]:

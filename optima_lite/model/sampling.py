@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 AT_ONCE = 1 << 22  # probabilities held at a time: a large vocabulary times many rows is taken in parts
+_ALMOST_ONE = 1 - 2.0**-53  # times this, a float64 becomes the one below it
 _GOLDEN = -7046029254386353131  # 2**64 / golden ratio as a signed integer: the increment of splitmix64
 
 
@@ -92,11 +93,11 @@ def _shift(z: Tensor, bits: int) -> Tensor:
 def draw(
     logits: Tensor, uniform: Tensor, *, temperature: float, top_p: float, candidates: int
 ) -> tuple[Tensor, Tensor | None]:
-    """Inverse-CDF sampling. logits: (rows, vocabulary); uniform: (rows,) in (0, 1); returns token ids (rows,), and where
-    (rows,) the nucleus goes beyond the candidates; None where there is none to look for.
+    """Inverse-CDF sampling. logits: (rows, vocabulary); uniform: (rows,) in (0, 1). Returns token ids (rows,), and
+    which rows' nucleus goes beyond the candidates, so that their token is void; None where top_p is 1.
 
     The nucleus are the likeliest tokens, of equal ones the first, as long as those before them have less than top_p.
-    It is looked for among so many candidates only, because to sort a large vocabulary costs more than all the rest.
+    It is looked for among so many candidates only, because sorting a large vocabulary costs more than all the rest.
     Probabilities are taken in float64, in the order of the vocabulary, so that a hair's difference in the logits
     moves the border between two neighbouring tokens by a hair.
     """
@@ -116,6 +117,7 @@ def _draw(
 ) -> tuple[Tensor, Tensor | None]:
     precise = logits.to(torch.float64)
     probabilities = torch.softmax(precise if temperature == 1 else precise / temperature, dim=-1)
+    del precise  # a third copy would be held to the end
     if top_p == 1:
         return _invert(probabilities, uniform), None
     chances, tokens, beyond = _nucleus(probabilities, top_p, min(candidates, logits.shape[1]))
@@ -123,16 +125,16 @@ def _draw(
 
 
 def _invert(chances: Tensor, uniform: Tensor) -> Tensor:
-    """The first column (rows,) up to which more than a uniform share of its row's sum lies; never one without chance."""
+    """The first columns (rows,) up to which more than a uniform share of the row lies; never one without chance."""
     cumulative = chances.cumsum(-1)
     total = cumulative[:, -1]
-    below = torch.nextafter(total, torch.zeros_like(total))  # a share may round to the whole
+    below = total * _ALMOST_ONE  # a share may round to the whole
     return torch.searchsorted(cumulative, torch.minimum(uniform * total, below)[:, None], right=True)[:, 0]
 
 
 def _nucleus(probabilities: Tensor, top_p: float, candidates: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Candidates in the order of the vocabulary, (rows, candidates): their chances, 0 outside of the nucleus; their ids;
-    and which rows' nucleus may hold a token that is no candidate."""
+    """Candidates in the order of the vocabulary, (rows, candidates): their chances, 0 outside of the nucleus; their
+    ids; and which rows' nucleus may hold a token that is no candidate."""
     tokens = probabilities.topk(candidates, sorted=False).indices.sort(-1).values
     chances = probabilities.gather(1, tokens)
     ranked, order = chances.sort(dim=-1, descending=True, stable=True)

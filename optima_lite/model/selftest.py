@@ -1,8 +1,8 @@
 """Before a run: does this model, on this machine, compute the same alone as in a batch, and with its cache as without?
 
 Left padding, reused attention states and in-place caches go wrong silently: another library, driver or version then
-samples from a distorted model. Two prompts and some twenty tokens show it. What is compared is how likely each way finds
-the same tokens, never which tokens it would choose: in half precision two of those may lie within rounding.
+samples from a distorted model. Two prompts and some twenty tokens show it. What is compared is how likely each way
+finds the same tokens, never which ones it would choose: in half precision two of those may lie within rounding.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ from .render import Rendered
 from .sampling import Sampling
 
 _TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}  # nats per token; half precision below
-_HALF_TOLERANCE = 0.1
+_HALF_TOLERANCE = 0.15  # between rounding and the mildest of the faults in the tests
 _BUDGET = 1 << 14
 _CACHE = 1 << 28
 _TOKENS = 12  # of a message: more than a slice, so that decoding goes on in its batch
+
+
+Ids = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,25 +39,23 @@ class Agreement:
     furthest: float
 
 
-Ids = tuple[int, ...]
-
-
 def agreement(policy: Policy, *, seed: int = 0) -> Agreement:
-    """How likely the tokens of a fixed message are, read at once and a step at a time, in three ways: each prompt alone,
-    both in a batch, both with a cache; nothing is left behind in the policy.
+    """How likely the tokens of fixed messages are: two prompts alone, in a batch, and with a cache.
 
-    The longer prompt extends the shorter one, so that states are shared. The adapter must be new (zero).
+    Each way reads the messages at once, decodes them a step at a time, and says something of its own, whose tokens must
+    be as likely as the likeliest. The longer prompt extends the shorter one, so that states are shared. The adapter
+    must be new (zero). Nothing is left behind in the policy.
     """
     prompts, messages = _conversations(policy, random.Random(seed))
     alone = _bare(policy)
     expected = torch.cat([_read(alone, [p], [m]) for p, m in zip(prompts, messages, strict=True)])
 
     def distance(generator: Generator) -> float:
-        read = (_read(generator, prompts, messages) - expected).abs().mean()
-        decoded = (_decode(generator, prompts, messages)[0] - expected).abs().mean()
+        read = (_read(generator, prompts, messages) - expected).abs().mean(1)
+        decoded = (_decode(generator, prompts, messages)[0] - expected).abs().mean(1)
         said = generator.generate(prompts, sampling=Sampling(0.0, 1.0, _TOKENS), keys=range(len(prompts)))
         worse = [_decode(alone, [p], [m])[1].mean() for p, m in zip(prompts, said, strict=True)]
-        return float(max(read, decoded, *worse))
+        return float(max(*read, *decoded, *worse))
 
     batched = distance(_bare(policy))
     caching = Generator(policy, max_batch_tokens=_BUDGET, max_cache_bytes=_CACHE)

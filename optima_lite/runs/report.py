@@ -69,7 +69,7 @@ def overview(run: RunFolder) -> RenderableType:
     parts: list[RenderableType] = [Text(title, style="bold")]
     if rows:
         gain = gain_table(run, rows)
-        parts += [evaluation_table(rows), *remarks(rows), Text(""), Curve(rows)]
+        parts += [evaluation_table(rows, undone_remarks(run)), *remarks(rows), Text(""), Curve(rows)]
         parts += [Text(""), gain] if gain else []
     else:
         parts.append(Text("nothing has been evaluated yet"))
@@ -78,17 +78,17 @@ def overview(run: RunFolder) -> RenderableType:
     if preferred:
         parts += [Text(""), preference_table(preferred)]
     parts += verdict_lines([*imitated, *preferred])
-    pair = typical_pair(run, rows)
-    if pair:
-        parts += [Text(""), pair]
+    pair, line = typical_pair(run, rows), work_line(run)
+    parts += [Text(""), pair] if pair else []
+    parts += [Text(""), line] if line else []
     return Group(*parts)
 
 
 def result(run: RunFolder) -> RenderableType:
     """What `optima-lite train` ends with: the table, the gain, and how the pair talked before and after."""
     rows = evaluations(run)
-    evaluated = Group(evaluation_table(rows), *remarks(rows))
-    parts: list[RenderableType | None] = [evaluated, gain_table(run, rows), typical_pair(run, rows)]
+    evaluated = Group(evaluation_table(rows, undone_remarks(run)), *remarks(rows))
+    parts: list[RenderableType | None] = [evaluated, gain_table(run, rows), typical_pair(run, rows), work_line(run)]
     return Group(*[line for part in parts if part is not None for line in (Text(""), part)])
 
 
@@ -119,14 +119,15 @@ def _iteration(row: EvalRow) -> int | None:
     return int(found[1]) if found else None
 
 
-def evaluation_table(rows: Sequence[EvalRow]) -> Table:
-    """One row an evaluation, with 95 % intervals below score and tokens; fits 80 columns."""
+def evaluation_table(rows: Sequence[EvalRow], remarks: Mapping[str, str] | None = None) -> Table:
+    """One row an evaluation, with 95 % intervals below score and tokens; fits 80 columns. remarks: what to know, by the
+    row's name (see `undone_remarks`)."""
     table = _table("evaluation")
     for heading in ("score", "tokens", "turns", "agreement", "tokens per\ncorrect", "readability\nloss"):
         table.add_column(heading, justify="right", overflow="fold")
     for row in rows:
         table.add_row(
-            Text.assemble(row.name, "\n", (f"  {row.decoding}", "dim")),
+            Text.assemble(row.name, "\n", (f"  {row.decoding}", "dim"), _below((remarks or {}).get(row.name, ""))),
             _with_interval(f"{row.score:.3f}", row.score_low, row.score_high, decimals=2),
             _with_interval(f"{row.tokens:.1f}", row.tokens_low, row.tokens_high, decimals=1),
             f"{row.turns:.1f}",
@@ -135,6 +136,21 @@ def evaluation_table(rows: Sequence[EvalRow]) -> Table:
             f"{row.readability_loss:.2f}",
         )
     return table
+
+
+def undone_remark(run: RunFolder, iteration: int) -> str:
+    """What to know of an iteration with a step that was taken back; empty for others."""
+    steps = run.undone(iteration)
+    return f"{' and '.join(steps)} undone" if steps else ""
+
+
+def undone_remarks(run: RunFolder) -> dict[str, str]:
+    """`undone_remark` for each iteration's name."""
+    return {f"iteration_{iteration}": undone_remark(run, iteration) for iteration in run.iterations()}
+
+
+def _below(remark: str) -> tuple[str, str]:
+    return (f"\n  {remark}" if remark else "", "yellow")
 
 
 def undecided_note(count: int) -> str:
@@ -459,7 +475,7 @@ def _imitation_lines(steps: Sequence[Imitation]) -> Lines:
     return [
         ("dialogues", [f"{one.dialogues:,}" for one in steps]),
         ("tokens per dialogue", [f"{one.tokens / one.dialogues:.1f}" for one in steps]),
-        ("mean reward", parts("total")),
+        ("reward among siblings", parts("total")),
         ("  task", parts("task")),
         ("  token share", parts("token_share")),
         ("  readability", parts("readability")),
@@ -653,19 +669,40 @@ def printable(text: str) -> str:
 def summary(run: RunFolder) -> dict[str, Any]:
     """The content of summary.json; what is not known is None.
 
-    seconds: time spent in all phases, over all starts. training_tokens: tokens sampled for training, plus the trainer's
-    tokens times its epochs; None unless every step that has begun, and one in every iteration, has stored both.
-    validation_tokens: sampled to judge the steps.
+    seconds: time spent in all phases, over all starts. work: see `work`. training_tokens: tokens sampled for training,
+    plus the trainer's tokens times its epochs; None unless every step that has begun, and one in every iteration, has
+    stored both. validation_tokens: sampled to judge the steps.
     """
     timings = run.timings()
     return {
         "recipe": run.manifest.get("recipe_name"),
         "seed": run.manifest["recipe"].get("seed"),
         "seconds": round(sum(timing.seconds for timing in timings), 3) if timings else None,
+        "work": work(run),
         "training_tokens": next(reversed(training_tokens(run).values()), None),
         "validation_tokens": next(reversed(validation_tokens(run).values()), 0),
         "evaluations": [to_json(row) for row in evaluations(run)],
     }
+
+
+def work(run: RunFolder) -> dict[str, int] | None:
+    """What the run has taken of the model besides training, over all starts: see `meter.Counts`. None for runs of
+    before this was kept."""
+    total: Counter[str] = Counter()
+    for timing in run.timings():
+        total.update(timing.counts)
+    return dict(total) or None
+
+
+def work_line(run: RunFolder) -> Text | None:
+    """The same in a sentence."""
+    tokens = work(run)
+    if tokens is None:
+        return None
+    read = (
+        f"{tokens['computed']:,} tokens went through the model to be read, {tokens['reused']:,} were found in the cache"
+    )
+    return Text(f"{read}, {tokens['sampled']:,} were sampled", style="dim")
 
 
 def training_tokens(run: RunFolder) -> dict[int, int | None]:

@@ -33,7 +33,7 @@ from filelock import FileLock, Timeout
 
 from ..errors import RunError
 from ..records import Record, decode, to_json
-from ..settings.config import LoadedRecipe, Machine, differences, reference, undoing
+from ..settings.config import differences, reference, undoing
 from .progress import Timing
 
 LOCK, PID = ".lock", ".pid"
@@ -55,11 +55,6 @@ _REASONS = {
 def stage_name(iteration: int, stage: str) -> str:
     """The name of an iteration's stage, such as iteration_00/1_dialogues."""
     return f"iteration_{iteration:02d}/{stage}"
-
-
-def run_folder(loaded: LoadedRecipe, machine: Machine) -> Path:
-    """Where a recipe's run is kept unless told otherwise: the same recipe, variants and seed find their run again."""
-    return Path(machine.run_folder) / "-".join([loaded.name, *loaded.variants, f"seed{loaded.recipe.seed}"])
 
 
 class Rows(Sequence[Record]):
@@ -148,6 +143,12 @@ class RunFolder:
         if verdict is None:
             raise KeyError(iteration)
         return None if verdict["adapter"] is None else self.folder / verdict["adapter"]
+
+    def undone(self, iteration: int) -> list[str]:
+        """The steps of an iteration that made things worse and were taken back; the agents are those from before."""
+        names = (f"{stage_name(iteration, f'{number}_verdict')}.json" for number in (5, 9))
+        verdicts = filter(None, map(self.read_json, names))
+        return [verdict["step"] for verdict in verdicts if verdict["verdict"] != "keep"]
 
     def trained(self) -> list[int]:
         """The iterations of which at least one step is finished, in order."""
@@ -271,6 +272,7 @@ class Run(RunFolder):
         many records were found.
         """
         rows = self.rows(name, kind, chunk=size, total=len(items))
+        self._require_same_questions(name, rows, items)
         if stored:
             stored(len(rows))
         if not items:
@@ -282,6 +284,21 @@ class Run(RunFolder):
                 raise ValueError(f"{name}: {len(made)} records for {len(chunk)} items")
             self.append(name, made)
         return rows if len(rows) == len(items) else self.read(name, kind)
+
+    def _require_same_questions(self, name: str, rows: Sequence[Any], items: Sequence[Any]) -> None:
+        """Raises RunError where stored rows are about other questions than are asked now.
+
+        The first and the last are looked at: whatever comes into a file of questions or leaves it moves the others.
+        """
+        for position in sorted({0, len(rows) - 1}) if len(rows) and isinstance(items, list) else ():
+            before, now = _question_id(rows[position]), _question_id(items[position])
+            if before != now:
+                what = f"line {position + 1} is about question {before}, and now question {now} stands in its place"
+                hint = (
+                    "the file of questions has changed, or how it is split: put it back as it was, or start a new run "
+                    "with --run OTHER"
+                )
+                raise RunError(what, where=self.folder / f"{name}.jsonl", hint=hint)
 
     def whole(self, name: str, kind: type[Record], make: Callable[[], list[Record]]) -> list[Record]:
         """All records of a stage that is written at once, because only `make` knows how many there are."""
@@ -419,6 +436,11 @@ def _was_stopped(run: RunFolder) -> bool:
     return any(verdict["verdict"] == "stop" for verdict in verdicts)
 
 
+def _question_id(of: Any) -> str | None:
+    """The id of a question, or of the question that a record is about; None for what is about none."""
+    return getattr(getattr(of, "question", of), "id", None)
+
+
 # --- Opening --------------------------------------------------------------------------------------
 
 
@@ -489,6 +511,8 @@ def _resume(folder: Path, stored: Any, wanted: dict[str, Any]) -> dict[str, Any]
     if isinstance(old, dict) and isinstance(new, dict) and new.get("iterations", 0) > old.get("iterations", 0):
         old["iterations"] = new["iterations"]
     _add_new_keys(manifest["recipe"], wanted["recipe"])
+    if "evaluation" in manifest["recipe"] and "evaluation" in wanted["recipe"]:  # it stops a run, and changes none
+        manifest["recipe"]["evaluation"]["stop_if_none_right"] = wanted["recipe"]["evaluation"]["stop_if_none_right"]
     changed = differences(manifest["recipe"], wanted["recipe"])
     if changed:
         what = "\n  ".join(["holds a run of another recipe:", *changed])

@@ -62,6 +62,8 @@ FormatName = Literal[  # the keys of prompts.FORMATS
 ]  # fmt: skip
 ALL_FORMATS: tuple[FormatName, ...] = get_args(FormatName)
 
+SPLITS = ("train", "validation", "held_out")
+
 BenchmarkName = Literal[
     "hotpotqa", "2wikimultihopqa", "triviaqa", "cbt", "gsm8k", "math", "arc_challenge", "mmlu"
 ]  # fmt: skip
@@ -82,6 +84,7 @@ def _nameable(path: str) -> str:
 
 
 PathText = Annotated[str, Field(min_length=1, max_length=4_000), AfterValidator(_nameable)]
+FileOrFiles = str | dict[str, str]
 
 
 class _Settings(BaseModel):
@@ -115,6 +118,9 @@ class FieldSettings(_Settings):
         None, description="Path to the marks of the facts needed: titles, positions from 0, or true/false for each"
     )
     id: Text | None = Field(None, description="Path to a unique id; null: made from the row's content")
+    split: Text | None = Field(
+        None, description="Path to the row's split: train, validation or held_out (also dev, test); null: by the shares"
+    )
 
 
 class TaskSettings(_Settings):
@@ -123,8 +129,10 @@ class TaskSettings(_Settings):
     name: Literal["world", "jsonl", BenchmarkName] = Field(
         description="world: the bundled synthetic questions; jsonl: a file of rows in any layout; else a benchmark"
     )
-    path: PathText | None = Field(
-        None, description="The file of rows, relative to the working folder; null: a benchmark comes from the hub"
+    path: PathText | dict[str, PathText] | None = Field(
+        None,
+        description="The file of rows, relative to the working folder, or {train: .., validation: .., held_out: ..}; "
+        "null: a benchmark comes from the hub",
     )
     context: ContextForm = Field(
         "paragraphs", description="What a benchmark's paragraphs are cut to; first_sentence: as in the official code"
@@ -149,9 +157,11 @@ class TaskSettings(_Settings):
 
     @field_validator("path")
     @classmethod
-    def _path_is_read(cls, path: str | None, info: ValidationInfo) -> str | None:
+    def _path_is_read(cls, path: FileOrFiles | None, info: ValidationInfo) -> FileOrFiles | None:
         if path is not None and info.data.get("name") == "world":
             raise ValueError("is not read by task.name world, which makes its own questions; set task.name=jsonl")
+        if isinstance(path, dict) and path.keys() != set(SPLITS):
+            raise ValueError(f"must be one file, or a file each for {', '.join(SPLITS)}, not for {', '.join(path)}")
         return path
 
     @field_validator("context")
@@ -371,6 +381,9 @@ class EvaluationSettings(_Settings):
 
     questions: Count = Field(200, description="Held-out questions, the same for every model")
     validation_questions: Count = Field(50, description="Validation questions, asked after every training step")
+    stop_if_none_right: bool = Field(
+        True, description="Stop before any training when no question was answered right, not even by one agent alone"
+    )
 
 
 class Recipe(_Settings):
@@ -456,7 +469,9 @@ class Machine(_Settings):
     )
     max_batch_tokens: TokenCount | Literal["auto"] = Field("auto", description="Tokens of one batch while sampling")
     micro_batch: Count = Field(16, description="Training examples held in memory at once")
-    max_cache_gib: Gib = Field(2.0, description="Memory for attention states that may be of use again")
+    max_cache_gib: Gib | Literal["auto"] = Field(
+        "auto", description="Memory for attention states that may be of use again; auto: what sampling leaves"
+    )
     max_vram_gib: Annotated[float, Field(gt=0, le=1_000_000)] | Literal["auto"] = Field(
         "auto", description="GPU memory a run may take; auto: what the card has"
     )

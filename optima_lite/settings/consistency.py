@@ -13,6 +13,10 @@ _PLACEHOLDERS = ("{name}", "{partner}")
 _LONE_WORD = re.compile(r"(?<![\\\w^{}])\{[A-Za-z_]\w*\}")  # not \boxed{answer}, x_{i} or {{word}}
 
 
+def _is_split_already(task: Mapping[str, Any]) -> bool:
+    return isinstance(task["path"], Mapping) or task["fields"]["split"] is not None
+
+
 def idle(recipe: Mapping[str, Any], stated: Collection[str]) -> Iterator[tuple[str, str]]:
     """Each dotted key of which nothing comes, with the rest of a sentence that says why.
 
@@ -20,12 +24,16 @@ def idle(recipe: Mapping[str, Any], stated: Collection[str]) -> Iterator[tuple[s
     """
     task = recipe["task"]
     from_a_file = task["name"] != "world" and task["path"] is not None
+    if isinstance(task["path"], Mapping) and task["fields"]["split"] is not None:
+        yield "task.fields.split", "splits one file; task.path names one for each split already"
     for key in stated:
         if key.startswith("task.fields.") or key == "task.answer_pattern":
             if task["name"] != "jsonl":
                 yield key, f"is read by task.name jsonl only; {task['name']} knows its own layout"
         elif key == "task.held_out_share" and task["name"] != "jsonl" and not from_a_file:
             yield key, "splits a file of rows; there is none without task.path"
+        elif key in ("task.held_out_share", "task.validation_share") and _is_split_already(task):
+            yield key, "splits one file; task.path or task.fields.split says already what belongs where"
         elif key == "task.validation_share" and task["name"] == "world":
             yield key, "splits rows; task.name world makes its own questions"
     if recipe["schedule"] == "idpo" and recipe["training"]["iterations"] < 2:

@@ -2,43 +2,56 @@
 
 All of them speak through one generator, and every token that any agent samples counts: all samples of a vote, all
 messages of a debate. What was spent before the first question, on training or on choosing a prompt, stands beside it.
-Nothing is stored.
+What is asked is stored below the run, so that the same command goes on; the run's own records stay as they are.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from statistics import fmean
 
 from .. import statistics
 from ..learn.reward import mean, rewards, scale
 from ..learn.rollout import Agents, flexible_answer, flexible_score, ranked, sample, score
 from ..records import Contender, EvalRow, Question, Rollouts
-from ..runs.progress import Evaluated, Note, Observer, phase
+from ..runs.progress import Evaluated, Note, Observer, PhaseStarted, Planned, phase
 from ..runs.report import training_tokens
-from ..runs.store import RunFolder
+from ..runs.store import Run, RunFolder
 from ..settings.teams import shipped
 from ..settings.workflow import told
+from ..tasks import jsonl
 from ..tasks.answers import Scoring
 from ..tasks.questions import questions
 from ..team.prompts import AUTOFORM, marked
 from ..team.talks import debate
 from .cast import Cast
-from .evaluate import summarise, table_row, undecided
+from .doctor import versions
+from .evaluate import parts_of, summarise, table_row, undecided
 from .scaling import Sample, ScalingRow, coverage, largest_group, majority, sizes
 
 AT_ONCE = 400  # dialogues sampled together
+BEST_FORMAT = "the best format"
 
 
 @dataclass(frozen=True)
 class _Bench:
-    """Asks; seed: of the sampling."""
+    """Asks, and stores what came of it in `kept`. seed: of the sampling. most: questions of any kind to ask."""
 
     cast: Cast
     seed: int
+    most: int
+    kept: Run
     observe: Observer
+
+    @property
+    def validation(self) -> int:
+        """Validation questions that each format is tried on."""
+        return min(self.most, self.cast.recipe.evaluation.validation_questions)
 
     def ask(
         self,
@@ -46,21 +59,23 @@ class _Bench:
         drawn: Sequence[Question],
         label: str,
         *,
+        file: str | None = None,
         samples: int = 1,
         formats: Sequence[str] = (),
         rewards: bool = True,
-    ) -> list[Rollouts]:
+    ) -> Sequence[Rollouts]:
         """`samples` dialogues about each question, with rewards if wanted; samples of one question are always the
-        first of more."""
+        first of more. label: of the phase. file: where it is stored, when not under the label."""
         recipe = self.cast.recipe
         fitted, _ = self.cast.fit(agents, drawn)
         size = max(1, AT_ONCE // samples)
-        found: list[Rollouts] = []
-        with phase(self.observe, label, iteration=None, total=len(fitted) * samples, unit="dialogues") as advance:
-            for start in range(0, len(fitted), size):
+        parts, total = _parts(agents, samples)[: 1 + rewards], len(fitted) * samples
+        with phase(self.observe, label, iteration=None, total=total, unit="dialogues", parts=parts) as advance:
+
+            def work(chunk: Sequence[Question]) -> list[Rollouts]:
                 talked = sample(
                     agents,
-                    fitted[start : start + size],
+                    chunk,
                     rollouts=samples,
                     sampling=self.cast.sampling(agents),
                     seed=(self.seed, "evaluation"),
@@ -69,8 +84,17 @@ class _Bench:
                 )
                 if rewards:
                     talked = ranked(agents, talked, settings=recipe.reward)
-                found += talked
-        return found
+                    advance(len(talked) * samples, part=parts[-1])
+                return talked
+
+            return self.kept.chunks(
+                file or label.replace(" ", "_"),
+                Rollouts,
+                fitted,
+                size=size,
+                work=work,
+                stored=lambda found: advance(found * samples, stored=True),
+            )
 
 
 def compare(
@@ -78,16 +102,51 @@ def compare(
 ) -> list[Contender]:
     """Every way to answer, in the order of the table, on the recipe's held-out questions or the `wanted` first ones.
 
-    samples: of the vote (self-consistency). The policy speaks with the run's last adapter afterwards.
+    wanted: bounds the validation questions on which formats are tried, too. samples: of the vote (self-consistency).
+    The policy speaks with the run's last adapter afterwards.
     """
     recipe = cast.recipe
     drawn = questions(recipe.task, "held_out", wanted or recipe.evaluation.questions, seed=0)
-    bench = _Bench(cast, recipe.seed if seed is None else seed, observe)
     found = []
-    for contender in _contenders(bench, run, drawn, samples=samples):
-        observe(Evaluated(contender.row))
-        found.append(contender)
+    with _opened(cast, run, "baselines", wanted=wanted, samples=samples, seed=seed, observe=observe) as bench:
+        observe(Planned(tuple(_plan(bench, run, len(drawn), samples=samples))))
+        for contender in _contenders(bench, run, drawn, samples=samples):
+            observe(Evaluated(contender.row))
+            found.append(contender)
     return found
+
+
+@contextmanager
+def _opened(
+    cast: Cast, run: RunFolder, kind: str, *, wanted: int | None, samples: int, seed: int | None, observe: Observer
+) -> Iterator[_Bench]:
+    """A bench that stores below the run, in a folder of its own for everything that decides what is said."""
+    recipe = cast.recipe
+    seed, most = recipe.seed if seed is None else seed, wanted or recipe.evaluation.questions
+    limits = {key: run.manifest.get(key) for key in ("threads", "max_batch_tokens", "max_cache_bytes")}
+    asked = {"seed": seed, "questions": wanted, "samples": samples, **limits}
+    settings = recipe.to_dict()
+    del settings["training"]["iterations"]  # a run that went on has the same beginning
+    name = f"{kind}/{jsonl.digest(settings, asked)}"
+    manifest = {"recipe": recipe.to_dict(), "recipe_name": kind, "variants": [], "versions": versions(), "asked": asked}
+    with Run.open(run.folder / name, manifest) as kept:
+        yield _Bench(cast, seed, most, kept, observe)
+
+
+def _parts(agents: Agents, samples: int) -> tuple[str, str]:
+    return parts_of(len(agents.workflow.roles)) if samples == 1 else ("sample siblings", "read siblings")
+
+
+def _plan(bench: _Bench, run: RunFolder, count: int, *, samples: int) -> Iterator[PhaseStarted]:
+    """The phases of `_contenders`, for the time left."""
+    pair, alone, formats = bench.cast.pair, bench.cast.single, bench.cast.recipe.prompts.formats
+    yield PhaseStarted("single agent", None, count * samples, "dialogues", _parts(alone, samples))
+    yield PhaseStarted("debate", None, count, "dialogues", _parts(pair, 1))
+    yield PhaseStarted("autoform", None, count, "dialogues", _parts(alone, 1))
+    tried = [(f"try format {name}", bench.validation) for name in formats]
+    trained = [(f"iteration {iteration}", count) for iteration in run.trained()]
+    for label, asked in [("untrained", count), *tried, *([(BEST_FORMAT, count)] if formats else []), *trained]:
+        yield PhaseStarted(label, None, asked, "dialogues", _parts(pair, 1))
 
 
 def _contenders(bench: _Bench, run: RunFolder, drawn: Sequence[Question], *, samples: int) -> Iterator[Contender]:
@@ -103,14 +162,15 @@ def _contenders(bench: _Bench, run: RunFolder, drawn: Sequence[Question], *, sam
     yield Contender(row("untrained", bench.ask(cast.pair, drawn, "untrained")))
     if cast.recipe.prompts.formats:
         best, tokens = best_format(bench)
-        asked = bench.ask(cast.pair, drawn, f"format {best}", formats=(best,))
+        asked = bench.ask(cast.pair, drawn, BEST_FORMAT, file=f"format_{best}", formats=(best,))
         yield Contender(row(f"format_{best}", asked), tokens)
     else:
         bench.observe(Note("the recipe's format pool is empty, so there is no best format to compare with"))
     spent = training_tokens(run)
     for iteration in run.trained():
         speak_after(cast, run, iteration)
-        asked = bench.ask(cast.pair, drawn, f"iteration {iteration}")
+        file = f"iteration_{iteration}_{_weights(run.adapter(iteration))}"
+        asked = bench.ask(cast.pair, drawn, f"iteration {iteration}", file=file)
         yield Contender(row(f"iteration_{iteration}", asked), spent[iteration])
 
 
@@ -157,8 +217,8 @@ def best_format(bench: _Bench) -> tuple[str, int]:
     """The format of the pool whose dialogues have the highest mean reward on the validation split, the first of equals,
     and the tokens that were sampled to find it."""
     recipe, pair = bench.cast.recipe, bench.cast.pair
-    drawn = questions(recipe.task, "validation", recipe.evaluation.validation_questions, seed=0)
-    tried: dict[str, list[Rollouts]] = {
+    drawn = questions(recipe.task, "validation", bench.validation, seed=0)
+    tried: dict[str, Sequence[Rollouts]] = {
         name: bench.ask(pair, drawn, f"try format {name}", formats=(name,)) for name in recipe.prompts.formats
     }
     everything = [group for asked in tried.values() for group in asked]
@@ -169,6 +229,15 @@ def best_format(bench: _Bench) -> tuple[str, int]:
 
     tokens = sum(dialogue.tokens for group in everything for dialogue in group.dialogues)
     return max(tried, key=worth), tokens
+
+
+def _weights(adapter: Path | None) -> str:
+    """What tells an adapter from another that later stands in its place."""
+    files = [] if adapter is None else sorted(adapter.glob("adapter_model*"))
+    whole = hashlib.blake2b(digest_size=4)
+    for file in files:
+        whole.update(file.read_bytes())
+    return whole.hexdigest()
 
 
 def speak_after(cast: Cast, run: RunFolder, iteration: int | None) -> None:
@@ -195,17 +264,18 @@ def scaling(
     more."""
     recipe = cast.recipe
     drawn = questions(recipe.task, "held_out", wanted, seed=0)
-    bench = _Bench(cast, recipe.seed if seed is None else seed, observe)
     ways: list[tuple[str, Agents, int | None]] = []
     if iteration is not None:
         ways.append((f"iteration_{iteration}", cast.pair, iteration))
     ways += [("untrained", cast.pair, None), ("single_agent", cast.single, None)]
     rows = []
-    for name, agents, trained in ways:
-        speak_after(cast, run, trained)
-        asked = bench.ask(agents, drawn, f"sample {name}", samples=samples, rewards=False)
-        drawn_samples = [_samples(group, cast) for group in asked]
-        rows += [_scaling_row(name, [one[:size] for one in drawn_samples], cast) for size in sizes(samples)]
+    with _opened(cast, run, "scaling", wanted=wanted, samples=samples, seed=seed, observe=observe) as bench:
+        for name, agents, trained in ways:
+            speak_after(cast, run, trained)
+            file = name if trained is None else f"{name}_{_weights(run.adapter(trained))}"
+            asked = bench.ask(agents, drawn, f"sample {name}", file=file, samples=samples, rewards=False)
+            drawn_samples = [_samples(group, cast) for group in asked]
+            rows += [_scaling_row(name, [one[:size] for one in drawn_samples], cast) for size in sizes(samples)]
     return rows
 
 

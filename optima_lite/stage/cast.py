@@ -20,7 +20,7 @@ from ..model.selftest import agreement
 from ..records import Question
 from ..runs.store import RunFolder
 from ..settings.config import Machine, Recipe
-from ..settings.workflow import told
+from ..settings.workflow import Workflow, told
 from ..tasks import answers
 from ..tasks.answers import Scoring
 from ..team.talks import solo, team_of
@@ -91,12 +91,18 @@ def assemble(
         notify(f"reused attention states change what this model says ({agrees.furthest:.3f} nats): the cache stays off")
     generator = Generator(policy, max_batch_tokens=budget, max_cache_bytes=room, notify=notify)
     renderer = Renderer(policy.tokenizer, end_ids=policy.end_ids)
-    team = told(team_of(recipe), recipe.prompts.system or None)
-    alone = told(solo(metric=metric), recipe.prompts.solo_system or None)
+    team, alone = workflows(recipe)
     scoring = Scoring(metric, policy.tokenizer.tokenize if recipe.task.scoring == "official" else None)
     pair = Agents(generator, renderer, team, scoring, recipe.prompts.layout)
     single = Agents(generator, renderer, alone, scoring)
     return Cast(recipe, policy, pair, single, settle("micro_batch", lambda: limits.micro_batch))
+
+
+def workflows(recipe: Recipe) -> tuple[Workflow, Workflow]:
+    """A recipe's team, and the single agent that it is compared with, in the recipe's own words where it has some."""
+    prompts = recipe.prompts
+    alone = told(solo(metric=recipe.task.metric), prompts.solo_system or None)
+    return told(team_of(recipe), prompts.system or None), alone
 
 
 def settling(settle: Settle, *, on_card: bool) -> Settle:

@@ -7,7 +7,8 @@ All that is random hangs on the row's own content, never on its place in the fil
 
 From the hub, training and validation questions come from the data set's own training split, and held-out ones are the
 first 1,000 rows of its evaluation split (information tasks) or all of them (the others), as in the paper. A file
-(`task.path`) is split by a hash of the question's text, as in `jsonl`. Every split comes in the order of those hashes.
+(`task.path`) is split by a hash of the question's text, unless it is one of three. Every split comes in the order of
+those hashes.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def questions(settings: TaskSettings, split: str, count: int, *, start: int = 0)
         where = Path(benchmark.dataset)
         rows = _downloaded(benchmark, benchmark.held_out if split == "held_out" else benchmark.train)
     else:
-        where = jsonl.file_of(settings)
+        where = jsonl.file_of(settings, split)
         rows = _from_file(where)
     keys = _keys(where, rows, benchmark)
     first: dict[str, int] = {}  # an exact repeat of a question is left out
@@ -108,13 +109,23 @@ def question(row: Row, settings: TaskSettings) -> Question:
 def _numbers(keys: Sequence[tuple[Any, ...]], split: str, settings: TaskSettings) -> Sequence[int]:
     """Which rows belong to a split; of the hub's, those of the held-out split are not among the others anyway."""
     texts = [str(key[0]) for key in keys]
+    if isinstance(settings.path, Mapping):
+        return range(len(texts))
     if settings.path is not None:
-        return [i for i, text in enumerate(texts) if jsonl.split_of(text, settings) == split]
+        return [i for i, text in enumerate(texts) if _split_of(text, settings) == split]
     if split == "held_out":
         return range(len(texts))[: BENCHMARKS[settings.name].rows]
     known = _questions_of_arc() if settings.name == "mmlu" else set()
     chosen = [(jsonl.place(text) < settings.validation_share) == (split == "validation") for text in texts]
     return [i for i, text in enumerate(texts) if chosen[i] and text not in known]
+
+
+def _split_of(text: str, settings: TaskSettings) -> str:
+    """The split of a row of a file, by a hash of its text; case and spacing do not count."""
+    where = jsonl.place(text)
+    if where < settings.held_out_share:
+        return "held_out"
+    return "validation" if where < settings.held_out_share + settings.validation_share else "train"
 
 
 def _questions_of_arc() -> set[str]:

@@ -6,7 +6,11 @@ a list; `*` means every item, for lists within lists: `context.*.1`. Nested list
 A row's facts come as two lists, one for each agent, or as one list that is dealt out: those marked as needed in turn
 after a shuffle, so that neither agent can answer alone, and the others by coin flips. Both agents keep the file's
 order, so a fact's place says nothing about its worth. Everything random hangs on the row's own content, never on its
-place in the file, and a hash of the question's text decides the split: the same question never sits in two.
+place in the file.
+
+A file is split as its recipe says: a file for each split, a field of the row that names it, or shares. Shares are of
+the questions with the same text and facts as one, in the order of a hash of these: 60 rows with .2 and .1 are 12 and 6
+and leave 42, a question that all rows share is no obstacle, and the same question never sits in two splits.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import hashlib
 import json
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,28 +45,70 @@ def load(settings: TaskSettings, *, split: str) -> list[Question]:
     An exact repeat of a row is left out. Raises DataError, with file and line, for the first row that cannot be read,
     and for a split without rows.
     """
-    path = file_of(settings)
+    path = file_of(settings, split)
     found: dict[str, tuple[Question, Row]] = {}
     for row in rows(path):
         question = _question(row, settings)
         earlier, first = found.setdefault(question.id, (question, row))
         if earlier != question:
             row.refuse(f"the id {question.id!r} belongs to line {first.line} already", "give each row its own id")
-    ours = [question for question, _ in found.values() if split_of(question.text, settings) == split]
     if not found:
         raise DataError("the file has no rows", where=path)
+    if isinstance(settings.path, Mapping):
+        ours = [question for question, _ in found.values()]
+    elif settings.fields.split is not None:
+        ours = [question for question, row in found.values() if _stated_split(row, settings.fields.split) == split]
+    else:
+        ours = by_shares([question for question, _ in found.values()], settings)[split]
     if not ours:
-        hint = "use a larger file, or change task.held_out_share and task.validation_share"
+        hint = "use a larger file, change the shares, or name a file for each split (task.path) or a field for it"
         raise DataError(f"none of the {len(found)} questions falls into the {split} split", where=path, hint=hint)
-    return sorted(ours, key=lambda question: (place(question.text), question.id))
+    return sorted(ours, key=lambda question: (place(identity(question)), question.id))
 
 
-def file_of(settings: TaskSettings) -> Path:
-    """The file that `task.path` names. Raises DataError where it names none, or something that is no regular file: a
-    pipe may never end."""
+def by_shares(questions: Sequence[Question], settings: TaskSettings) -> dict[str, list[Question]]:
+    """The questions of each split by the task's shares, which hold whatever the number of questions.
+
+    Each share of at least half a question gets one. With more held-out questions the others only become fewer.
+    """
+    alike: dict[str, list[Question]] = {}
+    for question in questions:
+        alike.setdefault(identity(question), []).append(question)
+    order = sorted(alike, key=lambda one: (place(one), one))
+    held_out = round(len(order) * settings.held_out_share)
+    validation = held_out + round(len(order) * settings.validation_share)
+    parts = {"train": order[validation:], "validation": order[held_out:validation], "held_out": order[:held_out]}
+    return {split: [question for one in part for question in alike[one]] for split, part in parts.items()}
+
+
+def identity(question: Question) -> str:
+    """What makes a question the one that it is: its text and its facts, whoever holds them. Without facts, its text.
+    Case and spacing do not count."""
+    parts = [question.text, *sorted(fact for hand in question.contexts for fact in hand)]
+    return "\n".join(" ".join(part.split()).casefold() for part in parts)
+
+
+_SPLIT_NAMES = {
+    "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
+    "dev": "validation", "held_out": "held_out", "test": "held_out",
+}  # fmt: skip
+
+
+def _stated_split(row: Row, path: str) -> str:
+    """The split that a row names."""
+    stated = row.text(row.at(path), path)
+    if stated.casefold() not in _SPLIT_NAMES:
+        row.refuse(f"{path} holds {stated!r}, which is no split", f"one of {', '.join(_SPLIT_NAMES)}")
+    return _SPLIT_NAMES[stated.casefold()]
+
+
+def file_of(settings: TaskSettings, split: str) -> Path:
+    """The file that `task.path` names for a split. Raises DataError where it names none, or something that is no
+    regular file: a pipe may never end."""
     if settings.path is None:
         raise DataError("the recipe reads a file of questions and names none", hint="add task.path=FILE.jsonl")
-    path = Path(os.path.expanduser(settings.path))  # Path.expanduser raises for a user that does not exist
+    named = settings.path[split] if isinstance(settings.path, Mapping) else settings.path
+    path = Path(os.path.expanduser(named))  # Path.expanduser raises for a user that does not exist
     if os.path.isdir(path):
         raise DataError("a folder, not a file", where=path, hint="give one .jsonl file")
     if os.path.exists(path) and not os.path.isfile(path):
@@ -73,14 +119,6 @@ def file_of(settings: TaskSettings) -> Path:
 def take(items: Sequence[Item], count: int, *, start: int = 0) -> list[Item]:
     """`count` items from number `start` on, beginning again at the end: iteration k goes on where k - 1 stopped."""
     return [items[(start + i) % len(items)] for i in range(count)]
-
-
-def split_of(text: str, settings: TaskSettings) -> str:
-    """The split of a question, by a hash of its text; case and spacing do not count."""
-    where = place(text)
-    if where < settings.held_out_share:
-        return "held_out"
-    return "validation" if where < settings.held_out_share + settings.validation_share else "train"
 
 
 def place(text: str) -> float:

@@ -12,7 +12,7 @@ that is said is an `assistant` message that begins with its speaker's name; the 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..records import Layout, Metric, Question, Turn
@@ -177,12 +177,16 @@ def brief(
 ) -> list[Message]:
     """What the speaker of a step with a template is told. done: the steps taken before."""
     speaker = workflow.speaker(step)
-    facts = [f"- {fact}" for fact in held(question, speaker, workflow=workflow)]
-    given = {"question": question.text, "facts": "\n".join(facts) or "(none)"}
+    given = {"question": question.text, "facts": listing(held(question, speaker, workflow=workflow))}
     return [
         Message("system", instructed(workflow, speaker, format)),
         Message("user", filled(step, done, given=given)),
     ]
+
+
+def listing(facts: Sequence[str]) -> str:
+    """Facts as a template has them, a line each."""
+    return "\n".join(f"- {fact}" for fact in facts) or "(none)"
 
 
 def filled(step: Step, done: Done, *, given: Mapping[str, str]) -> str:
@@ -202,6 +206,22 @@ def filled(step: Step, done: Done, *, given: Mapping[str, str]) -> str:
 
     assert step.reads is not None
     return INPUT.sub(put, step.reads)
+
+
+def sights(
+    question: Question, workflow: Workflow, *, layout: Layout = "alternating"
+) -> Iterator[tuple[str, list[Message]]]:
+    """Who reads what before anything is said: the conversation once for each role in it, then every template, in which
+    the inputs that steps write stay open."""
+    talking = dict.fromkeys(step.speaker for step in workflow.steps if step.reads is None)
+    for name in sorted(talking, key=workflow.names.index):
+        yield name, view(question, (), workflow.names.index(name), workflow=workflow, layout=layout)
+    for step in workflow.steps:
+        if step.reads is not None and not step.tool:
+            facts = listing(held(question, workflow.speaker(step), workflow=workflow))
+            told = step.reads.replace("{question}", question.text).replace("{facts}", facts)
+            system = Message("system", instructed(workflow, workflow.speaker(step)))
+            yield f"{step.speaker}, at step {step.name},", [system, Message("user", told)]
 
 
 # --- The longest that can be read -----------------------------------------------------------------

@@ -249,7 +249,7 @@ def test_check_says_what_a_run_would_do_and_writes_nothing(here: Path) -> None:
     outcome = call("check", "small.yaml", "training.iterations=5")
     assert outcome.code == 0
     assert "5 iterations of 4 questions x 2 dialogues of up to 4 x 24 tokens; 4 held-out questions" in outcome.out
-    for subject in ("recipe", "model", "data", "disk", "run folder"):
+    for subject in ("recipe", "model", "data to train on", "disk", "run folder"):
         assert f" {subject}: " in outcome.out
     assert [path.name for path in here.iterdir()] == ["small.yaml"]
 

@@ -104,7 +104,7 @@ def test_a_download_that_breaks_off(hub: Hub) -> None:
 def test_another_architecture_is_refused_before_its_gigabytes_are_fetched(hub: Hub, tmp_path: Path) -> None:
     hub.folder = tmp_path
     (tmp_path / "config.json").write_text('{"architectures": ["QwenForCausalLM"]}')
-    assert refused()[0] == "not a Llama but QwenForCausalLM"
+    assert refused()[0] == "cannot train QwenForCausalLM"
     assert [file for file, _ in hub.calls] == ["config.json"]
 
 

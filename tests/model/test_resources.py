@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -75,3 +77,41 @@ def test_files_that_say_nothing_bound_nothing(machine: Path) -> None:
     (machine / "own").write_text("nonsense\n0::/\n")
     write(machine / "cgroup", memory__max="\x00", memory__current="", cpu__max="0 0", memory__stat="inactive_file x")
     assert found() == (64, 48, 16)
+
+
+# --- How a GPU's memory is held -------------------------------------------------------------------
+
+GROWING = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
+HIS_OWN = {"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:64"}
+
+
+@pytest.mark.parametrize(
+    ("platform", "before", "after"),
+    [
+        ("linux", {}, GROWING),
+        ("linux", HIS_OWN, HIS_OWN),
+        ("linux", {"PYTORCH_ALLOC_CONF": ""}, {"PYTORCH_ALLOC_CONF": ""}),
+        ("darwin", {}, {}),
+        ("win32", {}, {}),
+    ],
+)
+def test_segments_grow_where_they_can_and_the_user_has_not_said_otherwise(
+    platform: str, before: dict[str, str], after: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    environment = dict(before)
+    resources.let_segments_grow(environment)
+    assert environment == after
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="segments grow on Linux only")
+def test_it_is_said_before_anything_can_have_asked_for_a_gpu() -> None:
+    pytest.importorskip("torch")
+    code = """
+import os, torch
+import optima_lite.model.policy
+print(os.environ["PYTORCH_CUDA_ALLOC_CONF"], torch.cuda.is_initialized())
+"""
+    clean = {name: value for name, value in os.environ.items() if "ALLOC_CONF" not in name}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=clean, check=True)
+    assert done.stdout.split() == ["expandable_segments:True", "False"]

@@ -188,7 +188,7 @@ def drawings(run: RunFolder) -> dict[str, str]:
     pair = report.typical_pair(run, rows)
     assert pair
     return {
-        "report_evaluations.txt": text(report.evaluation_table(rows), width=80),
+        "report_evaluations.txt": text(report.evaluation_table(rows, report.undone_remarks(run)), width=80),
         "report_gain.txt": text(report.gain_table(run, rows), width=80),
         "report_curve.txt": text(report.Curve(rows), width=80),
         "report_curve_ascii.txt": text(report.Curve(rows), width=80, encoding="ascii"),
@@ -242,6 +242,7 @@ def test_a_run_that_has_just_begun_reports_what_it_has(tmp_path: Path) -> None:
             "recipe": "quickstart",
             "seed": 4,
             "seconds": None,
+            "work": None,
             "training_tokens": None,
             "validation_tokens": 0,
             "evaluations": [],
@@ -256,7 +257,7 @@ def test_a_run_that_has_just_begun_reports_what_it_has(tmp_path: Path) -> None:
             None,
         )
         table = cells(report.imitation_table([facts]))
-        assert (table["mean reward"], table["selected"]) == (["-"], ["-"])
+        assert (table["reward among siblings"], table["selected"]) == (["-"], ["-"])
         assert "verdict" not in table, "nothing has been judged"
         run.append("iteration_00/6_trees", [Tree(question(0), sampled=7)])
         (searched,) = report.preferences(run)
@@ -274,7 +275,7 @@ def test_a_run_that_has_just_begun_reports_what_it_has(tmp_path: Path) -> None:
 
 def test_the_summary_has_the_promised_shape(run: RunFolder) -> None:
     summary = json.loads(json.dumps(report.summary(run), allow_nan=False))
-    assert list(summary) == ["recipe", "seed", "seconds", "training_tokens", "validation_tokens", "evaluations"]
+    assert list(summary) == ["recipe", "seed", "seconds", "work", "training_tokens", "validation_tokens", "evaluations"]
     assert (summary["recipe"], summary["seed"], summary["seconds"]) == ("quickstart", 4, 62.75)
     sampled = sum(100 + i + 56 + 8 for i in range(4)) + sum(20 + i + 56 + 8 for i in range(4))
     assert summary["training_tokens"] == sampled + 2 * 1000 * 3 + 4 * 1500 + 250 * 2

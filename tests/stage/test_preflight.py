@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import shutil
-import sys
-from collections import namedtuple
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from optima_lite.errors import ConfigError
-from optima_lite.model.memory import LLAMA3, OVERHEAD, Setup, planned
+from families import ALWAYS_THINKING, write_model
+from optima_lite.errors import ConfigError, ModelError
+from optima_lite.model.memory import OVERHEAD, Setup, planned
+from optima_lite.model.shapes import LLAMA3
 from optima_lite.settings.config import LoadedRecipe, Machine, load_recipe
 from optima_lite.stage import preflight
-from optima_lite.stage.preflight import Finding, Status, check, doctor, versions
+from optima_lite.stage.findings import Finding, Status
+from optima_lite.stage.preflight import check
 from support import SMALL
-
-Version = namedtuple("Version", "major minor micro releaselevel serial")
 
 
 @pytest.fixture
@@ -50,76 +47,16 @@ def test_a_missing_extra_is_found_before_anything_runs(
         preflight.require(maths.recipe, machine=Machine())
 
 
-def test_versions_name_what_decides_a_run() -> None:
-    known = versions()
-    assert {"python", "optima-lite", "torch", "transformers", "trl", "peft"} <= known.keys()
-    assert known["torch"] == importlib.metadata.version("torch")
-
-
-def test_this_machine_is_fine() -> None:
-    findings = list(doctor(Machine()))
-    assert not [finding for finding in findings if finding.status is Status.PROBLEM]
-    assert all(finding.hint is None for finding in findings if finding.status is Status.OK)
-
-
-@pytest.mark.parametrize("version", [(3, 10, 9), (3, 14, 0)])
-def test_another_python_is_a_problem(monkeypatch: pytest.MonkeyPatch, version: tuple[int, int, int]) -> None:
-    monkeypatch.setattr(sys, "version_info", Version(*version, "final", 0))
-    python = preflight._python()
-    assert (python.status, python.hint) == (Status.PROBLEM, "use Python 3.11 to 3.13")
-
-
-@pytest.mark.parametrize(
-    ("version", "status", "detail"),
-    [
-        (None, Status.PROBLEM, "not installed"),
-        ("0.1", Status.PROBLEM, "0.1, supported: "),
-        ("1.15.0", Status.PROBLEM, "1.15.0, supported: "),
-        ("1.16.0", Status.OK, "1.16.0"),
-    ],
-)
-def test_a_package_outside_its_range_is_a_problem(
-    monkeypatch: pytest.MonkeyPatch, version: str | None, status: Status, detail: str
-) -> None:
-    real = preflight._version
-    monkeypatch.setattr(preflight, "_version", lambda name: version if name == "trl" else real(name))
-    trl = found(doctor(Machine()), "trl")
-    assert trl.status is status and trl.detail.startswith(detail)
-    assert (trl.hint is None) == (status is Status.OK)
-    if trl.hint:
-        assert trl.hint.startswith("pip install 'trl")
-
-
-def test_without_a_gpu_the_tiny_model_is_recommended(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch = pytest.importorskip("torch")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    gpu = preflight._gpu()
-    assert gpu.status is Status.NOTE and "fine for the bundled tiny model" in gpu.detail
-
-
-def test_a_card_is_named_with_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch = pytest.importorskip("torch")
-    card = namedtuple("Card", "name total_memory major minor")("NVIDIA RTX 4090", 24 * 2**30, 8, 9)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: card)
-    assert preflight._gpu().detail.startswith("NVIDIA RTX 4090, 24 GiB")
-
-
-def test_a_disk_that_is_full_or_read_only_is_a_problem(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    usage = namedtuple("Usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(100, 99, 2**29))
-    disk = preflight._disk(tmp_path / "not" / "yet")
-    assert (disk.status, disk.detail) == (Status.PROBLEM, f"0.5 GiB free at {tmp_path}")
-    monkeypatch.setattr(preflight.os, "access", lambda path, mode: False)
-    disk = preflight._disk(tmp_path)
-    assert (disk.status, disk.detail) == (Status.PROBLEM, f"{tmp_path} cannot be written")
-    assert disk.hint == "set run_folder in optima_lite.toml"
-
-
 def test_check_of_a_recipe_that_can_run(loaded: LoadedRecipe) -> None:
     findings = list(check(loaded, machine=Machine(), folder=Path("runs/small")))
     assert not [finding for finding in findings if finding.status is Status.PROBLEM]
-    assert found(findings, "data").detail == "4 training questions an iteration, 4 held out"
+    told = [found(findings, f"data to {use}") for use in ("train on", "decide on", "report on")]
+    assert [one.detail for one in told] == [
+        "endless training questions, 4 asked for in an iteration",
+        "endless validation questions, 2 asked for",
+        "endless held-out questions, 4 asked for",
+    ]
+    assert all(one.status is Status.NOTE and "chance decides" in (one.hint or "") for one in told)
 
 
 @pytest.mark.parametrize(
@@ -134,6 +71,32 @@ def test_a_model_of_the_hub_is_a_note(loaded: LoadedRecipe, name: str, machine: 
     hub = load_recipe("small.yaml", overrides=[f"model.name={name}"])
     model = found(check(hub, machine=machine, folder=Path("runs/small")), "model")
     assert (model.status, model.detail) == (Status.NOTE, detail)
+
+
+def test_what_a_run_would_refuse_of_a_model_is_a_problem_here(
+    loaded: LoadedRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+
+    def told(name: str, *overrides: str) -> Finding:
+        recipe = load_recipe("small.yaml", overrides=[f"model.name={name}", *overrides])
+        return found(check(recipe, machine=Machine(), folder=Path("runs/small")), "model")
+
+    (tmp_path / "config.json").write_text('{"architectures": ["Gemma2ForCausalLM"]}')
+    monkeypatch.setattr(hub, "hf_hub_download", lambda *a, **k: str(tmp_path / "config.json"))
+    refused = told("google/gemma-2-2b-it")
+    assert refused.status is Status.PROBLEM and refused.hint is not None
+    assert refused.detail.startswith("cannot train Gemma2ForCausalLM: it caps its attention scores")
+
+    short = write_model(tmp_path / "short", "mistral with a window")
+    note = "rows are kept to 160 tokens, which its sliding attention windows hold"
+    assert told(str(short)) == Finding("model", Status.NOTE, f"{short}; {note}")
+    assert told(str(short), "model.max_length=128") == Finding("model", Status.OK, str(short))
+    (short / "chat_template.jinja").write_text(ALWAYS_THINKING)
+    assert told(str(short)).status is Status.PROBLEM
+    with pytest.raises(ModelError, match="think aloud"):
+        recipe = load_recipe("small.yaml", overrides=[f"model.name={short}"]).recipe
+        preflight.require(recipe, machine=Machine())
 
 
 @pytest.mark.parametrize(
@@ -155,8 +118,8 @@ def test_a_file_with_few_held_out_questions_is_a_note(loaded: LoadedRecipe) -> N
     rows = [f'{{"question": "What is {i}?", "answers": "{i}", "context": []}}\n' for i in range(60)]
     Path("rows.jsonl").write_text("".join(rows))
     few = load_recipe("small.yaml", overrides=["task.name=jsonl", "task.path=rows.jsonl", "evaluation.questions=500"])
-    data = found(check(few, machine=Machine(), folder=Path("runs/small")), "data")
-    assert data.status is Status.NOTE and data.detail.endswith(" held out of 500 asked for")
+    data = found(check(few, machine=Machine(), folder=Path("runs/small")), "data to report on")
+    assert (data.status, data.detail) == (Status.NOTE, "12 held-out questions, fewer than the 500 asked for")
 
 
 def test_the_run_folder_is_told_as_train_would_find_it(loaded: LoadedRecipe) -> None:

@@ -16,7 +16,8 @@ from optima_lite.records import Question
 from optima_lite.settings.config import TaskSettings
 from optima_lite.tasks.answers import exact, extract, f1, installed, math, numeric
 from optima_lite.tasks.benchmarks import BENCHMARKS
-from optima_lite.tasks.jsonl import place, split_of
+from optima_lite.tasks.benchmarks import _split_of as split_of
+from optima_lite.tasks.jsonl import place
 from optima_lite.tasks.questions import questions
 
 Row = dict[str, Any]

@@ -15,17 +15,19 @@ from pathlib import Path
 
 from ...learn.rollout import Agents
 from ...records import Question
-from ...runs.progress import Evaluated, Note, Observer, RunStarted, Timings, fan_out, phase
-from ...runs.report import evaluation_stage, summary
+from ...runs.progress import Evaluated, Note, Observer, Planned, RunStarted, Timings, fan_out, phase
+from ...runs.report import evaluation_stage, summary, undone_remark
 from ...runs.store import Run
-from ...settings.config import LoadedRecipe, Machine, Recipe
+from ...settings.config import LoadedRecipe, Machine
 from ...stage.cast import assemble
+from ...stage.doctor import versions
 from ...stage.evaluate import summarise
 from ...stage.judge import Judge
-from ...stage.preflight import require, versions
-from ...stage.stage import Stage
+from ...stage.preflight import require
+from ...stage.stage import Stage, require_something_right
 from ...tasks.questions import questions
 from .imitate import imitate
+from .plan import plan, steps
 from .prefer import prefer
 
 
@@ -45,6 +47,7 @@ def train(loaded: LoadedRecipe, *, machine: Machine, folder: Path, observe: Obse
     with Run.open(folder, manifest) as run:
         observe = fan_out(observe, Timings(sink=lambda timing: run.append_timings([timing])))
         observe(RunStarted(loaded.name, str(folder), recipe.training.iterations, run.resumed))
+        observe(Planned(plan(recipe)))
         with phase(observe, "load", iteration=None, total=1, unit="models") as advance:
             cast = assemble(recipe, machine=machine, settle=run.settle, notify=lambda text: observe(Note(text)))
             advance(1)
@@ -56,6 +59,7 @@ def train(loaded: LoadedRecipe, *, machine: Machine, folder: Path, observe: Obse
             _evaluate(stage, single, held_out, "single_agent", greedy=greedy)
         judge = Judge(stage)
         standing = judge.untrained()
+        require_something_right(run, recipe)
         for iteration in range(recipe.training.iterations):
             for step in steps(recipe, iteration):
                 if step == "imitate":
@@ -73,13 +77,6 @@ def train(loaded: LoadedRecipe, *, machine: Machine, folder: Path, observe: Obse
         run.write_json("summary.json", summary(run))
 
 
-def steps(recipe: Recipe, iteration: int) -> Sequence[str]:
-    """The training steps of an iteration by the recipe's schedule."""
-    if recipe.schedule == "isft" or (recipe.schedule == "idpo" and iteration == 0):
-        return ("imitate",)
-    return ("prefer",) if recipe.schedule == "idpo" else ("imitate", "prefer")
-
-
 def _evaluate(
     stage: Stage, agents: Agents, held_out: Sequence[Question], name: str, *, greedy: bool, iteration: int | None = None
 ) -> None:
@@ -91,4 +88,4 @@ def _evaluate(
     examined = stage.examine(agents, fitted, where, greedy=greedy, label=label, iteration=iteration)
     row = summarise(examined, name=name, decoding=decoding, scoring=agents.scoring)
     stage.run.write_json(f"{where}.json", row)
-    stage.observe(Evaluated(row))
+    stage.observe(Evaluated(row, "" if iteration is None else undone_remark(stage.run, iteration)))
