@@ -37,11 +37,18 @@ from ..records import (
     from_json,
     to_json,
 )
+from ..settings.teams import speakers
 from .store import IMITATED, PREFERRED, RunFolder, stage_name
 
 DECODINGS = ("sampled", "greedy")
 SIDE_BY_SIDE = 100  # columns from which two dialogues stand next to each other
 ITERATIONS_A_TABLE = 7  # as many as 80 columns hold
+ENDINGS = {
+    Ending.AGREED: "agreed",
+    Ending.DONE: "done",
+    Ending.MAX_TURNS: "out of turns",
+    Ending.TRUNCATED: "truncated",
+}
 
 
 def evaluation_stage(name: str, decoding: str) -> str:
@@ -168,6 +175,9 @@ def remarks(rows: Sequence[EvalRow]) -> list[Text]:
         if row.hotpot_f1 is not None and f"{row.hotpot_f1:.3f}" != f"{row.score:.3f}"
     ]
     lines = [f"{row.name} {row.decoding}: {undecided_note(row.undecided)}" for row in rows if row.undecided]
+    asked = [row for row in rows if row.name == "untrained" or _iteration(row) is not None]
+    if asked and not any(row.score for row in asked):
+        lines.insert(0, "not one answer of the team was right: these scores say nothing about training")
     if hotpot:
         lines.insert(0, f"F1 by HotpotQA's own evaluation: {', '.join(hotpot)}")
     if flexible:
@@ -470,9 +480,11 @@ def _imitation_lines(steps: Sequence[Imitation]) -> Lines:
         ("  token share", parts("token_share")),
         ("  readability", parts("readability")),
         *forms,
-        ("ended: agreed", [f"{one.endings[Ending.AGREED]:.0%}" for one in steps]),
-        ("ended: out of turns", [f"{one.endings[Ending.MAX_TURNS]:.0%}" for one in steps]),
-        ("ended: truncated", [f"{one.endings[Ending.TRUNCATED]:.0%}" for one in steps]),
+        *(
+            (f"ended: {name}", [f"{one.endings[ending]:.0%}" for one in steps])
+            for ending, name in ENDINGS.items()
+            if ending is not Ending.DONE or any(one.endings[ending] for one in steps)  # talks are never just done
+        ),
         ("only two messages", [f"{one.two_messages:.0%}" for one in steps]),
         ("selected", [_count(one.selected) for one in steps]),
         *_last_lines(steps),
@@ -607,8 +619,7 @@ def _talk(dialogue: Dialogue, reward: Reward, roles: Sequence[str]) -> Text:
     for turn in dialogue.turns:
         text.append(f"{roles[turn.speaker]}: ", style="bold")
         text.append(f"{printable(turn.text.strip())}\n")
-    endings = {Ending.AGREED: "agreed", Ending.MAX_TURNS: "out of turns", Ending.TRUNCATED: "truncated"}
-    ending = f", {endings[dialogue.ending]}" if dialogue.ending else ""
+    ending = f", {ENDINGS[dialogue.ending]}" if dialogue.ending else ""
     text.append(f"score {reward.task:.2f}, {dialogue.tokens} tokens{ending}", style="dim")
     return text
 
@@ -632,7 +643,7 @@ def typical_pair(run: RunFolder, rows: Sequence[EvalRow]) -> DialoguePair | None
         return None
     found = min(shared, key=lambda question: _oddity(before[question], first) + _oddity(after[question], last))
     old, new = before[found], after[found]
-    roles = run.manifest["recipe"].get("protocol", {}).get("roles", ("first", "second"))
+    roles = speakers(run.manifest["recipe"])
     return DialoguePair(
         old.question,
         (old.dialogues[0], new.dialogues[0]),
@@ -737,13 +748,17 @@ def write_adapter_card(folder: Path, recipe: Mapping[str, Any], *, iteration: in
     recipe: the plain recipe. facts: what the training step tells of itself, by name; None is left out.
     """
     lines = [f"- {name.replace('_', ' ')}: {value}" for name, value in facts.items() if value is not None]
+    team, talk = recipe.get("team"), recipe["protocol"]["name"]
     (folder / "README.md").write_text(
         CARD.format(
             iteration=iteration,
             base=recipe["model"]["name"],
             seed=recipe["seed"],
             task=recipe["task"]["name"],
-            protocol=recipe["protocol"]["name"],
+            agents=f"a team of {len(team['roles'])}" if team else "two agents",
+            kind="team" if team else "protocol",
+            name=team.get("name", "team") if team else talk,
+            all="All of its agents" if team else "Both agents",
             facts="\n".join(lines),
         ),
         encoding="utf-8",
@@ -757,8 +772,8 @@ tags: [optima-lite, lora]
 
 # Adapter of iteration {iteration}
 
-A LoRA adapter for `{base}`, trained by optima-lite so that two agents solve more and say less: task `{task}`, protocol
-`{protocol}`, seed {seed}. Both agents speak with this adapter. The run's manifest.json holds the whole recipe and the
+A LoRA adapter for `{base}`, trained by optima-lite so that {agents} solve more and say less: task `{task}`, {kind}
+`{name}`, seed {seed}. {all} speak with this adapter. The run's manifest.json holds the whole recipe and the
 versions it ran with.
 
 {facts}

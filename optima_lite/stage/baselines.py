@@ -22,11 +22,13 @@ from ..records import Contender, EvalRow, Question, Rollouts
 from ..runs.progress import Evaluated, Note, Observer, PhaseStarted, Planned, phase
 from ..runs.report import training_tokens
 from ..runs.store import Run, RunFolder
+from ..settings.teams import shipped
+from ..settings.workflow import told
 from ..tasks import jsonl
 from ..tasks.answers import Scoring
 from ..tasks.questions import questions
-from ..team.dialogue import debate
-from ..team.prompts import AUTOFORM, DEBATER_SYSTEM, marked, systems
+from ..team.prompts import AUTOFORM, marked
+from ..team.talks import debate
 from .cast import Cast
 from .doctor import versions
 from .evaluate import parts_of, summarise, table_row, undecided
@@ -132,7 +134,7 @@ def _opened(
 
 
 def _parts(agents: Agents, samples: int) -> tuple[str, str]:
-    return parts_of(len(agents.protocol.roles)) if samples == 1 else ("sample siblings", "read siblings")
+    return parts_of(len(agents.workflow.roles)) if samples == 1 else ("sample siblings", "read siblings")
 
 
 def _plan(bench: _Bench, run: RunFolder, count: int, *, samples: int) -> Iterator[PhaseStarted]:
@@ -199,16 +201,16 @@ def debaters(cast: Cast) -> Agents:
 
     A recipe with words of its own keeps them, because they are what its model understands.
     """
-    settings = cast.recipe.protocol
-    protocol = debate(settings.roles, settings.max_turns, metric=cast.recipe.task.metric)
-    system = cast.recipe.prompts.system or marked(DEBATER_SYSTEM, protocol.metric)
-    return replace(cast.pair, protocol=protocol, system=system)
+    settings, words = cast.recipe.protocol, shipped("debate3").roles[0].system
+    team = debate(settings.roles, settings.max_turns, metric=cast.recipe.task.metric)
+    equals = marked(told(team, words), team.metric)
+    return replace(cast.pair, workflow=told(equals, cast.recipe.prompts.system or None))
 
 
 def autoform(cast: Cast) -> Agents:
     """The single agent, told to choose a compact form itself."""
-    own = cast.recipe.prompts.solo_system or systems(cast.single.protocol)[0]
-    return replace(cast.single, system=f"{own} {AUTOFORM}")
+    alone = cast.single.workflow
+    return replace(cast.single, workflow=told(alone, f"{alone.roles[0].system} {AUTOFORM}"))
 
 
 def best_format(bench: _Bench) -> tuple[str, int]:
@@ -223,7 +225,7 @@ def best_format(bench: _Bench) -> tuple[str, int]:
     common = scale(everything, percentile=recipe.search.normaliser_percentile, settings=recipe.reward)
 
     def worth(name: str) -> float:
-        return mean(rewards(tried[name], scale=common, settings=recipe.reward, roles=pair.protocol.roles)).total
+        return mean(rewards(tried[name], scale=common, settings=recipe.reward, roles=pair.workflow.names)).total
 
     tokens = sum(dialogue.tokens for group in everything for dialogue in group.dialogues)
     return max(tried, key=worth), tokens

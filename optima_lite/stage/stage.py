@@ -123,7 +123,7 @@ class Stage:
         """One scored dialogue about each question, by the adapter as it stands, stored as `name`. label: of the
         phase."""
         recipe = self.cast.recipe
-        parts = parts_of(len(agents.protocol.roles))
+        parts = parts_of(len(agents.workflow.roles))
         with self.phase(label, iteration=iteration, total=len(fitted), unit="questions", parts=parts) as advance:
 
             def work(chunk: Sequence[Question]) -> list[Rollouts]:

@@ -64,7 +64,7 @@ def test_every_question_gets_its_rollouts_in_order(cast: Cast, talks: list[Rollo
         for dialogue in group.dialogues:
             assert dialogue.ending is not None
             assert [turn.speaker for turn in dialogue.turns] == [k % 2 for k in range(len(dialogue.turns))]
-            assert len(dialogue.turns) <= cast.pair.protocol.max_turns
+            assert len(dialogue.turns) <= cast.pair.workflow.max_steps
             for turn in dialogue.turns:
                 assert 1 <= len(turn.ids) <= 16
                 assert turn.finished == (turn.ids[-1] in cast.policy.end_ids)
@@ -101,7 +101,7 @@ def test_greedy_is_the_likeliest_token_whatever_the_seed(cast: Cast) -> None:
     talks = sampled(cast, sampling=greedy, rollouts=2)
     assert all(one.turns == two.turns for one, two in (group.dialogues for group in talks))
     assert sampled(cast, sampling=greedy, rollouts=2, seed=(5, 5)) == talks
-    prompt = cast.pair.renderer.prompt(view(QUESTIONS[0], [], 0, protocol=cast.pair.protocol, system=cast.pair.system))
+    prompt = cast.pair.renderer.prompt(view(QUESTIONS[0], [], 0, workflow=cast.pair.workflow))
     with torch.no_grad():
         logits = cast.policy.model(input_ids=torch.tensor([prompt])).logits[0, -1]
     assert talks[0].dialogues[0].turns[0].ids[0] == int(logits.argmax())
@@ -124,7 +124,7 @@ def test_formats_are_asked_for_and_not_trained(cast: Cast) -> None:
 
     cast.pair.generator.generate = listen  # type: ignore[method-assign]
     (group,) = sampled(cast, QUESTIONS[:1], rollouts=1, formats=("json",))
-    assert len(asked) == cast.pair.protocol.max_turns
+    assert len(asked) == cast.pair.workflow.max_steps
     assert all("Write each message as compact JSON." in prompt for prompt in asked)
     for row in cast.pair.views(group.question, group.dialogues[0]):
         assert "JSON" not in cast.policy.tokenizer.decode(list(row.ids))
@@ -234,12 +234,12 @@ def test_what_fits_stays_and_the_longest_dialogue_has_room(cast: Cast, who: int)
     agents = limited(cast, 420)[who]
     (short,) = agents.fit([LONG], max_turn_tokens=16)
     assert short is not LONG and (short.id, short.text, short.answers) == (LONG.id, LONG.text, LONG.answers)
-    turns = [Turn(agents.protocol.speaker(k), (20,) * 16, "") for k in range(agents.protocol.max_turns)]
+    turns = [Turn(k % len(agents.workflow.roles), (20,) * 16, "") for k in range(agents.workflow.max_steps)]
     for row in agents.views(short, Dialogue("long", 0, tuple(turns))):
         assert len(row.ids) <= 420
-    for speaker in range(len(agents.protocol.roles)):
+    for speaker in range(len(agents.workflow.roles)):
         said = [turn for turn in turns if turn.speaker != speaker][:1]
-        messages = view(short, said, speaker, protocol=agents.protocol, system=agents.system, format="pseudo_code")
+        messages = view(short, said, speaker, workflow=agents.workflow, format="pseudo_code")
         assert len(agents.renderer.prompt(messages)) + 16 <= 420
     (same,) = agents.fit([QUESTIONS[0]], max_turn_tokens=16)
     assert same is QUESTIONS[0]

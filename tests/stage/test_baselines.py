@@ -13,14 +13,18 @@ import pytest
 pytest.importorskip("torch")
 
 from conftest import Finished
-from optima_lite.records import Dialogue, Ending, Question, Reward, Rollouts, StopRule, Turn
+from optima_lite.learn.rollout import Agents
+from optima_lite.records import Dialogue, Ending, Question, Reward, Rollouts, Turn
 from optima_lite.runs.report import training_tokens
 from optima_lite.runs.store import Run, read_run
 from optima_lite.settings.config import Machine, load_recipe
+from optima_lite.settings.teams import shipped
+from optima_lite.settings.workflow import Workflow
 from optima_lite.stage import baselines
 from optima_lite.stage.baselines import autoform, best_format, debaters, voted
 from optima_lite.stage.cast import Cast, recall
-from optima_lite.team.prompts import AUTOFORM, DEBATER_SYSTEM, FORMATS, SOLO_SYSTEM
+from optima_lite.team.prompts import AUTOFORM, FORMATS
+from optima_lite.team.talks import solo
 from support import SMALL, call, records
 
 OTHER = SMALL.replace("max_turns: 4", "name: debate, max_turns: 2, roles: [Ann, Ben]")
@@ -31,18 +35,28 @@ def saying(cast: Cast, **prompts: Any) -> Cast:
     return replace(cast, recipe=recipe)
 
 
+def systems(agents: Agents) -> set[str]:
+    return {role.system for role in agents.workflow.roles}
+
+
+def stop(workflow: Workflow) -> str:
+    (by,) = {way.when[0].of for step in workflow.steps for way in step.ways if way.when}
+    return by
+
+
 def test_debaters_see_everything_and_stop_at_an_answer_given_twice(cast: Cast) -> None:
     agents = debaters(cast)
-    assert agents.protocol.stop is StopRule.ANYONE and not agents.protocol.split
-    assert (agents.protocol.roles, agents.protocol.max_turns) == (("Alice", "Bob"), 4)
+    assert stop(agents.workflow) == "anyone" and not agents.workflow.holders
+    assert (agents.workflow.names, agents.workflow.max_steps) == (("Alice", "Bob"), 4)
     assert agents.generator is cast.pair.generator
-    assert agents.system == "You are {name}, working with {partner}.", "a recipe's own words stay"
-    assert debaters(saying(cast, system=None)).system == DEBATER_SYSTEM
+    assert systems(agents) == {"You are {name}, working with {partner}."}, "a recipe's own words stay"
+    assert systems(debaters(saying(cast, system=None))) == {shipped("debate3").roles[0].system}
 
 
 def test_autoform_adds_one_instruction_to_the_single_agent(cast: Cast) -> None:
-    assert autoform(cast).system == f"You work alone. Think step by step. {AUTOFORM}"
-    assert autoform(saying(cast, solo_system=None)).system == f"{SOLO_SYSTEM} {AUTOFORM}"
+    assert systems(autoform(cast)) == {f"You work alone. Think step by step. {AUTOFORM}"}
+    built_in = replace(cast, single=replace(cast.single, workflow=solo()))
+    assert systems(autoform(built_in)) == {f"{solo().roles[0].system} {AUTOFORM}"}
     assert cast.sampling(autoform(cast)) == cast.sampling(cast.single), "as much room as the single agent"
 
 
@@ -151,7 +165,7 @@ def test_a_run_meets_the_task_of_another_recipe(finished: Finished, tmp_path: Pa
     (tmp_path / "other.yaml").write_text(OTHER.replace("questions: 4, validation", "questions: 3, validation"))
     other = load_recipe(tmp_path / "other.yaml").recipe
     cast = recall(read_run(finished.folder), machine=Machine(threads=1), iteration=1, other=other)
-    assert cast.pair.protocol.roles == ("Ann", "Ben") and cast.pair.protocol.name == "debate"
+    assert cast.pair.workflow.names == ("Ann", "Ben") and cast.pair.workflow.name == "debate"
     assert cast.recipe.task == other.task and cast.recipe.evaluation.questions == 3
     own = read_run(finished.folder).manifest["recipe"]
     assert cast.recipe.to_dict()["reward"] == own["reward"] and cast.recipe.to_dict()["model"] == own["model"]

@@ -22,7 +22,7 @@ from test_parity_text import TOKENIZERS, records
 from optima_lite.errors import ConfigError
 from optima_lite.learn.reward import Scale, alone, rank
 from optima_lite.learn.selection import demonstrations, pairs
-from optima_lite.records import Dialogue, Ending, Question, Reward, Rollouts, StopRule, Tree, Turn
+from optima_lite.records import Dialogue, Ending, Question, Reward, Rollouts, Tree, Turn
 from optima_lite.runs.store import read_run
 from optima_lite.settings.config import (
     LoadedRecipe,
@@ -315,12 +315,13 @@ def test_the_recipe_decides_when_the_talk_ends_and_what_it_looks_like(tmp_path: 
     (tmp_path / "small.yaml").write_text(SMALL)
     recipe = load_recipe(tmp_path / "small.yaml", overrides=["preset=official", "protocol.stop=null"]).recipe
     machine = Machine(threads=1, max_batch_tokens=8192)
-    for stop, rule in ((None, StopRule.PARTNER), ("anyone", StopRule.ANYONE)):
+    for stop, rule in ((None, "partner"), ("anyone", "anyone")):
         protocol = recipe.protocol.model_copy(update={"stop": stop})
         cast = assemble(
             recipe.model_copy(update={"protocol": protocol}), machine=machine, settle=lambda key, choose: choose()
         )
-        assert cast.pair.protocol.stop is rule
+        rules = [way.when[0].of for step in cast.pair.workflow.steps for way in step.ways if way.when]
+        assert rules == [rule, rule]
     assert (cast.pair.layout, cast.single.layout) == ("assistant", "alternating")
     assert cast.pair.scoring.score("Portham", ["Portham"]) == 1
     assert 0 < cast.pair.scoring.score("Port", ["Portham"]) < 1, "the model's tokens are pieces of words"

@@ -84,7 +84,7 @@ def _evaluate(
     decoding = "greedy" if greedy else "sampled"
     where = evaluation_stage(name, decoding)
     label = f"evaluate {decoding}" if iteration is not None else f"evaluate {name} {decoding}"
-    fitted = stage.fit(agents, held_out, f"evaluation/{agents.protocol.name}_questions")
+    fitted = stage.fit(agents, held_out, f"evaluation/{agents.workflow.name}_questions")
     examined = stage.examine(agents, fitted, where, greedy=greedy, label=label, iteration=iteration)
     row = summarise(examined, name=name, decoding=decoding, scoring=agents.scoring)
     stage.run.write_json(f"{where}.json", row)
