@@ -316,13 +316,14 @@ def _model(loaded: LoadedRecipe, machine: Machine) -> Finding:
 
 
 def _data(loaded: LoadedRecipe) -> Finding:
-    from ..tasks.questions import questions
+    from ..tasks.questions import questions, training_questions
 
     task, wanted = loaded.recipe.task, loaded.recipe.evaluation.questions
     if task.name == "jsonl" and task.path is None:
         return Finding("data", Status.NOTE, "no file yet", "add task.path=FILE.jsonl to the command")
     try:
-        train = questions(task, "train", loaded.recipe.training.questions, seed=loaded.recipe.seed)
+        train = training_questions(loaded.recipe, 0, preference=False)
+        searched = training_questions(loaded.recipe, 0, preference=True)
         held_out = questions(task, "held_out", wanted, seed=0)
     except OptimaError as error:
         return Finding(
@@ -332,7 +333,9 @@ def _data(loaded: LoadedRecipe) -> Finding:
     return Finding(
         "data",
         Status.NOTE if few else Status.OK,
-        f"{len(train)} training questions an iteration, {len(held_out)} held out"
+        f"{len(train)} training questions an iteration"
+        + (f" and {len(searched)} others to search" if searched else "")
+        + f", {len(held_out)} held out"
         + (f" of {wanted} asked for" if few else ""),
     )
 

@@ -18,7 +18,6 @@ from ..runs.progress import Advance, Note, Observer, phase
 from ..runs.report import undecided_note, write_adapter_card
 from ..runs.store import Run, stage_name
 from ..settings.config import DpoSettings, TrainingSettings
-from ..tasks.questions import questions
 from .cast import Cast
 from .evaluate import examine, undecided
 
@@ -47,14 +46,6 @@ class Stage:
         """A note about answers that could not be compared in time, if there are any."""
         if count:
             self.note(undecided_note(count))
-
-    def draw(self, iteration: int, *, preference: bool) -> list[Question]:
-        """This iteration's training questions; imitation and preference steps never ask the same ones."""
-        recipe = self.cast.recipe
-        imitated, preferred = recipe.training.questions, 0 if recipe.schedule == "isft" else recipe.dpo.questions
-        start = iteration * (imitated + preferred) + (imitated if preference else 0)
-        count = preferred if preference else imitated
-        return questions(recipe.task, "train", count, seed=recipe.seed, start=start)
 
     def fit(self, agents: Agents, drawn: Sequence[Question], name: str) -> list[Question]:
         """The questions with facts that fit the model; how many had to be shortened is said, and stored as `name`."""
