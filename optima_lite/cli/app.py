@@ -141,16 +141,23 @@ def evaluate(
     task: Annotated[str | None, typer.Option(help="A recipe whose task and prompts to use instead.")] = None,
     baselines: Annotated[bool, typer.Option("--baselines", help="Compare all iterations with other ways.")] = False,
     samples: Annotated[int, typer.Option(min=1, help="With --baselines: samples of the majority vote.")] = 8,
+    train_single: Annotated[
+        bool,
+        typer.Option("--train-single", help="With --baselines: first train the single agent as the pair was, once."),
+    ] = False,
     config: ConfigOption = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Evaluate any iteration of a run again, sampled and greedy; the run folder stays as it is."""
+    """Evaluate any iteration of a run again, sampled and greedy; the run's own records stay as they are."""
     with _errors():
         from ..settings.config import load_recipe
 
         if baselines and iteration != "last":
             raise OptimaError("--baselines looks at every iteration", hint="leave out --iteration")
+        if train_single and (not baselines or task):
+            what = "--train-single trains on the run's own task, to be compared by --baselines"
+            raise OptimaError(what, hint="add --baselines, and leave out --task")
         machine = _machine(config)
         console = _console(machine)
         folder = _open_run(run, machine)
@@ -161,6 +168,10 @@ def evaluate(
             from ..stage.cast import recall
 
             cast = recall(folder, machine=machine, iteration=number, other=other)
+            if train_single:
+                from ..methods.optima.loop import train_alone
+
+                train_alone(cast, folder, observe=observe)
             if baselines:
                 from ..stage.baselines import compare
 

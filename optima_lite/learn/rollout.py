@@ -184,12 +184,12 @@ def search_rewards(
 ) -> list[Reward]:
     """The rewards of dialogues that come one by one, as a tree search finds them, on a given scale.
 
-    A dialogue that ended without agreement scores 0, as in the official search.
+    A dialogue that ended without agreement scores 0, as in the official search; an agent alone needs nobody's.
     """
     losses = worst_losses(agents, pairs, condition=settings.loss_condition)
     rewards = []
     for (question, dialogue), loss in zip(pairs, losses, strict=True):
-        agreed = dialogue.ending is Ending.AGREED
+        agreed = dialogue.ending is Ending.AGREED or len(agents.protocol.roles) == 1
         task = score(question, dialogue, scoring=agents.scoring) if agreed else 0.0
         reward = alone(dialogue, score=task, loss=loss, scale=scale, settings=settings, roles=agents.protocol.roles)
         rewards.append(_marked(reward, question, dialogue, agents.scoring) if agreed else reward)

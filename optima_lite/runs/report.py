@@ -693,10 +693,13 @@ def _training_cost(step: Imitation | Preference) -> int | None:
     return None if step.trainer_tokens is None else step.tokens + step.trainer_tokens
 
 
-def write_adapter_card(folder: Path, recipe: Mapping[str, Any], *, iteration: int, facts: Mapping[str, Any]) -> None:
+def write_adapter_card(
+    folder: Path, recipe: Mapping[str, Any], *, protocol: str, iteration: int, facts: Mapping[str, Any]
+) -> None:
     """Write README.md into an adapter folder: what it is, what it was trained with, and the lines that load it.
 
-    recipe: the plain recipe. facts: what the training step tells of itself, by name; None is left out.
+    recipe: the plain recipe. protocol: of those who were trained. facts: what the training step tells of itself, by
+    name; None is left out.
     """
     lines = [f"- {name.replace('_', ' ')}: {value}" for name, value in facts.items() if value is not None]
     (folder / "README.md").write_text(
@@ -705,7 +708,7 @@ def write_adapter_card(folder: Path, recipe: Mapping[str, Any], *, iteration: in
             base=recipe["model"]["name"],
             seed=recipe["seed"],
             task=recipe["task"]["name"],
-            protocol=recipe["protocol"]["name"],
+            protocol=protocol,
             facts="\n".join(lines),
         ),
         encoding="utf-8",
@@ -719,9 +722,9 @@ tags: [optima-lite, lora]
 
 # Adapter of iteration {iteration}
 
-A LoRA adapter for `{base}`, trained by optima-lite so that two agents solve more and say less: task `{task}`, protocol
-`{protocol}`, seed {seed}. Both agents speak with this adapter. The run's manifest.json holds the whole recipe and the
-versions it ran with.
+A LoRA adapter for `{base}`, trained by optima-lite to solve more and say less: task `{task}`, protocol `{protocol}`,
+seed {seed}. Every agent of the protocol speaks with this adapter. The run's manifest.json holds the whole recipe and
+the versions it ran with.
 
 {facts}
 

@@ -2,14 +2,13 @@
 
 All of them speak through one generator, and every token that any agent samples counts: all samples of a vote, all
 messages of a debate. What was spent before the first question, on training or on choosing a prompt, stands beside it.
-Nothing is stored.
+The single agent trained as the pair was is among them where a run has trained it; nothing is stored here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from statistics import fmean
 
 from .. import statistics
@@ -17,9 +16,8 @@ from ..learn.reward import mean, rewards, scale
 from ..learn.rollout import Agents, flexible_answer, flexible_score, ranked, sample, score
 from ..records import Contender, EvalRow, Question, Rollouts
 from ..runs.progress import Evaluated, Note, Observer, phase
-from ..runs.report import training_tokens
-from ..runs.store import RunFolder
-from ..tasks.answers import Scoring
+from ..runs.report import preparation_tokens
+from ..runs.store import RunFolder, read_run
 from ..tasks.questions import questions
 from ..team.dialogue import debate
 from ..team.prompts import AUTOFORM, DEBATER_SYSTEM, marked, systems
@@ -28,6 +26,7 @@ from .evaluate import summarise, table_row, undecided
 from .scaling import Sample, ScalingRow, coverage, largest_group, majority, sizes
 
 AT_ONCE = 400  # dialogues sampled together
+ALONE = "single_agent"  # folder in a run's, of the run that trained its single agent
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,7 @@ class _Bench:
         label: str,
         *,
         samples: int = 1,
+        greedy: bool = False,
         formats: Sequence[str] = (),
         rewards: bool = True,
     ) -> list[Rollouts]:
@@ -60,7 +60,7 @@ class _Bench:
                     agents,
                     fitted[start : start + size],
                     rollouts=samples,
-                    sampling=self.cast.sampling(agents),
+                    sampling=self.cast.sampling(agents, greedy=greedy),
                     seed=(self.seed, "evaluation"),
                     formats=formats,
                     advance=lambda done, tokens: advance(done, tokens=tokens),
@@ -90,30 +90,45 @@ def compare(
 
 def _contenders(bench: _Bench, run: RunFolder, drawn: Sequence[Question], *, samples: int) -> Iterator[Contender]:
     cast = bench.cast
-    row = partial(_row, scoring=cast.pair.scoring)
+
+    def row(name: str, agents: Agents, label: str, *, greedy: bool = False, formats: Sequence[str] = ()) -> EvalRow:
+        asked = bench.ask(agents, drawn, f"{label} greedy" if greedy else label, greedy=greedy, formats=formats)
+        return summarise(asked, name=name, decoding="greedy" if greedy else "sampled", scoring=cast.pair.scoring)
+
     cast.policy.restart(seed=cast.recipe.seed)
     alone = bench.ask(cast.single, drawn, "single agent", samples=samples)
-    yield Contender(row("single_agent", alone))
+    yield Contender(summarise(alone, name="single_agent", decoding="sampled", scoring=cast.pair.scoring))
+    yield Contender(row("single_agent", cast.single, "single agent", greedy=True))
     if samples > 1:
         yield Contender(voted(alone, name=f"self_consistency_{samples}", cast=cast))
-    yield Contender(row("multi_agent_debate", bench.ask(debaters(cast), drawn, "debate")))
-    yield Contender(row("autoform", bench.ask(autoform(cast), drawn, "autoform")))
-    yield Contender(row("untrained", bench.ask(cast.pair, drawn, "untrained")))
+    yield Contender(row("multi_agent_debate", debaters(cast), "debate"))
+    yield Contender(row("autoform", autoform(cast), "autoform"))
+    yield Contender(row("untrained", cast.pair, "untrained"))
     if cast.recipe.prompts.formats:
         best, tokens = best_format(bench)
-        asked = bench.ask(cast.pair, drawn, f"format {best}", formats=(best,))
-        yield Contender(row(f"format_{best}", asked), tokens)
+        yield Contender(row(f"format_{best}", cast.pair, f"format {best}", formats=(best,)), tokens)
     else:
         bench.observe(Note("the recipe's format pool is empty, so there is no best format to compare with"))
-    spent = training_tokens(run)
+    if control := trained_alone(run):
+        speak_after(cast, control, control.trained()[-1])
+        spent = preparation_tokens(control)[control.trained()[-1]]
+        for greedy in (False, True):
+            yield Contender(row("single_agent_trained", cast.single, "trained single agent", greedy=greedy), spent)
+    else:
+        bench.observe(Note("the single agent has not been trained as the pair was, so it is missing: --train-single"))
+    spending = preparation_tokens(run)
     for iteration in run.trained():
         speak_after(cast, run, iteration)
-        asked = bench.ask(cast.pair, drawn, f"iteration {iteration}")
-        yield Contender(row(f"iteration_{iteration}", asked), spent[iteration])
+        last = iteration == run.trained()[-1]
+        for greedy in (False, True) if last else (False,):
+            name, label = f"iteration_{iteration}", f"iteration {iteration}"
+            yield Contender(row(name, cast.pair, label, greedy=greedy), spending[iteration])
 
 
-def _row(name: str, asked: Sequence[Rollouts], *, scoring: Scoring) -> EvalRow:
-    return summarise(asked, name=name, decoding="sampled", scoring=scoring)
+def trained_alone(run: RunFolder) -> RunFolder | None:
+    """The finished run that trained the single agent of this one; None where there is none."""
+    folder = run.folder / ALONE
+    return read_run(folder) if (folder / "summary.json").exists() else None
 
 
 def voted(asked: Sequence[Rollouts], *, name: str, cast: Cast) -> EvalRow:

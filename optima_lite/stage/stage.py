@@ -89,7 +89,8 @@ class Stage:
             policy.save_adapter(folder)
             plain = asdict(facts)
             (folder / "training.json").write_text(json.dumps(plain) + "\n", encoding="utf-8")
-            write_adapter_card(folder, recipe.to_dict(), iteration=iteration, facts=plain)
+            protocol = self.cast.pair.protocol.name
+            write_adapter_card(folder, recipe.to_dict(), protocol=protocol, iteration=iteration, facts=plain)
 
         steps = planned_steps(len(rows), settings)
         with self.phase(label, iteration=iteration, total=steps, unit="steps") as advance:

@@ -460,11 +460,12 @@ def test_markup_in_a_message_is_text(run: RunFolder) -> None:
 
 
 def test_the_adapter_card_says_how_to_load_it(tmp_path: Path) -> None:
-    report.write_adapter_card(tmp_path, RECIPE, iteration=2, facts={"trainer_tokens": 1000, "epochs": 3, "loss": None})
+    facts = {"trainer_tokens": 1000, "epochs": 3, "loss": None}
+    report.write_adapter_card(tmp_path, RECIPE, protocol="exchange", iteration=2, facts=facts)
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\nlibrary_name: peft\n")
     assert "# Adapter of iteration 2\n" in card
-    assert "`tiny`" in card and "`exchange`, seed 4." in card
+    assert "`tiny`" in card and "protocol `exchange`,\nseed 4." in card
     assert "- trainer tokens: 1000\n- epochs: 3\n\n```python\nfrom peft import" in card
 
 
