@@ -182,11 +182,11 @@ def evaluate(
                 name = "untrained" if number is None else f"iteration_{number}"
                 rows = evaluate_again(cast, name=name, questions_wanted=questions, seed=seed, observe=observe)
         from ..records import to_json
-        from ..runs.report import baseline_table, evaluation_table, remarks
+        from ..runs.report import baseline_table, evaluation_table, remarks, verdict_lines
 
         if not as_json:
             console.print(baseline_table(found) if baselines else evaluation_table(rows))
-            for remark in remarks([one.row for one in found] if baselines else rows):
+            for remark in [*remarks([one.row for one in found] if baselines else rows), *verdict_lines(folder)]:
                 console.print(remark)
         elif baselines:
             print(json.dumps({"baselines": to_json(found)}), flush=True)

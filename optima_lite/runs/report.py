@@ -70,7 +70,7 @@ def overview(run: RunFolder) -> RenderableType:
         parts += [Text(""), imitation_table(imitated), *format_lines(imitated)]
     if preferred:
         parts += [Text(""), preference_table(preferred)]
-    parts += verdict_lines([*imitated, *preferred])
+    parts += verdict_lines(run)
     pair = typical_pair(run, rows)
     if pair:
         parts += [Text(""), pair]
@@ -80,7 +80,7 @@ def overview(run: RunFolder) -> RenderableType:
 def result(run: RunFolder) -> RenderableType:
     """What `optima-lite train` ends with: the table, the gain, and how the pair talked before and after."""
     rows = evaluations(run)
-    evaluated = Group(evaluation_table(rows), *remarks(rows))
+    evaluated = Group(evaluation_table(rows), *remarks(rows), *verdict_lines(run))
     parts: list[RenderableType | None] = [evaluated, gain_table(run, rows), typical_pair(run, rows)]
     return Group(*[line for part in parts if part is not None for line in (Text(""), part)])
 
@@ -486,14 +486,15 @@ def _preference_lines(steps: Sequence[Preference]) -> Lines:
     return [*lines, *_last_lines(steps)]
 
 
-def verdict_lines(steps: Sequence[Imitation | Preference]) -> list[Text]:
+def verdict_lines(run: RunFolder) -> list[Text]:
     """What is told of the steps that were undone: by how much the reward fell, and how sure that is."""
-    names = {Imitation: "imitation", Preference: "preference"}
-    return [
-        Text(f"iteration {one.iteration}, {names[type(one)]} undone: {one.verdict}")
-        for one in sorted(steps, key=lambda one: one.iteration)
-        if one.verdict and one.verdict.verdict != "keep"
+    judged = [
+        (iteration, step, verdict_of(run, stage_name(iteration, stage)))
+        for iteration in run.iterations()
+        for step, stage in (("imitation", "5_verdict"), ("preference", "9_verdict"))
     ]
+    undone = [(i, step, verdict) for i, step, verdict in judged if verdict and verdict.verdict != "keep"]
+    return [Text(f"iteration {i}, {step} undone: {verdict}", style="dim") for i, step, verdict in undone]
 
 
 _VERDICTS = {"keep": "kept", "revert": "undone", "stop": "undone"}
