@@ -12,6 +12,7 @@ PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 PIP_ARGS ?=
 PYTEST_ARGS ?=
+WORKERS ?= 2
 BENCH_ARGS ?=
 
 VENV := .venv
@@ -35,7 +36,7 @@ check: ## run every check with the Python that is active, without installing any
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
-	$(PYTHON) -m pytest $(PYTEST_ARGS)
+	$(PYTHON) -m pytest --numprocesses $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 bench: install ## measure what the prefix cache saves, and write bench.json (minutes)
 	$(BIN)/python scripts/bench.py $(BENCH_ARGS)

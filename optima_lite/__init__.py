@@ -35,16 +35,15 @@ def train(
     import logging
     from pathlib import Path
 
-    from .model.backend import decide
     from .settings.config import load_machine, load_recipe
 
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells at import what a CPU lacks for four bits
     loaded = load_recipe(recipe, overrides=overrides, variants=variants)
     machine = load_machine(None if config is None else Path(config))
-    decide(machine.backend)  # before anything imports transformers, which Unsloth patches
     from .methods.optima.loop import train as run_loop
+    from .runs.naming import run_folder
     from .runs.progress import silent
-    from .runs.store import read_run, run_folder
+    from .runs.store import read_run
 
     folder = Path(run) if run else run_folder(loaded, machine)
     run_loop(loaded, machine=machine, folder=folder, observe=observe or silent)

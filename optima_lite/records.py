@@ -1,16 +1,16 @@
 """The frozen nouns that travel between the modules; plain data, no behaviour beyond what is derived from the fields.
 
-`to_json` and `from_json` are the one way they enter and leave the run folder.
+`to_json` is the one way into the run folder; `from_json`, or `decode` for a whole line, the one way out of it.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import enum
-import types
-import typing
+import json
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, Union
+from typing import Any, Literal, TypeVar
+
+import msgspec
 
 Record = TypeVar("Record")
 Metric = Literal["f1", "exact", "numeric", "math"]
@@ -274,54 +274,19 @@ class InteractionProtocol:
 
 
 def to_json(record: Any) -> Any:
-    """Any record, or tuple of records, as values that `json` writes."""
-    if dataclasses.is_dataclass(record):
-        return {field.name: to_json(getattr(record, field.name)) for field in dataclasses.fields(record)}
-    if isinstance(record, tuple | list):
-        return [to_json(item) for item in record]
-    return record
+    """Any record, or plain value that holds some, as values that `json` writes."""
+    return msgspec.to_builtins(record)
 
 
 def from_json(kind: type[Record], value: Any) -> Record:
     """The record of type `kind` that `to_json` wrote as `value`, or an earlier version that lacked fields which have
-    defaults now. Raises KeyError, TypeError or ValueError if it is none."""
-    return typing.cast(Record, _build(kind, value))
+    defaults now. Raises ValueError if it is none, and says where."""
+    return msgspec.convert(value, kind)
 
 
-def _build(kind: Any, value: Any) -> Any:
-    origin = typing.get_origin(kind)
-    if origin in (Union, types.UnionType):
-        inner = next(arg for arg in typing.get_args(kind) if arg is not type(None))
-        return None if value is None else _build(inner, value)
-    if origin is tuple:
-        args = typing.get_args(kind)
-        if len(args) == 2 and args[1] is Ellipsis:
-            return tuple(_build(args[0], item) for item in value)
-        return tuple(_build(arg, item) for arg, item in zip(args, value, strict=True))
-    if dataclasses.is_dataclass(kind):
-        fields = _fields(typing.cast(type, kind))
-        stated = {
-            name: _build(hint, value[name])
-            for name, (hint, optional) in fields.items()
-            if not optional or name in value
-        }
-        return typing.cast(type, kind)(**stated)
-    if isinstance(kind, type) and issubclass(kind, enum.Enum):
-        return kind(value)
-    return value
-
-
-_FIELDS: dict[type, dict[str, tuple[Any, bool]]] = {}
-
-
-def _fields(kind: type) -> dict[str, tuple[Any, bool]]:
-    """Of each field its type, and whether it has a default."""
-    if kind not in _FIELDS:  # get_type_hints is slow, and rows come by the thousand
-        hints = typing.get_type_hints(kind)
-        optional = {field.name: _has_default(field) for field in dataclasses.fields(kind)}
-        _FIELDS[kind] = {name: (hints[name], optional[name]) for name in optional}
-    return _FIELDS[kind]
-
-
-def _has_default(field: dataclasses.Field[Any]) -> bool:
-    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+def decode(kind: type[Record], line: bytes) -> Record:
+    """The record of type `kind` in a line of JSON. Raises ValueError if there is none, and says where."""
+    try:
+        return msgspec.json.decode(line, type=kind)
+    except ValueError:  # half a character and NaN, too, which `json` writes, and alone reads
+        return from_json(kind, json.loads(line.decode("utf-8")))

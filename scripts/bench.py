@@ -38,7 +38,14 @@ import transformers
 from peft import LoraConfig, get_peft_model
 from rich.console import Console
 from rich.table import Table
-from transformers import DynamicCache, GenerationConfig, LlamaConfig, LlamaForCausalLM, LogitsProcessorList
+from transformers import (
+    DynamicCache,
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LogitsProcessor,
+    LogitsProcessorList,
+)
 
 from optima_lite.model.generate import Generator
 from optima_lite.model.memory import MOST_TOKENS
@@ -195,16 +202,30 @@ def reference(policy: Policy, shape: Shape, watch: Stopwatch) -> Speak:
     return speak
 
 
+class Keyed(LogitsProcessor):
+    """Leaves each row the one token that our sampler chooses, so that `model.generate` says the same as we do."""
+
+    def __init__(self, sampler: KeyedSampler, start: int) -> None:
+        self.sampler, self.start = sampler, start
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        token = self.sampler(scores, input_ids.shape[1] - self.start)
+        return torch.full_like(scores, -torch.inf).scatter_(1, token[:, None], 0.0)
+
+
 def decode(model: Any, shape: Shape, keys: Sequence[int], **inputs: Any) -> list[tuple[int, ...]]:
     """A turn of every row, by one call of `model.generate`."""
     start = inputs["input_ids"].shape[1]
+    how = Sampling(1.0, 1.0, shape.turn)
     sampler = KeyedSampler(
-        keys, [0] * len(keys), sampling=Sampling(1.0, 1.0, shape.turn), start=start, steps=shape.turn
+        keys, [0] * len(keys), sampling=how, steps=shape.turn, candidates=VOCABULARY, device=inputs["input_ids"].device
     )
     config = GenerationConfig(
         max_new_tokens=shape.turn, do_sample=False, pad_token_id=PAD, suppress_tokens=[PAD], use_cache=True
     )
-    output = model.generate(generation_config=config, logits_processor=LogitsProcessorList([sampler]), **inputs)
+    output = model.generate(
+        generation_config=config, logits_processor=LogitsProcessorList([Keyed(sampler, start)]), **inputs
+    )
     return [tuple(row) for row in output[:, start:].tolist()]
 
 

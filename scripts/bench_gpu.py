@@ -39,7 +39,7 @@ from optima_lite.model.policy import Policy, load
 from optima_lite.model.render import Rendered
 from optima_lite.model.sampling import Sampling
 from optima_lite.settings.config import DpoSettings, Machine, ModelSettings, TrainingSettings
-from optima_lite.stage.preflight import versions
+from optima_lite.stage.doctor import versions
 from optima_lite.stage.probe import MadeUp, measure
 
 QUESTIONS, ROLLOUTS, TURNS = 8, 4, 4

@@ -23,8 +23,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoTokenizer, LlamaConfig
 
-from optima_lite.model.memory import LLAMA3, Shape
 from optima_lite.model.policy import bundled
+from optima_lite.model.shapes import LLAMA3, Shape
 
 SHAPES = {
     "tiny": Shape(layers=4, hidden=192, intermediate=512, heads=4, kv_heads=2, head_width=48, vocabulary=0),
@@ -75,7 +75,8 @@ def _shards(shape: Shape, vocabulary: int, *, random: Any, nf4: bool) -> Iterato
         prefix = f"model.layers.{layer}"
         norms = ("input_layernorm", "post_attention_layernorm")
         tensors = {f"{prefix}.{norm}.weight": torch.ones(shape.hidden, dtype=dtype) for norm in norms}
-        for linear, (into, out) in zip(LINEARS, shape.linears, strict=True):
+        for linear in LINEARS:
+            into, out = shape.linears[linear.rpartition(".")[2]]
             weight, name = random(out, into), f"{prefix}.{linear}.weight"
             tensors |= _quantised(name, weight) if nf4 else {name: weight}
         yield tensors

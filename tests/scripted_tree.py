@@ -10,6 +10,7 @@ from optima_lite.records import Dialogue, Ending, Question, Reward, Tree, Turn
 from optima_lite.settings.config import RewardSettings, SearchSettings
 from optima_lite.team.dialogue import exchange
 from optima_lite.team.search import search
+from optima_lite.team.tree import GrowingTree
 
 PAIR = exchange(("Ann", "Ben"), 6)
 CUT = "And then, and then, and then"
@@ -53,6 +54,20 @@ def score(finished: Sequence[tuple[Question, Dialogue]]) -> list[Reward]:
         loss = max(len(turn.text) for turn in dialogue.turns) / 20
         rewards += rank([dialogue], scores=[float(right)], losses=[loss], settings=RewardSettings(), normaliser=40)
     return rewards
+
+
+def add(tree: Tree, parent: int, turn: Turn, *, ending: Ending | None = None) -> tuple[Tree, int]:
+    """The tree with one more message after `parent`, and the new node's index."""
+    growing = GrowingTree(tree)
+    node = growing.add(parent, turn, ending=ending)
+    return growing.tree, node
+
+
+def back_up(tree: Tree, node: int, reward: Reward) -> Tree:
+    """The tree after a rollout that ended at `node`."""
+    growing = GrowingTree(tree)
+    growing.back_up(node, reward)
+    return growing.tree
 
 
 def tree(name: str = "q", **settings: float) -> Tree:

@@ -22,7 +22,7 @@ sampling: {rollouts: 2, max_turn_tokens: 24}
 reward: {readability: capped}
 selection: {min_reward: -9}
 training: {iterations: 2, questions: 4, epochs: 1, batch_size: 4, learning_rate: 2e-3, warmup_ratio: 0}
-evaluation: {questions: 4, validation_questions: 2}
+evaluation: {questions: 4, validation_questions: 2, stop_if_none_right: false}
 """
 MACHINE = "threads = 1\nmax_batch_tokens = 8192\n"
 CHUNK = 2  # dialogues written at a time in these runs, so that stages have several chunks
@@ -92,7 +92,9 @@ def _run(arguments: list[str], output: str) -> None:
 def records(folder: Path) -> dict[str, bytes]:
     """Every file of a run folder that an interrupted and resumed run has in common with an uninterrupted one."""
     apart = {"timings.jsonl", "summary.json", "log.txt", ".lock", ".pid"}
-    found = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in apart)
+    below = {"baselines", "scaling"}  # what was asked of the run's agents later
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in apart)
+    found = (path for path in files if path.relative_to(folder).parts[0] not in below)
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
 
 

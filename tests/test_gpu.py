@@ -5,7 +5,6 @@ Skipped without an NVIDIA GPU. Random weights of known shapes, so nothing is dow
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -66,16 +65,11 @@ def ending_messages(*args: object, **kwargs: object) -> Policy:
     return policy
 
 
-@pytest.mark.parametrize("backend", ["transformers", "unsloth"])
-def test_a_prompt_alone_in_a_batch_and_from_the_cache_agree(backend: str, small: Path) -> None:
-    if backend == "unsloth" and importlib.util.find_spec("unsloth") is None:
-        pytest.skip("unsloth is not installed")
-    policy = loaded(small, backend=backend)
+def test_a_prompt_alone_in_a_batch_and_from_the_cache_agree(small: Path) -> None:
+    policy = loaded(small)
     assert policy.model.dtype == computing_dtype()
     found = agreement(policy)
-    assert found.batches, found
-    if backend == "transformers":
-        assert found.cache, found
+    assert found.batches and found.cache, found
 
 
 @pytest.mark.slow

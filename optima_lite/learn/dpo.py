@@ -62,6 +62,7 @@ def optimise(
     micro_batch: int,
     seed: int,
     on_step: Callable[[int], None],
+    on_loss: Callable[[float], None] = lambda loss: None,
     notify: Callable[[str], None] | None = None,
 ) -> PreferenceFacts:
     """Direct preference optimisation of the adapter. settings.batch_size pairs make one optimiser step, at most
@@ -93,7 +94,7 @@ def optimise(
                 ]
             ),
             processing_class=policy.tokenizer,
-            callbacks=[Steps(on_step), guard],
+            callbacks=[Steps(on_step, on_loss), guard],
         )
         trainer.remove_callback(PrinterCallback)
         guard.trainer, trainer.notify = trainer, notify
@@ -115,7 +116,7 @@ def optimise(
 
 
 def check(pairs: Sequence[PairIds], policy: Policy) -> None:
-    """Before the first step: one beginning-of-text, a learnt turn end, two different messages, room in the model.
+    """Before the first step: no second beginning-of-text, a learnt turn end, two different messages, room in the model.
 
     A rejected message may lack its turn end, since being cut off is a reason to be rejected. Raises TrainingError.
     """
@@ -123,8 +124,8 @@ def check(pairs: Sequence[PairIds], policy: Policy) -> None:
     for i, pair in enumerate(pairs):
         problem = None
         longest = len(pair.prompt) + max(len(pair.chosen), len(pair.rejected))
-        if bos is not None and pair.prompt.count(bos) != 1:
-            problem = f"{pair.prompt.count(bos)} beginning-of-text tokens instead of 1"
+        if bos is not None and pair.prompt[:2] == (bos, bos):
+            problem = "two beginning-of-text tokens"
         elif not pair.chosen or pair.chosen[-1] not in policy.end_ids:
             problem = "a chosen message whose end is not learnt"
         elif not pair.rejected or pair.chosen == pair.rejected:

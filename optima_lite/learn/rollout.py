@@ -19,7 +19,13 @@ from ..team.prompts import opening, view
 from .reward import Scale, alone, rank
 
 Advance = Callable[[int, int], None]
-"""Told of progress: dialogues that ended, tokens that were sampled."""
+"""Told of progress: dialogues that are newly done, tokens that were sampled. A dialogue under way counts as the share
+of its turns that have been spoken, because most dialogues end at about the same time."""
+
+Drafts = tuple[Question, Sequence[Dialogue]]
+"""Unfinished dialogues about a question that stay together."""
+
+_AROUND = 8  # tokens that stand around a message in a view: header, turn end, the speaker's name
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,38 @@ class Agents:
         messages = view(question, turns, speaker, protocol=self.protocol, system=self.system, layout=self.layout)
         return self.renderer.conversation(messages)
 
+    def windows(
+        self, drafts: Sequence[Drafts], *, sampling: Sampling, times: int = 1, sides: int = 1
+    ) -> Iterator[Sequence[Drafts]]:
+        """The drafts in windows, of which each is to be carried to its end before the next begins: as many as the
+        prefix cache can hold with all that will be said, or as make a batch where it cannot even hold one.
+
+        The first window reckons with messages of full length, each later one with the mean of what has been sampled
+        since. times: how often each draft is carried on, of which only the latest needs the cache. sides: 2 where the
+        base model reads every view as well, whose states are its own.
+        """
+        counts, turns = self.generator.counts, self.protocol.max_turns
+        growth, before, done = turns * (sampling.max_new_tokens + _AROUND), counts.sampled, 0
+        while drafts:
+            fitting = self._fitting(drafts, growth, sides) if turns > 1 else len(drafts)  # one turn reuses nothing
+            window, drafts = drafts[:fitting], drafts[fitting:]
+            yield window
+            done += times * sum(len(dialogues) for _, dialogues in window)
+            growth = turns * _AROUND + (counts.sampled - before) // done
+
+    def _fitting(self, drafts: Sequence[Drafts], growth: int, sides: int) -> int:
+        """How many drafts, from the first on, belong into one window when every view grows by so many tokens."""
+        states, roles = self.generator.states, range(len(self.protocol.roles))
+        openings: set[tuple[int, ...]] = set()
+        grown = 0
+        for count, (question, dialogues) in enumerate(drafts if states.room else ()):
+            openings |= {self._prompt(question, (), role, d.format) for role in roles for d in dialogues}
+            grown += len(dialogues) * len(roles) * growth
+            if sides * (sum(map(len, openings)) + grown) > states.room:
+                row = max(map(len, openings)) + growth
+                return count or max(1, states.max_batch_tokens // (row * len(dialogues)))
+        return len(drafts)
+
     def talk(
         self,
         questions: Sequence[Question],
@@ -70,17 +108,19 @@ class Agents:
         rollout and the turn it decides every row's random numbers.
         """
         by_id = {question.id: question for question in questions}
-        talking = len(drafts)
+        told = 0
 
         def speak(dialogues: Sequence[Dialogue]) -> list[Turn]:
-            nonlocal talking
-            ended, talking = talking - len(dialogues), len(dialogues)
+            nonlocal told
             turns = self.speak([(by_id[d.question], d) for d in dialogues], sampling=sampling, seed=seed)
-            advance(ended, sum(len(turn.ids) for turn in turns))
+            begun = sum(len(d.turns) + 1 for d in dialogues) // self.protocol.max_turns
+            done = len(drafts) - len(dialogues) + begun
+            advance(done - told, sum(len(turn.ids) for turn in turns))
+            told = done
             return turns
 
         finished = converse(drafts, protocol=self.protocol, speak=speak)
-        advance(talking, 0)
+        advance(len(drafts) - told, 0)
         return finished
 
     def speak(
@@ -94,15 +134,11 @@ class Agents:
 
     def prompt(self, question: Question, dialogue: Dialogue) -> tuple[int, ...]:
         """What the next speaker of an unfinished dialogue sees, as ids up to the header of its turn."""
-        speaker = self.protocol.speaker(len(dialogue.turns))
+        return self._prompt(question, dialogue.turns, self.protocol.speaker(len(dialogue.turns)), dialogue.format)
+
+    def _prompt(self, question: Question, turns: Sequence[Turn], speaker: int, format: str | None) -> tuple[int, ...]:
         messages = view(
-            question,
-            dialogue.turns,
-            speaker,
-            protocol=self.protocol,
-            system=self.system,
-            format=dialogue.format,
-            layout=self.layout,
+            question, turns, speaker, protocol=self.protocol, system=self.system, format=format, layout=self.layout
         )
         return self.renderer.prompt(messages, opening=opening(self.protocol, speaker, layout=self.layout))
 
@@ -140,13 +176,16 @@ def sample(
     """`rollouts` dialogues of every question. formats: names of the pool to sample with, none twice before all were
     used."""
     agents.generator.forget()  # a chunk's batches must not depend on the chunks before it
-    drafts = []
+    drafts: list[Drafts] = []
     for question in questions:
         order = list(formats)
         random.Random(row_key(*seed, question.id, "formats")).shuffle(order)
         for k in range(rollouts):
-            drafts.append(Dialogue(question.id, k, format=order[k % len(order)] if order else None))
-    finished = agents.talk(questions, drafts, sampling=sampling, seed=seed, advance=advance)
+            drafts.append((question, [Dialogue(question.id, k, format=order[k % len(order)] if order else None)]))
+    finished: list[Dialogue] = []
+    for window in agents.windows(drafts, sampling=sampling):
+        asked, started = [question for question, _ in window], [draft for _, one in window for draft in one]
+        finished += agents.talk(asked, started, sampling=sampling, seed=seed, advance=advance)
     return [
         Rollouts(question, tuple(finished[i * rollouts : (i + 1) * rollouts])) for i, question in enumerate(questions)
     ]

@@ -52,13 +52,14 @@ def fine_tune(
     micro_batch: int,
     seed: int,
     on_step: Callable[[int], None],
+    on_loss: Callable[[float], None] = lambda loss: None,
     notify: Callable[[str], None] | None = None,
 ) -> TrainingFacts:
     """Supervised fine-tuning of the adapter on the own turns of every row.
 
     settings.batch_size rows make one optimiser step, at most micro_batch of them at a time, fewer when memory runs out
-    (`notify` is told). on_step(1) is called after each step. Without rows nothing happens. Raises TrainingError when
-    the rows fail the checklist.
+    (`notify` is told). on_step(1) is called after each step, then on_loss with its loss. Without rows nothing happens.
+    Raises TrainingError when the rows fail the checklist.
     """
     check(rows, policy)
     if not rows:
@@ -72,7 +73,7 @@ def fine_tune(
             ),
             train_dataset=Dataset.from_list([_example(row) for row in rows]),
             processing_class=policy.tokenizer,
-            callbacks=[Steps(on_step)],
+            callbacks=[Steps(on_step, on_loss)],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.notify = notify
@@ -98,16 +99,17 @@ def planned_steps(rows: int, settings: TrainingSettings | DpoSettings) -> int:
 def check(rows: Sequence[Rendered], policy: Policy) -> None:
     """The checklist before the first step: what silently goes wrong elsewhere stops the run here.
 
-    Every row has a supervised token, at most one beginning-of-text, a supervised turn end in each span, no padding,
-    and fits the model. Raises TrainingError naming the first row that does not.
+    Every row has a supervised token, no second beginning-of-text (some templates write none, some one a turn), a
+    supervised turn end in each span, no padding, and fits the model. Raises TrainingError naming the first row that
+    does not.
     """
     bos = policy.tokenizer.bos_token_id
     for i, row in enumerate(rows):
         problem = None
         if not any(end > start for start, end in row.spans):
             problem = "no token to learn from"
-        elif bos is not None and row.ids.count(bos) != 1:
-            problem = f"{row.ids.count(bos)} beginning-of-text tokens instead of 1"
+        elif bos is not None and row.ids[:2] == (bos, bos):
+            problem = "two beginning-of-text tokens"
         elif any(row.ids[end - 1] not in policy.end_ids for _, end in row.spans):
             problem = "an own turn whose end is not learnt"
         elif policy.pad_id in row.ids:
@@ -184,6 +186,7 @@ def arguments(
         "seed": seed,
         "bf16": bf16,
         "fp16": cuda and not bf16,
+        "use_cpu": not cuda,  # on a Mac, transformers would move the model to Apple's GPU
         "gradient_checkpointing": cuda,
         "gradient_checkpointing_kwargs": {"use_reentrant": False},
         "logging_strategy": "steps",
@@ -217,13 +220,17 @@ def restore_adapter(model: PeftModel, exact: dict[str, torch.Tensor]) -> None:
 
 
 class Steps(TrainerCallback):
-    """Tells of every optimiser step."""
+    """Tells of every optimiser step, and of its loss."""
 
-    def __init__(self, on_step: Callable[[int], None]) -> None:
-        self.on_step = on_step
+    def __init__(self, on_step: Callable[[int], None], on_loss: Callable[[float], None]) -> None:
+        self.on_step, self.on_loss = on_step, on_loss
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.on_step(1)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
+        if "loss" in logs:
+            self.on_loss(logs["loss"])
 
 
 @contextmanager

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessorList
 
 from .prefix_cache import Batch
 from .sampling import KeyedSampler, Sampling
 from .states import States
 
-_SLICE = 8  # tokens between two looks at who has finished: fewer cost more calls, more keep finished rows longer
+_SLICE = 8  # tokens between two looks at who has finished: a GPU waits at each, finished rows until the next
+_CANDIDATES = 1024  # tokens of the vocabulary among which a nucleus is looked for first
+_ENTERING = 4  # rows wait until they are a quarter of those that run: these are laid out anew with them
 
 
 @dataclass(slots=True, eq=False)
@@ -43,7 +44,8 @@ class Decoding:
         self.states = states
         self.model = model
         self.sampling = sampling
-        self._unsayable = list(unsayable)
+        self._unsayable = torch.tensor(unsayable, dtype=torch.long, device=states.policy.device)
+        self._candidates = _CANDIDATES
         self.waiting = sorted(waiting, key=lambda row: row.prompt)  # the longest, which enter first, stand last
         self.running: list[Row] = []
         self._batch: Batch | None = None  # of the running rows, in their order
@@ -51,41 +53,69 @@ class Decoding:
 
     @property
     def longest(self) -> int:
-        """Tokens that the longest running row may come to have."""
-        return max(row.prompt for row in self.running) + self.sampling.max_new_tokens
+        """Positions of the running rows' batch: where the longest row ends now, and what any row may still say."""
+        return max(len(row.ids) for row in self.running) + max(map(self._left, self.running))
+
+    def _left(self, row: Row) -> int:
+        return row.prompt + self.sampling.max_new_tokens - len(row.ids)
 
     def fill(self) -> None:
-        """Lets waiting rows enter while they fit; one always does."""
-        first = (self.running or self.waiting[-1:])[0]  # the longest, because rows enter by falling length
-        room = self.states.max_batch_tokens // (first.prompt + self.sampling.max_new_tokens) - len(self.running)
-        entering = min(len(self.waiting), max(room, 0 if self.running else 1))
-        if entering > 0:
-            self._dissolve()
+        """Lets waiting rows enter: all that still wait, or enough to be worth a new layout of those that run."""
+        entering = self._fitting()
+        if entering == 0 or (entering < len(self.waiting) and _ENTERING * entering < len(self.running)):
+            return
+        self._dissolve()
         for _ in range(entering):
             row = self.waiting.pop()
             row.known = self.states.find(row.ids, len(row.ids) - 1, adapter=True)
             self.running.append(row)
 
+    def _fitting(self) -> int:
+        """How many waiting rows fit into the token budget beside those that run; one at least where none runs."""
+        rows = len(self.running)
+        longest = max((len(row.ids) for row in self.running), default=0)
+        left = max(map(self._left, self.running), default=0)
+        for row in reversed(self.waiting):
+            longest, left = max(longest, len(row.ids)), max(left, self._left(row))
+            if rows and (rows + 1) * (longest + left) > self.states.max_batch_tokens:
+                break
+            rows += 1
+        return rows - len(self.running)
+
     def advance(self) -> None:
         """Samples a slice for every running row; those that end in it leave, and their states are kept."""
         batch = self._batch = self._batch or self._lay_out()
-        done = [len(row.ids) - row.prompt for row in self.running]
-        steps = min(_SLICE, self.sampling.max_new_tokens - min(done))
-        width = batch.ids.shape[1]
-        sampler = KeyedSampler(
-            [row.key for row in self.running], done, sampling=self.sampling, start=width, steps=steps
-        )
-        output = self.model.generate(
-            input_ids=batch.ids,
-            attention_mask=batch.mask,
-            past_key_values=batch.cache,
-            generation_config=self._greedy(steps),
-            logits_processor=LogitsProcessorList([sampler] if self.sampling.temperature > 0 else []),
-        )[:, width:]
-        batch.go_on(output[:, -1:])
-        for row, tokens in zip(self.running, output.tolist(), strict=True):
+        found = self._sample(batch)
+        if any(beyond for *_, beyond in found):
+            self._candidates *= 8
+            self._dissolve()  # the slice is void: the next one begins from the same tokens
+            return
+        for row, (*tokens, _) in zip(self.running, found, strict=True):
             self._take(row, tokens)
         self._leave(batch)
+
+    def _sample(self, batch: Batch) -> list[list[int]]:
+        """The next tokens of every row, as many of each; and, last, whether they are void (see `KeyedSampler`).
+
+        All of it reaches Python in one piece: on a GPU the steps are queued one after the other without a wait.
+        """
+        done = [len(row.ids) - row.prompt for row in self.running]
+        steps = min(_SLICE, self.sampling.max_new_tokens - min(done))
+        device = batch.states.device
+        keys = [row.key for row in self.running]
+        sampler = KeyedSampler(
+            keys, done, sampling=self.sampling, steps=steps, candidates=self._candidates, device=device
+        )
+        base, tokens, ended = self.model.get_base_model(), [], set[int]()
+        for step in range(steps):
+            logits = base.lm_head(self.states.forward(base, batch)[:, -1])
+            tokens.append(sampler(logits.index_fill_(1, self._unsayable, -torch.inf), step))
+            batch.go_on(tokens[-1][:, None])
+            if device.type == "cpu":  # looking costs nothing here
+                ended.update(k for k, token in enumerate(tokens[-1].tolist()) if token in self._ends)
+                if len(ended) == len(self.running):
+                    break
+        return torch.stack([*tokens, sampler.beyond], dim=1).tolist()
 
     def start_over(self) -> None:
         """Everything that has not finished waits again, with the tokens it has."""
@@ -96,33 +126,12 @@ class Decoding:
         self.running, self._batch = [], None
 
     def _lay_out(self) -> Batch:
-        rest = [len(row.ids) - row.known[0] for row in self.running]
-        mean = sum(rest) / len(rest)
-        if max(rest) > 1.5 * mean:  # padding would add half to the work: the long ones go through the model apart
-            long = [row for row, tokens in zip(self.running, rest, strict=True) if tokens > mean]
-            self.states.in_batches([len(row.ids) for row in long], partial(self._prefill, long))
-        room = max(row.prompt + self.sampling.max_new_tokens - len(row.ids) for row in self.running)
-        batch = self.states.lay_out(
-            [row.ids for row in self.running],
-            [row.known for row in self.running],
-            room=room,
-            take=self.states.workspace.take,
-        )
+        self.running.sort(key=lambda row: (row.known[0] - len(row.ids), -row.known[0]))
+        found = [row.known for row in self.running]
         for row in self.running:
-            row.known = (0, [])  # it is in the batch now
-        return batch
-
-    def _prefill(self, rows: Sequence[Row], batch_rows: Sequence[int]) -> None:
-        """Computes all but the last id of some rows."""
-        chosen = [rows[i] for i in batch_rows]
-        # In memory of its own: what the other rows know still lies in the batch that they have come from.
-        fresh = self.states.like.new_empty
-        batch = self.states.lay_out([row.ids[:-1] for row in chosen], [row.known for row in chosen], take=fresh)
-        self.states.forward(self.model.get_base_model(), batch)
-        for k, row in enumerate(chosen):
-            length = len(row.ids) - 1
-            row.known = (length, batch.pieces(k, length))
-            self.states.keep(row.ids[:length], row.known[1], adapter=True)
+            row.known = (0, [])  # it will be in the batch
+        room = max(map(self._left, self.running))
+        return self.states.prefill(self.model.get_base_model(), [row.ids for row in self.running], found, room=room)
 
     def _take(self, row: Row, tokens: Sequence[int]) -> None:
         """Adds sampled tokens up to the turn end or the limit."""
@@ -139,25 +148,15 @@ class Decoding:
                 # A token sampled last has not been through the model, so it has no states.
                 length = min(len(row.ids), batch.computed(k))
                 self.states.keep(row.ids[:length], batch.pieces(k, length), adapter=True)
-        if any(row.finished for row in self.running):
-            self._dissolve()
-            self.running = [row for row in self.running if not row.finished]
+        staying = [k for k, row in enumerate(self.running) if not row.finished]
+        if not staying:
+            self.running, self._batch = [], None
+        elif len(staying) < len(self.running):
+            self.running = [self.running[k] for k in batch.leave(staying)]
 
     def _dissolve(self) -> None:
         """Takes the rows out of their batch."""
         if self._batch is not None:
             for k, row in enumerate(self.running):
-                if not row.finished:
-                    row.known = (len(row.ids) - 1, self._batch.pieces(k, len(row.ids) - 1))
+                row.known = (len(row.ids) - 1, self._batch.pieces(k, len(row.ids) - 1))
         self._batch = None
-
-    def _greedy(self, max_new_tokens: int) -> GenerationConfig:
-        """Sampling happens in the logits processor, which leaves one candidate; generate only takes it."""
-        return GenerationConfig(
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            eos_token_id=list(self._ends),
-            pad_token_id=self.states.policy.pad_id,
-            suppress_tokens=self._unsayable or None,
-            use_cache=True,
-        )

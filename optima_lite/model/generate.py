@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,9 +13,12 @@ from torch.nn.functional import cross_entropy
 
 from .decoding import Decoding, Row
 from .policy import Policy
+from .prefix_cache import Batch
 from .render import Rendered
+from .resources import cores
 from .sampling import Sampling
 from .states import States
+from .template import THINKING
 
 _AT_ONCE = 1 << 24  # logits held at a time: a large vocabulary times many rows is taken in parts
 
@@ -24,9 +26,9 @@ _AT_ONCE = 1 << 24  # logits held at a time: a large vocabulary times many rows 
 class Generator:
     """Generates with a policy's current weights, and reads with its base.
 
-    max_batch_tokens: rows times their full length that a batch may hold; halved when memory does not suffice, of which
-    `notify` is told once. max_cache_bytes: room for keys and values that may be of use again; 0 computes everything
-    anew. The cache only changes what a result costs.
+    max_batch_tokens: positions that a batch may hold, rows times their padded length; halved when memory does not
+    suffice, of which `notify` is told once. max_cache_bytes: room for keys and values that may be of use again; 0
+    computes everything anew. The cache only changes what a result costs.
     """
 
     def __init__(
@@ -39,11 +41,13 @@ class Generator:
     ) -> None:
         self.policy = policy
         self.states = States(policy, max_batch_tokens=max_batch_tokens, max_cache_bytes=max_cache_bytes, notify=notify)
-        self.counts, self.meter = self.states.counts, self.states.meter
+        self.meter, self.counts = self.states.meter, self.states.meter.counts
         self._losses: dict[tuple[tuple[int, ...], int], float] = {}  # by the ids up to a span's end, and its start
-        # A message that holds a special token could not be trained on, or would pretend to be several.
-        special = (i for i, token in policy.tokenizer.added_tokens_decoder.items() if token.special)
-        self.unsayable = sorted(set(special) - set(policy.end_ids))
+        # A message that holds a special token could not be trained on, or would pretend to be several; a thought would
+        # be trained on, and the partner would read it.
+        known = policy.tokenizer.added_tokens_decoder.items()
+        special = {i for i, token in known if token.special or token.content in THINKING}
+        self.unsayable = sorted(special - set(policy.end_ids))
         self._fingerprint = self._weights()
 
     def forget(self) -> None:
@@ -69,15 +73,20 @@ class Generator:
         rows = [Row(key, len(ids), list(ids)) for ids, key in zip(prompts, keys, strict=True)]
         self._forget_old_weights()
         with self.meter("generate"), self.policy.speaking() as model, torch.no_grad():
-            self.states.compute_shared(model.get_base_model(), [row.ids[:-1] for row in rows], adapter=True)
-            decoding = Decoding(self.states, model, sampling, unsayable=self.unsayable, waiting=rows)
-            while decoding.waiting or decoding.running:
-                decoding.fill()
-                if not self.states.fits(decoding.advance, rows=len(decoding.running), longest=decoding.longest):
-                    decoding.start_over()
+            for numbers in self.states.windows([tuple(ids) for ids in prompts]):
+                self._sample(model, [rows[i] for i in numbers], sampling)
         for row in rows:
-            self.counts.sampled += len(row.ids) - row.prompt
+            self.meter.count(sampled=len(row.ids) - row.prompt)
         return [tuple(row.ids[row.prompt :]) for row in rows]
+
+    def _sample(self, model: Any, rows: Sequence[Row], sampling: Sampling) -> None:
+        """Carries rows to their ends."""
+        self.states.compute_shared(model.get_base_model(), [tuple(row.ids[:-1]) for row in rows], adapter=True)
+        decoding = Decoding(self.states, model, sampling, unsayable=self.unsayable, waiting=rows)
+        while decoding.waiting or decoding.running:
+            decoding.fill()
+            if not self.states.fits(decoding.advance, rows=len(decoding.running), longest=decoding.longest):
+                decoding.start_over()
 
     def losses(self, rows: Sequence[Rendered]) -> list[tuple[float, ...]]:
         """Mean nats per token of every span of every row, under the base model with the adapter off.
@@ -87,16 +96,22 @@ class Generator:
         """
         self._forget_old_weights()
         losses = self._losses if self.states.cache.max_bytes else {}
-        unread = {
-            row: spans
-            for row in rows
-            if (spans := [(start, end) for start, end in row.spans if (row.ids[:end], start) not in losses])
+        wanted = {
+            row: [(start, end) for start, end in row.spans if (row.ids[:end], start) not in losses] for row in rows
         }
+        unread = [(row, spans) for row, spans in wanted.items() if spans]
         with self.meter("loss"), self.policy.reading() as base:
-            reading = list(unread.items())
-            self.states.compute_shared(base, [row.ids[: spans[0][0] - 1] for row, spans in reading], adapter=False)
-            work = partial(self._read, base, reading, losses)
-            self.states.in_batches([len(row.ids) for row, _ in reading], work)
+            for numbers in self.states.windows([row.ids for row, _ in unread]):
+                reading = [unread[i] for i in numbers]
+                self.states.compute_shared(base, [row.ids[: spans[0][0] - 1] for row, spans in reading], adapter=False)
+                self.states.compute(
+                    base,
+                    [row.ids for row, _ in reading],
+                    # The position before a span predicts its first token, so it is computed even if it is known.
+                    [spans[0][0] - 1 for _, spans in reading],
+                    adapter=False,
+                    use=partial(self._read, base, reading, losses),
+                )
         return [tuple(losses[row.ids[:end], start] for start, end in row.spans) for row in rows]
 
     def _read(
@@ -104,15 +119,12 @@ class Generator:
         base: Any,
         reading: Sequence[tuple[Rendered, list[tuple[int, int]]]],
         losses: dict[tuple[tuple[int, ...], int], float],
-        batch_rows: Sequence[int],
+        numbers: Sequence[int],
+        batch: Batch,
+        hidden: Tensor,
     ) -> None:
         """Enters the losses of the spans that a batch of rows is read for."""
-        chosen = [reading[i] for i in batch_rows]
-        # The position before a span predicts its first token, so it is computed even if its states are known.
-        batch = self.states.look_up(
-            [row.ids for row, _ in chosen], [spans[0][0] - 1 for _, spans in chosen], adapter=False
-        )
-        hidden = self.states.forward(base, batch)
+        chosen = [reading[i] for i in numbers]
         lines: list[int] = []
         columns: list[int] = []
         targets: list[int] = []
@@ -123,10 +135,9 @@ class Generator:
                 columns += range(start - 1 + offset, end - 1 + offset)
                 targets += row.ids[start:end]
         nats = iter(_nats(base.lm_head, hidden[lines, columns], targets))
-        for k, (row, spans) in enumerate(chosen):
+        for row, spans in chosen:
             for start, end in spans:
                 losses[row.ids[:end], start] = sum(next(nats) for _ in range(start, end)) / (end - start)
-            self.states.keep(row.ids, batch.pieces(k, len(row.ids)), adapter=False)
 
     def _weights(self) -> tuple[int, ...]:
         """What differs whenever the adapter's weights do: the policy's own count of changes, and torch's count of
@@ -157,10 +168,10 @@ def fastest_threads(policy: Policy) -> int:
 
     Measured on a short batch with 1, 2, 4, ... threads up to the cores this process may use; on a GPU all of them.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    most = cores()
     if policy.device.type != "cpu":
-        return cores
-    candidates = [n for n in (1, 2, 4, 8, 16, 32) if n < cores] + [cores]
+        return most
+    candidates = [n for n in (1, 2, 4, 8, 16, 32) if n < most] + [most]
     generator, sampling = Generator(policy, max_batch_tokens=1 << 20), Sampling(1.0, 1.0, 8)
     prompts = [[policy.pad_id] * 128] * 32
     seconds = dict.fromkeys(candidates, float("inf"))

@@ -6,12 +6,11 @@ It counts what torch allocates; a card also holds the CUDA context, which `OVERH
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from ..settings.config import Machine, Recipe
+from .shapes import Shape
 
 GIB = 2**30
 OVERHEAD = int(0.75 * GIB)  # CUDA context, kernels and what the allocator cannot reuse; an estimate
@@ -22,60 +21,9 @@ MOST_TOKENS, FEWEST_TOKENS = (
 
 _ADAPTER_BYTES = 4  # the adapter is float32, because a small learning rate moves nothing in bf16
 _NF4_BYTES = 0.5 + (1 + 4 / 256) / 64  # four bits, and a byte for each 64 of them, with a float for each 256 of those
-_LOGITS_AT_ONCE = 1 << 24  # how many the generator turns into probabilities or losses at a time ...
-_SAMPLING_BYTES, _LOSS_BYTES = 32, 12  # ... and the bytes each takes then: four copies in float64; three in float32
+_DRAWN_AT_ONCE, _LOSSES_AT_ONCE = 1 << 22, 1 << 24  # logits that become probabilities, or losses, at a time ...
+_DRAWN_BYTES, _LOSS_BYTES = 80, 12  # ... and the bytes each takes then: a nucleus as wide as the vocabulary; float32
 _HEAD_TOKENS, _HEAD_COLUMNS = 4_096, 32_768  # TRL's loss: the tile of logits that exists at a time
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """A Llama's sizes. tied: the output layer is the embedding."""
-
-    layers: int
-    hidden: int
-    intermediate: int
-    heads: int
-    kv_heads: int
-    head_width: int
-    vocabulary: int
-    tied: bool = False
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Shape:
-        """From the fields of a Hugging Face config.json. Raises KeyError when a size is missing."""
-        heads = int(config["num_attention_heads"])
-        return cls(
-            layers=int(config["num_hidden_layers"]),
-            hidden=int(config["hidden_size"]),
-            intermediate=int(config["intermediate_size"]),
-            heads=heads,
-            kv_heads=int(config.get("num_key_value_heads") or heads),
-            head_width=int(config.get("head_dim") or config["hidden_size"] // heads),
-            vocabulary=int(config["vocab_size"]),
-            tied=bool(config.get("tie_word_embeddings", False)),
-        )
-
-    @property
-    def linears(self) -> tuple[tuple[int, int], ...]:
-        """Inputs and outputs of each linear map of a layer."""
-        query, key = self.heads * self.head_width, self.kv_heads * self.head_width
-        into, out = (self.hidden, self.intermediate), (self.intermediate, self.hidden)
-        return (self.hidden, query), (self.hidden, key), (self.hidden, key), (query, self.hidden), into, into, out
-
-    @property
-    def linear_parameters(self) -> int:
-        """Parameters of all layers' linear maps: what is quantised."""
-        return self.layers * sum(i * o for i, o in self.linears)
-
-    @property
-    def other_parameters(self) -> int:
-        """Embedding, output layer and norms, which stay as they are."""
-        return self.vocabulary * self.hidden * (1 if self.tied else 2) + self.hidden * (2 * self.layers + 1)
-
-    @property
-    def cached_values(self) -> int:
-        """Keys and values that one token leaves behind, over all layers."""
-        return 2 * self.layers * self.kv_heads * self.head_width
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,19 +67,6 @@ class Phase:
         return sum(self.parts.values())
 
 
-LLAMA3 = {  # Llama 3.2 1B and 3B, Llama 3 and 3.1 8B
-    "1b": Shape(16, 2048, 8192, 32, 8, 64, 128_256, tied=True),
-    "3b": Shape(28, 3072, 8192, 24, 8, 128, 128_256, tied=True),
-    "8b": Shape(32, 4096, 14336, 32, 8, 128, 128_256),
-}
-
-
-def known(name: str) -> Shape | None:
-    """The shape of a Llama 3 by its name on the hub, so that a forecast needs no download; None for other names."""
-    found = re.search(r"llama-3(?:\.[12])?-([138]b)\b", name.lower())
-    return LLAMA3[found[1]] if found else None
-
-
 def planned(
     recipe: Recipe, machine: Machine, shape: Shape, setup: Setup, *, row_tokens: int, room: int
 ) -> tuple[Limits, tuple[Phase, ...]]:
@@ -168,7 +103,7 @@ def fit(shape: Shape, setup: Setup, limits: Limits, *, batch_size: int, room: in
     takes a micro-batch that divides batch_size, so that the effective batch stays. preference: whether DPO must fit.
     """
     while not _fits((_sampling, _reading), shape, setup, limits, room):
-        a_token = shape.cached_values * setup.number_bytes + _passing(shape, setup, limits.row_tokens, adapter=True)
+        a_token = shape.cached_values * setup.number_bytes + _passing(shape, setup, limits.row_tokens)
         fewer = max(min(FEWEST_TOKENS, limits.batch_tokens), limits.batch_tokens // 2)
         if fewer < limits.batch_tokens and limits.batch_tokens * a_token >= limits.cache_bytes:
             limits = replace(limits, batch_tokens=fewer)
@@ -200,7 +135,7 @@ def weight_bytes(shape: Shape, setup: Setup) -> int:
 
 def adapter_bytes(shape: Shape, setup: Setup) -> int:
     """The LoRA adapter on all linear maps of the layers."""
-    return _ADAPTER_BYTES * shape.layers * setup.lora_rank * sum(i + o for i, o in shape.linears)
+    return _ADAPTER_BYTES * shape.layers * setup.lora_rank * sum(i + o for i, o in shape.linears.values())
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -215,15 +150,20 @@ def _sampling(shape: Shape, setup: Setup, limits: Limits) -> Phase:
     while a batch is laid out from the one before; on the CPU the memory of both is kept (`Workspace`)."""
     rows = max(1, limits.batch_tokens // limits.row_tokens)
     cache = _batch_cache(shape, setup, limits)
-    activations = limits.batch_tokens * _passing(shape, setup, limits.row_tokens, adapter=setup.quantised)
+    activations = limits.batch_tokens * _passing(shape, setup, limits.row_tokens)
+    merged = not (setup.gpu or setup.quantised)
     return Phase(
         "sample",
         {
-            **_held(shape, setup, merged=not (setup.gpu or setup.quantised)),
+            **_held(shape, setup, merged=merged),
+            "adapter to speak with": 0
+            if merged
+            else adapter_bytes(shape, setup) // _ADAPTER_BYTES * setup.number_bytes,
             "cache": cache,
             "prefix cache": limits.cache_bytes,
             "activations": max(activations, cache) if setup.gpu else activations,
-            "logits": rows * shape.vocabulary * (setup.number_bytes + 8) + _at_once(rows, shape) * _SAMPLING_BYTES,
+            "logits": rows * shape.vocabulary * setup.number_bytes
+            + _at_once(rows, shape, _DRAWN_AT_ONCE) * _DRAWN_BYTES,
         },
     )
 
@@ -237,8 +177,8 @@ def _reading(shape: Shape, setup: Setup, limits: Limits) -> Phase:
             **_held(shape, setup),
             "cache": _batch_cache(shape, setup, limits),
             "prefix cache": limits.cache_bytes,
-            "activations": limits.batch_tokens * _passing(shape, setup, limits.row_tokens, adapter=False),
-            "logits": _at_once(rows * limits.turn_tokens, shape) * _LOSS_BYTES,
+            "activations": limits.batch_tokens * _passing(shape, setup, limits.row_tokens),
+            "logits": _at_once(rows * limits.turn_tokens, shape, _LOSSES_AT_ONCE) * _LOSS_BYTES,
         },
     )
 
@@ -284,19 +224,18 @@ def _held(shape: Shape, setup: Setup, *, merged: bool = False) -> dict[str, int]
     if merged:  # the weights as they were, to be put back exactly
         weights += shape.linear_parameters * setup.number_bytes
     if setup.quantised:  # the largest matrix, unpacked while it is in use
-        weights += max(i * o for i, o in shape.linears) * setup.number_bytes
+        weights += max(i * o for i, o in shape.linears.values()) * setup.number_bytes
     return {"weights": weights, "adapter": adapter_bytes(shape, setup)}
 
 
-def _passing(shape: Shape, setup: Setup, row_tokens: int, *, adapter: bool) -> int:
+def _passing(shape: Shape, setup: Setup, row_tokens: int) -> int:
     """Bytes a token needs while it passes a layer without gradient; the larger of the two halves of a layer.
 
-    Feed-forward: gate, up and their product; on top of a quantised base the adapter's part in float32, twice.
-    Attention: queries, keys and values before and after rotation, repeated for every head, and the mask.
+    Feed-forward: gate, up and their product; the adapter adds to them in place. Attention: queries, keys and values
+    before and after rotation, repeated for every head, and the mask.
     """
     number = setup.number_bytes
-    wide = 2 * number + 2 * _ADAPTER_BYTES if adapter else 3 * number
-    feed_forward = shape.intermediate * wide + shape.hidden * (3 * number + (_ADAPTER_BYTES if adapter else 0))
+    feed_forward = 3 * (shape.intermediate + shape.hidden) * number
     width = shape.heads * shape.head_width
     attention = (2 * shape.hidden + 6 * width) * number + row_tokens * number
     return max(feed_forward, attention)
@@ -306,14 +245,14 @@ def _kept(shape: Shape, setup: Setup, row_tokens: int) -> int:
     """Bytes a token leaves behind in one layer for the backward pass.
 
     Residual and norm, twice; queries, repeated keys and values and what attention gives; the mask; gate, its
-    activation, up and their product; the narrow side of seven adapters. In half precision, also float32 residuals and
+    activation, up and their product; the narrow sides of the adapters. In half precision, also float32 residuals and
     the adapters' own copies of their inputs.
     """
     width = shape.heads * shape.head_width
     values = 4 * shape.hidden + 4 * width + 4 * shape.intermediate + row_tokens
     if setup.gpu:
         values += 7 * shape.hidden + width + shape.intermediate
-    return values * setup.number_bytes + 7 * setup.lora_rank * _ADAPTER_BYTES
+    return values * setup.number_bytes + len(shape.linears) * setup.lora_rank * _ADAPTER_BYTES
 
 
 def _backward(shape: Shape, setup: Setup) -> int:
@@ -329,8 +268,8 @@ def _head(shape: Shape, setup: Setup, tokens: int) -> int:
     return min(tokens, _HEAD_TOKENS) * columns * tiles + states
 
 
-def _at_once(rows: int, shape: Shape) -> int:
-    return min(rows * shape.vocabulary, max(_LOGITS_AT_ONCE, shape.vocabulary))
+def _at_once(rows: int, shape: Shape, most: int) -> int:
+    return min(rows * shape.vocabulary, max(most, shape.vocabulary))
 
 
 def _fits(phases: Sequence[Callable[..., Phase]], shape: Shape, setup: Setup, limits: Limits, room: int) -> bool:

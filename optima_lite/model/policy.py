@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import resources
@@ -26,14 +27,18 @@ from transformers.utils import logging as transformers_logging
 
 from ..errors import ModelError
 from ..settings.config import Machine, ModelSettings
-from .backend import decide
-from .memory import GIB, Setup, Shape
+from .adapter import beside, merged
+from .families import longest_row, refusal
+from .memory import GIB, Setup
+from .render import Renderer
+from .resources import free_memory, let_segments_grow
+from .shapes import Shape
+
+let_segments_grow(os.environ)  # here, because whatever asks for a GPU has imported this file
 
 ADAPTER = "default"  # TRL copies the adapter of this name as its DPO reference
 UNGATED = "unsloth/llama-3-8b-Instruct-bnb-4bit"  # Llama 3 8B Instruct, quantised already
-_ARCHITECTURES = ("LlamaForCausalLM",)
-_SIZES = {"hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size"}
-_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+_NO_WINDOW = 1 << 30  # tokens; more than any row has
 _NEEDED_FILES = ("*.json", "*.safetensors", "*.jinja")
 
 
@@ -84,24 +89,16 @@ class Policy:
 
     @contextmanager
     def speaking(self) -> Iterator[PeftModel]:
-        """The model ready to generate: evaluation mode and, on an unquantised CPU model, the adapter merged into the
-        weights.
+        """The model ready to generate: evaluation mode, and the adapter where it costs least.
 
-        Merging nearly doubles the speed of decoding there. Taking it back arithmetically would leave rounding errors,
-        and a resumed run would then differ from an uninterrupted one, so the original weights are put back instead.
+        On the CPU it is merged into the weights of an unquantised model, which nearly doubles the speed of decoding
+        there; else it is computed beside them, in the model's own precision. Afterwards all weights are what they were,
+        bit for bit.
         """
         self.model.eval()
-        saved = [layer.get_base_layer().weight.detach().clone() for layer in self._mergeable]
-        if self._mergeable:
-            self.model.merge_adapter()
-        try:
+        layers = self._mergeable or _lora_layers(self.model)
+        with merged(layers) if self._mergeable else beside(layers, ADAPTER, self.model.dtype):
             yield self.model
-        finally:
-            if self._mergeable:
-                self.model.unmerge_adapter()
-                with torch.no_grad():
-                    for layer, weight in zip(self._mergeable, saved, strict=True):
-                        layer.get_base_layer().weight.copy_(weight)
 
     @contextmanager
     def reading(self) -> Iterator[Any]:
@@ -158,8 +155,12 @@ def available(policy: Policy, *, machine: Machine) -> int:
     On a GPU, what other programs hold of the card is left to them, and machine.max_vram_gib is kept.
     """
     if policy.device.type != "cuda":
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return free + sum(weight.nbytes for weight in policy.model.parameters())
+        return free_memory() + sum(weight.nbytes for weight in policy.model.parameters())
+    return card_room(machine)
+
+
+def card_room(machine: Machine) -> int:
+    """Bytes of the GPU that a run may take in all; see `available`."""
     free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
     return min(free, free if machine.max_vram_gib == "auto" else int(machine.max_vram_gib * GIB)) - GIB // 4
 
@@ -195,31 +196,22 @@ def locate(name: str, *, machine: Machine) -> str:
 
 
 def check_folder(folder: Path) -> None:
-    """Raises ModelError unless the folder holds a Llama as whole safetensors with a tokenizer, and asks for no code of
-    its own."""
+    """Raises ModelError unless the folder holds a model of a family that can be trained here, as whole safetensors with
+    a tokenizer."""
     check_config(folder / "config.json")
     _check_files(folder)
 
 
+def check_template(folder: Path) -> None:
+    """Raises ModelError when the tokenizer in the folder, or its chat template, cannot be used."""
+    with _explained(folder):
+        Renderer(_tokenizer(folder), end_ids=())
+
+
 def check_config(config_path: Path) -> None:
-    """Raises ModelError unless this config.json describes a Llama that runs without code of its own."""
-    config = _json_object(config_path)
-    if "auto_map" in config:
-        raise ModelError(
-            "this model asks to run code of its own, which is refused",
-            where=config_path,
-            hint="a model whose architecture transformers knows",
-        )
-    architectures = config.get("architectures") or []
-    if not set(architectures) & set(_ARCHITECTURES):
-        raise ModelError(
-            f"not a Llama but {', '.join(architectures) or 'of unknown architecture'}",
-            where=config_path,
-            hint="a Llama-architecture chat model (Llama 3, 3.1, 3.2, or the bundled `tiny`)",
-        )
-    absent = sorted(_SIZES - config.keys())  # transformers would take those of some other Llama
-    if absent:
-        raise ModelError(f"does not say its {absent[0]}", where=config_path, hint="download the model again")
+    """Raises ModelError unless this config.json describes a model that can be trained here; see `families.refusal`."""
+    if reason := refusal(_json_object(config_path)):
+        raise ModelError(reason[0], where=config_path, hint=reason[1])
 
 
 def _check_files(folder: Path) -> None:
@@ -273,7 +265,6 @@ def load(settings: ModelSettings, *, machine: Machine, seed: int) -> Policy:
     fp32 on the CPU, otherwise bf16 where the card can and fp16 where not; NF4 with double quantisation where asked.
     Raises ModelError with what is wrong and what to try.
     """
-    backend = decide(machine.backend)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     if machine.max_vram_gib != "auto" and torch.cuda.is_available():
@@ -283,31 +274,40 @@ def load(settings: ModelSettings, *, machine: Machine, seed: int) -> Policy:
     folder = Path(source) if Path(source).is_dir() else download(source, offline=machine.offline)
     check_folder(folder)
     with _explained(folder):
-        adapted = _with_unsloth if backend.name == "unsloth" else _with_transformers
-        tokenizer, model = adapted(folder, settings)
+        tokenizer = _tokenizer(folder)
+        renderer = Renderer(tokenizer, end_ids=())  # refuses a chat template before the weights are read
+        model = _adapted(folder, settings)
     model.eval()
     base = model.get_base_model()
     _compute_exactly(base)
     # For a batch's last positions, which are a view, torch's CPU code copies the output layer once for every row: 1 GiB
     # each with the vocabulary of Llama 3.
     base.lm_head.register_forward_pre_hook(lambda head, given: (given[0].contiguous(), *given[1:]))
-    own_limit = int(base.config.max_position_embeddings)
+    longest, shortened = longest_row(base.config.to_dict())
+    if getattr(base.config, "sliding_window", None):
+        # Rows are no longer than the window, so it hides nothing; but masks count columns, of which padding takes some.
+        base.config.sliding_window = _NO_WINDOW
     policy = Policy(
         model=model,
         tokenizer=tokenizer,
-        max_length=min(settings.max_length or own_limit, own_limit),
-        end_ids=_end_ids(base, tokenizer),
-        notes=(backend.why,) if backend.why else (),
+        max_length=min(settings.max_length or longest, longest),
+        end_ids=_end_ids(base, tokenizer, renderer),
+        notes=(shortened,) if shortened and (settings.max_length or longest + 1) > longest else (),
     )
     if policy.device.type == "cpu" and not getattr(base, "is_loaded_in_4bit", False):
         policy._mergeable = _lora_layers(model)
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id in policy.end_ids:
-        tokenizer.pad_token = _padding(tokenizer, policy.end_ids)
+    taken = {*policy.end_ids, *renderer.written}
+    if tokenizer.pad_token_id in {None, *taken}:
+        tokenizer.pad_token = _padding(tokenizer, taken=taken, vocabulary=base.config.vocab_size)
     policy.restart(seed=seed)
     return policy
 
 
-def _with_transformers(folder: Path, settings: ModelSettings) -> tuple[Any, PeftModel]:
+def _tokenizer(folder: Path) -> Any:
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, padding_side="left")
+
+
+def _adapted(folder: Path, settings: ModelSettings) -> PeftModel:
     dtype = computing_dtype()
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "attn_implementation": "sdpa"}
     if quantised(settings) and "quantization_config" not in _json_object(folder / "config.json"):
@@ -319,40 +319,27 @@ def _with_transformers(folder: Path, settings: ModelSettings) -> tuple[Any, Peft
         )
     if torch.cuda.is_available():
         options["device_map"] = {"": 0}
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
     base, found = AutoModelForCausalLM.from_pretrained(
-        folder, local_files_only=True, output_loading_info=True, **options
+        folder, local_files_only=True, trust_remote_code=False, output_loading_info=True, **options
     )
     if found["missing_keys"]:  # transformers would make them up at random
         what = f"part of the weights is missing: {min(found['missing_keys'])}"
         raise ModelError(what, where=folder, hint="finish the download")
     with warnings.catch_warnings():  # PEFT 0.21 asks transformers 5.23 under an old name; 2026-11
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-        return tokenizer, get_peft_model(base, LoraConfig(**_lora(settings), task_type="CAUSAL_LM"), ADAPTER)
+        return get_peft_model(base, _lora(settings, Shape.from_config(base.config.to_dict())), ADAPTER)
 
 
-def _with_unsloth(folder: Path, settings: ModelSettings) -> tuple[Any, PeftModel]:
-    from unsloth import FastLanguageModel
-
-    base, tokenizer = FastLanguageModel.from_pretrained(
-        model_name=str(folder),
-        max_seq_length=settings.max_length or _json_object(folder / "config.json")["max_position_embeddings"],
-        dtype=computing_dtype(),
-        load_in_4bit=quantised(settings),
-    )
-    tokenizer.padding_side = "left"
-    return tokenizer, FastLanguageModel.get_peft_model(base, **_lora(settings), use_gradient_checkpointing="unsloth")
-
-
-def _lora(settings: ModelSettings) -> dict[str, Any]:
+def _lora(settings: ModelSettings, shape: Shape) -> LoraConfig:
     """LoRA on every linear map of the layers; the output layer is none of them."""
-    return {
-        "r": settings.lora_rank,
-        "lora_alpha": settings.lora_alpha,
-        "lora_dropout": settings.lora_dropout,
-        "target_modules": list(_LINEARS),
-        "bias": "none",
-    }
+    return LoraConfig(
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=[*shape.linears],
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
 
 
 def computing_dtype() -> torch.dtype:
@@ -388,13 +375,37 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+class NotHere(ModelError):
+    """A model that is not in the local cache and cannot be fetched now."""
+
+
 def download(name: str, *, offline: bool) -> Path:
     """The folder of a model of the Hugging Face hub in the local cache, fetched there first if need be.
 
-    Its config is fetched and checked before the gigabytes. Raises ModelError: gated, no such model, not cached and no
-    network, a file missing.
+    Its config is fetched and checked before the gigabytes. Raises ModelError: gated, no such model, a file missing, a
+    model that cannot be trained here; NotHere: not cached and no network.
     """
-    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub import snapshot_download
+
+    fetch_config(name, offline=offline)
+    with _reached(name, offline=offline):
+        return Path(snapshot_download(name, allow_patterns=list(_NEEDED_FILES), local_files_only=offline))
+
+
+def fetch_config(name: str, *, offline: bool) -> Path:
+    """The config.json of a model of the hub, in the local cache, fetched there first if need be, and checked. Raises as
+    `download` does."""
+    from huggingface_hub import hf_hub_download
+
+    with _reached(name, offline=offline):
+        path = Path(hf_hub_download(name, "config.json", local_files_only=offline))
+    check_config(path)
+    return path
+
+
+@contextmanager
+def _reached(name: str, *, offline: bool) -> Iterator[None]:
+    """What goes wrong with the hub, as one sentence."""
     from huggingface_hub import logging as hub_logging
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -409,8 +420,7 @@ def download(name: str, *, offline: bool) -> Path:
     hub_logging.set_verbosity_error()
     page = f"https://huggingface.co/{name}"
     try:
-        check_config(Path(hf_hub_download(name, "config.json", local_files_only=offline)))
-        return Path(snapshot_download(name, allow_patterns=list(_NEEDED_FILES), local_files_only=offline))
+        yield
     except GatedRepoError as error:
         what = "this model is gated, and your account has no access to it"
         hint = f"ask for access at {page}, then `hf auth login`; or an ungated model, such as {UNGATED}"
@@ -422,7 +432,7 @@ def download(name: str, *, offline: bool) -> Path:
         silent = "`offline` is set, and this model is not in the local cache"
         unreachable = "the Hugging Face hub cannot be reached, and this model is not in the local cache"
         hint = "name a folder with the model in it, or an alias of one in optima_lite.toml; or go online once"
-        raise ModelError(silent if offline else unreachable, where=name, hint=hint) from error
+        raise NotHere(silent if offline else unreachable, where=name, hint=hint) from error
     except EntryNotFoundError as error:
         what = "this model has no config.json, so it is not one for transformers"
         raise ModelError(what, where=name, hint="a version saved as *.safetensors") from error
@@ -449,19 +459,28 @@ def _lora_layers(model: Any) -> list[Any]:
     return [module for module in model.modules() if isinstance(module, LoraLayer)]
 
 
-def _end_ids(base: Any, tokenizer: Any) -> tuple[int, ...]:
-    """All ids that end a turn: Llama 3 has two, <|eot_id|> and <|end_of_text|>, and not every copy of it says so."""
+def _end_ids(base: Any, tokenizer: Any, renderer: Renderer) -> tuple[int, ...]:
+    """All ids that end a turn. Not every copy of a model names them all: Llama 3 has two, <|eot_id|> and
+    <|end_of_text|>, and what the chat template closes a turn with may be another than the tokenizer's own."""
     ends = base.generation_config.eos_token_id
-    ids = [*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id]
+    ids = [*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id, renderer.closing]
     known = tokenizer.get_vocab()
     ids += [known.get(token) for token in ("<|eot_id|>", "<|end_of_text|>")]
     return tuple(dict.fromkeys(int(i) for i in ids if i is not None))
 
 
-def _padding(tokenizer: Any, end_ids: tuple[int, ...]) -> str:
-    """A token to fill up batches with that ends nothing: padding with an end token would leave turn ends untrained."""
-    for token in ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<|pad|>", "<unk>"):
-        found = tokenizer.convert_tokens_to_ids(token)
-        if found is not None and found not in end_ids and found != tokenizer.unk_token_id:
-            return token
-    raise ModelError("its tokenizer has no token to pad with", hint="set pad_token in its tokenizer_config.json")
+def _padding(tokenizer: Any, *, taken: Set[int], vocabulary: int) -> str:
+    """A special token to fill up batches with that nothing else uses: padding with an end token would leave turn ends
+    untrained. vocabulary: how many ids the model knows."""
+
+    def rank(i: int) -> tuple[bool, bool, int]:
+        named = re.search("pad", free[i].lower()), re.search("reserved|unused|placeholder|control", free[i].lower())
+        return named[0] is None, named[1] is None, i
+
+    tokens = tokenizer.added_tokens_decoder.items()
+    free = {i: token.content for i, token in tokens if token.special and i < vocabulary and i not in taken}
+    if tokenizer.unk_token_id in free and len(free) > 1:
+        del free[tokenizer.unk_token_id]  # it may stand for a part of a text
+    if not free:
+        raise ModelError("its tokenizer has no token to pad with", hint="set pad_token in its tokenizer_config.json")
+    return free[min(free, key=rank)]

@@ -173,8 +173,8 @@ class Batch:
     Both parts are padded on the left, so a row may have a gap between them. transformers' own dynamic layers join the
     whole history to each new token; the states of this cache lie in one tensor with room behind them and grow in place.
 
-    known: how many of a row's ids have states. ids: (rows, longest rest) what remains to be computed. mask: 1 for every
-    token in the order of the cache. states: (layers, 2, rows, heads, capacity, head width).
+    known: how many of a row's ids have states. ids: (rows, longest rest) what remains to be computed. positions: where
+    these stand in their rows. states: (layers, 2, rows, heads, capacity, head width).
     """
 
     def __init__(
@@ -197,12 +197,19 @@ class Batch:
         self._starts = [self._width + longest - len(ids) for ids in rest]  # where the rest begins
         self.states = take((layers, 2, len(rows), heads, self._width + longest + room, head_width))
         self.ids, mask = left_pad(rest, pad=pad, device=self.states.device)
-        self.mask = torch.cat([_right_aligned(self.known, self._width).to(mask.device), mask], dim=1)
+        known_mask = _right_aligned(self.known, self._width).to(mask.device)
+        self._mask = torch.cat([known_mask, mask, mask.new_ones((len(rows), room))], dim=1)  # as wide as the states
+        self._end = self._width + longest
+        self._padded = min(self.known) < self._width or min(map(len, rest)) < longest
+        self._bias: Tensor | None = None
+        self.positions = (self._mask.cumsum(-1) - 1).clamp(min=0)[:, self._width : self._end]
         for row, (known, pieces) in enumerate(found):
             at = self._width - known
             self.states[:, :, row, :, :at] = 0  # masked, but attention multiplies it by nought: it must be a number
             for piece in pieces:
-                self.states[:, :, row, :, at : at + piece.shape[-2]] = piece
+                place = self.states[:, :, row, :, at : at + piece.shape[-2]]
+                if place.data_ptr() != piece.data_ptr():  # else it was computed in its place
+                    place.copy_(piece)
                 at += piece.shape[-2]
         self.cache: Any = Cache(layers=[_InPlaceLayer(states, self._width) for states in self.states])
 
@@ -215,11 +222,55 @@ class Batch:
         """How many ids of a row have states by now."""
         return self.known[row] + self.cache.get_seq_length() - self._starts[row]
 
+    def leave(self, staying: Sequence[int]) -> list[int]:
+        """Lets all other rows go. The last rows move into their places, so that no more is copied than what leaves;
+        which row stands where now is returned."""
+        rows = list(range(len(staying)))
+        free = sorted(set(rows) - set(staying))
+        for place, row in zip(free, (row for row in staying if row >= len(staying)), strict=True):
+            begin, end = self._width - self.known[row], self.cache.get_seq_length()
+            self.states[:, :, place, :, begin:end] = self.states[:, :, row, :, begin:end]
+            rows[place] = row
+        self.ids, self.positions, self._mask = self.ids[rows], self.positions[rows], self._mask[rows]
+        self._bias = None if self._bias is None else self._bias[rows]
+        self.states = self.states[:, :, : len(rows)]
+        self.known, self._starts = [self.known[row] for row in rows], [self._starts[row] for row in rows]
+        length = self.cache.get_seq_length()
+        self.cache = Cache(layers=[_InPlaceLayer(states, length) for states in self.states])
+        return rows
+
     def go_on(self, ids: Tensor) -> None:
         """One more id for each row, (rows, 1), follows everything that the cache has taken up."""
-        self.ids = ids
-        filled = self.cache.get_seq_length()
-        self.mask = torch.cat([self.mask, self.mask.new_ones((len(ids), filled + 1 - self.mask.shape[1]))], dim=1)
+        self.ids, self._end = ids, self.cache.get_seq_length() + 1
+        self.positions = self.positions[:, -1:] + 1
+
+    @property
+    def mask(self) -> Tensor:
+        """(rows, cache and ids) with 1 for every token."""
+        return self._mask[:, : self._end]
+
+    def attention_mask(self, *, additive: bool) -> Tensor | None:
+        """What transformers is told of padding: nothing where there is none, else the mask.
+
+        additive: a single id's mask may be (rows, 1, 1, cache and ids) numbers to add to the scores, made once for all
+        steps: attention uses them as they are, and nobody has to look into them to know what they mean.
+        """
+        if not self._padded:
+            return None
+        if not additive or self.ids.shape[1] > 1:
+            return self.mask
+        if self._bias is None:
+            self._bias = _additive(self._mask, self.states.dtype)
+        return self._bias[..., : self._end]
+
+
+def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """(rows, 1, 1, columns): 0 where the mask is 1, else minus infinity. Rows begin at multiples of eight numbers, or
+    attention on a GPU would copy the whole to such places in every layer."""
+    rows, columns = mask.shape
+    aligned = mask.new_zeros((rows, 1, 1, -(-columns // 8) * 8), dtype=dtype)
+    aligned[:, 0, 0, :columns].masked_fill_(mask == 0, -torch.inf)
+    return aligned
 
 
 def left_pad(rows: Sequence[Sequence[int]], *, pad: int, device: torch.device) -> tuple[Tensor, Tensor]:

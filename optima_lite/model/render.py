@@ -15,8 +15,9 @@ from typing import Any
 from ..errors import DataError, ModelError
 from ..records import Question, Turn
 from ..team.prompts import Message
+from .template import Template
 
-_DATE = "26 Jul 2024"  # what Llama 3.1 says today is; 3.2 would ask the clock, and a resumed run differ
+_ANCHOR = "\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +40,29 @@ class Rendered:
 class Renderer:
     """Turns messages into ids with the tokenizer's own chat template.
 
-    end_ids: the ids that end a turn. Raises ModelError when the tokenizer has no chat template, or one that drops or
-    repeats a message.
+    end_ids: the ids that end a turn. Raises ModelError when the tokenizer has no chat template that can be used, see
+    `Template`.
     """
 
     def __init__(self, tokenizer: Any, *, end_ids: Sequence[int]) -> None:
-        if not getattr(tokenizer, "chat_template", None):
-            raise ModelError("its tokenizer has no chat template", hint="an instruct (chat) version of the model")
         self.tokenizer = tokenizer
         self.end_ids = frozenset(end_ids)
+        self._template = Template(tokenizer)
+        self._anchor = self._anchor_ids()
         self._scaffolds: dict[tuple[tuple[str, ...], bool], list[tuple[int, ...]]] = {}
         self._texts: dict[str, tuple[int, ...]] = {}
+
+    @property
+    def written(self) -> frozenset[int]:
+        """The ids that the template itself writes."""
+        roles = ("system", "user", "assistant", "user", "assistant")
+        return frozenset(i for ids in self._scaffold(roles, True) for i in ids)
+
+    @property
+    def closing(self) -> int | None:
+        """The special token that the template ends a turn with, if it does."""
+        special = {i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        return next((i for i in self._scaffold(("user", "assistant"), False)[-1] if i in special), None)
 
     def prompt(self, messages: Sequence[Message], *, opening: str = "") -> tuple[int, ...]:
         """Ids up to and including the header of the next assistant turn, and the text that is put into its mouth."""
@@ -64,8 +77,13 @@ class Renderer:
         return self._render(messages[: last + 1], reply=False)
 
     def alone(self, turn: Turn) -> Rendered:
-        """One turn as an assistant message with nothing before it but the chat header (the official code's loss)."""
-        return self._render([Message("assistant", turns=(turn,))], reply=False)
+        """One turn as an assistant message with nothing before it but the chat header (the official code's loss), or,
+        where the template wants a user first, one who says nothing."""
+        said = Message("assistant", turns=(turn,))
+        try:
+            return self._render([said], reply=False)
+        except ModelError:
+            return self._render([Message("user"), said], reply=False)
 
     def text(self, ids: Sequence[int]) -> str:
         """Sampled ids as readable text, without special tokens and surrounding space."""
@@ -76,8 +94,7 @@ class Renderer:
         if text not in self._texts:
             if len(self._texts) > 100_000:  # questions repeat within an iteration, not for ever
                 self._texts.clear()
-            ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-            self._texts[text] = tuple(ids)
+            self._texts[text] = self._tokenised(text, split_special_tokens=True)
         return self._texts[text]
 
     def _render(self, messages: Sequence[Message], *, reply: bool) -> Rendered:
@@ -94,7 +111,8 @@ class Renderer:
             if own and message.turns:
                 spans.append((start, len(ids)))
             # An own turn keeps the turn end that was sampled, in place of the template's.
-            ids += after[1:] if closed and after and after[0] in self.end_ids else after
+            end = next((k for k, i in enumerate(after) if i in self.end_ids), -1) if closed else -1
+            ids += after[end + 1 :]
         return Rendered(tuple(ids), tuple(spans))
 
     def _without_end(self, ids: Sequence[int]) -> Sequence[int]:
@@ -104,20 +122,19 @@ class Renderer:
         """What the template puts before, between and after the contents of messages with these roles, as ids."""
         key = (roles, reply)
         if key not in self._scaffolds:
-            marks = [f"\x02{i}\x03" for i in range(len(roles))]  # characters no template changes
-            chat = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
-            text = self.tokenizer.apply_chat_template(
-                chat, tokenize=False, add_generation_prompt=reply, date_string=_DATE
-            )
-            pieces = []
-            for mark in marks:
-                before, found, text = text.partition(mark)
-                if not found or mark in text:
-                    raise ModelError("its chat template drops or repeats a message", hint="a Llama 3 chat model")
-                pieces.append(before)
-            encoded = [self.tokenizer(piece, add_special_tokens=False)["input_ids"] for piece in [*pieces, text]]
-            self._scaffolds[key] = [tuple(ids) for ids in encoded]
+            self._scaffolds[key] = [self._tokenised(text) for text in self._template.scaffold(roles, reply=reply)]
         return self._scaffolds[key]
+
+    def _tokenised(self, text: str, **how: bool) -> tuple[int, ...]:
+        """Ids of a text in the middle of another."""
+        whole = self.tokenizer((_ANCHOR if self._anchor else "") + text, add_special_tokens=False, **how)
+        return tuple(whole["input_ids"][len(self._anchor) :])
+
+    def _anchor_ids(self) -> tuple[int, ...]:
+        """Some tokenizers put a space in front of whatever they read. Where one does, it reads every text after an
+        anchor, which takes that space, and is taken off again."""
+        first, *_ = self.tokenizer.tokenize("a")
+        return tuple(self.tokenizer(_ANCHOR, add_special_tokens=False)["input_ids"]) if first != "a" else ()
 
 
 def shorten(question: Question, renderer: Renderer, *, room: int) -> Question:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor
 
-_AT_ONCE = 1 << 24  # probabilities held at a time: a large vocabulary times many rows is taken in parts
+AT_ONCE = 1 << 22  # probabilities held at a time: a large vocabulary times many rows is taken in parts
+_ALMOST_ONE = 1 - 2.0**-53  # times this, a float64 becomes the one below it
 _GOLDEN = -7046029254386353131  # 2**64 / golden ratio as a signed integer: the increment of splitmix64
 
 
@@ -41,24 +41,39 @@ def seed_of(*parts: object) -> int:
     return row_key(*parts) % 2**32
 
 
-class KeyedSampler(LogitsProcessor):
-    """Leaves each row the one token that its own random number points at.
+class KeyedSampler:
+    """Chooses the tokens of a few steps, for each row by its own random numbers.
 
-    keys: one a row. done: tokens that each row has sampled already. start: length of the padded prompts, so that the
-    step is known from the ids seen so far. steps: how many will be asked for.
+    keys: one a row. done: tokens that each row has sampled already. steps: how many will be asked for. candidates: see
+    `draw`. beyond: (rows,) above 0 where some nucleus went beyond them, so that what this chose is void.
     """
 
-    def __init__(self, keys: Sequence[int], done: Sequence[int], *, sampling: Sampling, start: int, steps: int) -> None:
-        self.uniforms = uniforms(torch.tensor(keys)[:, None], torch.tensor(done)[:, None] + torch.arange(steps))
+    def __init__(
+        self,
+        keys: Sequence[int],
+        done: Sequence[int],
+        *,
+        sampling: Sampling,
+        steps: int,
+        candidates: int,
+        device: torch.device,
+    ) -> None:
+        numbers = uniforms(torch.tensor(keys)[:, None], torch.tensor(done)[:, None] + torch.arange(steps))
+        self.uniforms = numbers.to(device)  # all steps in one transfer
         self.sampling = sampling
-        self.start = start
+        self.candidates = candidates
+        self.beyond = torch.zeros(len(keys), dtype=torch.long, device=device)
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """scores: (rows, vocabulary) logits; returns the same with every token but the drawn one at minus infinity."""
-        self.uniforms = self.uniforms.to(scores.device)  # all steps in one transfer
-        uniform = self.uniforms[:, input_ids.shape[1] - self.start]
-        token = draw(scores, uniform, temperature=self.sampling.temperature, top_p=self.sampling.top_p)
-        return torch.full_like(scores, -torch.inf).scatter_(1, token[:, None], 0.0)
+    def __call__(self, logits: Tensor, step: int) -> Tensor:
+        """Logits (rows, vocabulary) of a step to token ids (rows,)."""
+        how = self.sampling
+        if how.temperature == 0:
+            return logits.argmax(-1)
+        uniform = self.uniforms[:, step]
+        tokens, beyond = draw(logits, uniform, temperature=how.temperature, top_p=how.top_p, candidates=self.candidates)
+        if beyond is not None:
+            self.beyond += beyond
+        return tokens
 
 
 def uniforms(keys: Tensor, steps: Tensor) -> Tensor:
@@ -75,26 +90,58 @@ def _shift(z: Tensor, bits: int) -> Tensor:
     return (z >> bits) & ((1 << (64 - bits)) - 1)
 
 
-def draw(logits: Tensor, uniform: Tensor, *, temperature: float, top_p: float) -> Tensor:
-    """Inverse-CDF sampling. logits: (rows, vocabulary); uniform: (rows,) in (0, 1); returns token ids (rows,).
+def draw(
+    logits: Tensor, uniform: Tensor, *, temperature: float, top_p: float, candidates: int
+) -> tuple[Tensor, Tensor | None]:
+    """Inverse-CDF sampling. logits: (rows, vocabulary); uniform: (rows,) in (0, 1). Returns token ids (rows,), and
+    which rows' nucleus goes beyond the candidates, so that their token is void; None where top_p is 1.
 
+    The nucleus are the likeliest tokens, of equal ones the first, as long as those before them have less than top_p.
+    It is looked for among so many candidates only, because sorting a large vocabulary costs more than all the rest.
     Probabilities are taken in float64, in the order of the vocabulary, so that a hair's difference in the logits
     moves the border between two neighbouring tokens by a hair.
     """
-    at_once = max(1, _AT_ONCE // logits.shape[1])
-    parts = zip(logits.split(at_once), uniform.split(at_once), strict=True)
-    return torch.cat([_draw(some, points, temperature, top_p) for some, points in parts])
+    at_once = max(1, AT_ONCE // logits.shape[1])
+    drawn = [
+        _draw(some, points, temperature, top_p, candidates)
+        for some, points in zip(logits.split(at_once), uniform.split(at_once), strict=True)
+    ]
+    if len(drawn) == 1:
+        return drawn[0]
+    tokens, beyond = zip(*drawn, strict=True)
+    return torch.cat(tokens), None if top_p == 1 else torch.cat(beyond)
 
 
-def _draw(logits: Tensor, uniform: Tensor, temperature: float, top_p: float) -> Tensor:
-    probabilities = torch.softmax(logits.to(torch.float64) / temperature, dim=-1)
-    if top_p < 1:
-        ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
-        outside = ordered.cumsum(-1) - ordered >= top_p
-        probabilities = probabilities.masked_fill(torch.empty_like(outside).scatter_(1, order, outside), 0.0)
-    cumulative = probabilities.cumsum(-1)
-    target = uniform * cumulative[:, -1]
-    token = torch.searchsorted(cumulative, target[:, None], right=True)[:, 0]
-    # Rounding at the very end of the scale may point one past the last token that has any probability.
-    last = cumulative.shape[1] - 1 - (probabilities > 0).flip(-1).to(torch.int8).argmax(-1)
-    return torch.minimum(token, last)
+def _draw(
+    logits: Tensor, uniform: Tensor, temperature: float, top_p: float, candidates: int
+) -> tuple[Tensor, Tensor | None]:
+    precise = logits.to(torch.float64)
+    probabilities = torch.softmax(precise if temperature == 1 else precise / temperature, dim=-1)
+    del precise  # a third copy would be held to the end
+    if top_p == 1:
+        return _invert(probabilities, uniform), None
+    chances, tokens, beyond = _nucleus(probabilities, top_p, min(candidates, logits.shape[1]))
+    return tokens.gather(1, _invert(chances, uniform)[:, None])[:, 0], beyond
+
+
+def _invert(chances: Tensor, uniform: Tensor) -> Tensor:
+    """The first columns (rows,) up to which more than a uniform share of the row lies; never one without chance."""
+    cumulative = chances.cumsum(-1)
+    total = cumulative[:, -1]
+    below = total * _ALMOST_ONE  # a share may round to the whole
+    return torch.searchsorted(cumulative, torch.minimum(uniform * total, below)[:, None], right=True)[:, 0]
+
+
+def _nucleus(probabilities: Tensor, top_p: float, candidates: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Candidates in the order of the vocabulary, (rows, candidates): their chances, 0 outside of the nucleus; their
+    ids; and which rows' nucleus may hold a token that is no candidate."""
+    tokens = probabilities.topk(candidates, sorted=False).indices.sort(-1).values
+    chances = probabilities.gather(1, tokens)
+    ranked, order = chances.sort(dim=-1, descending=True, stable=True)
+    before = torch.nn.functional.pad(ranked.cumsum(-1)[:, :-1], (1, 0))
+    outside = torch.empty_like(before, dtype=torch.bool).scatter_(1, order, before >= top_p)
+    nucleus = chances.masked_fill(outside, 0.0)
+    # Of equal tokens top-k takes any, so all that equal the last of the nucleus must be among the candidates.
+    last = nucleus.masked_fill(outside, torch.inf).amin(-1)
+    beyond = ranked[:, -1] >= last if candidates < probabilities.shape[1] else torch.zeros_like(last, dtype=torch.bool)
+    return nucleus, tokens, beyond

@@ -6,10 +6,8 @@ does not suffice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -18,26 +16,26 @@ from torch import Tensor
 from ..errors import ModelError
 from .memory import is_out_of_memory
 from .meter import Meter
+from .packing import Pack, packs
 from .policy import Policy
 from .prefix_cache import Batch, PrefixCache, Workspace
+from .sharing import Ids, shared_prefixes, windows
 
 _WORTH_SHARING = 8  # unknown tokens below which computing a common prefix apart costs more than it saves
 
+Found = tuple[int, list[Tensor]]
+"""How many ids of a row have states, and these in pieces; see `PrefixCache.find`."""
 
-@dataclass(slots=True)
-class Counts:
-    """Tokens of prompts and texts that went through the model or were found in the cache, and tokens sampled."""
-
-    computed: int = 0
-    reused: int = 0
-    sampled: int = 0
+Use = Callable[[Sequence[int], Batch, Tensor], None]
+"""Takes what it wants from the numbers of some rows, their batch, and the last hidden states that were computed."""
 
 
 class States:
     """What a policy's model has computed and may need again.
 
-    max_batch_tokens: rows times their full length that a batch may hold; halved when memory does not suffice, of which
-    `notify` is told once. max_cache_bytes: room for keys and values that may be of use again; 0 keeps none.
+    max_batch_tokens: positions that a batch may hold, rows times their padded length; halved when memory does not
+    suffice, of which `notify` is told once. max_cache_bytes: room for keys and values that may be of use again; 0
+    keeps none.
     """
 
     def __init__(
@@ -45,50 +43,98 @@ class States:
     ) -> None:
         self.policy = policy
         self.max_batch_tokens = max_batch_tokens
-        self.counts = Counts()
         self.meter = Meter()
         self._notify, self._notified = notify, False
         self.cache = PrefixCache(max_bytes=max_cache_bytes)
         self.like = torch.empty(0, dtype=policy.model.dtype, device=policy.device)
         self.workspace = Workspace(self.like)
 
-    def compute_shared(self, base: Any, prompts: Sequence[Sequence[int]], *, adapter: bool) -> None:
-        """Computes once what several prompts have in common and the cache does not know yet."""
-        room = self.cache.max_bytes // self._bytes_per_token
-        for wave in _shared_prefixes(prompts) if room else ():
-            unknown = [
-                ids
-                for ids in wave
-                if self.cache.find(ids, limit=len(ids), adapter=adapter)[0] < len(ids) - _WORTH_SHARING
-            ]
-            if sum(map(len, unknown)) <= room:  # else the first ones would be gone before they are needed
-                work = partial(self._compute, base, unknown, adapter)
-                self.in_batches([len(ids) for ids in unknown], work)
-
-    def _compute(self, base: Any, rows: Sequence[Sequence[int]], adapter: bool, batch_rows: Sequence[int]) -> None:
-        chosen = [rows[i] for i in batch_rows]
-        batch = self.look_up(chosen, [len(row) - 1 for row in chosen], adapter=adapter)
-        self.forward(base, batch)
-        for k, row in enumerate(chosen):
-            self.keep(row, batch.pieces(k, len(row)), adapter=adapter)
+    @property
+    def room(self) -> int:
+        """Tokens that the cache can be relied on to hold: when it is full, it drops a tenth more than it needs."""
+        return int(0.9 * self.cache.max_bytes) // self._bytes_per_token
 
     @property
     def _bytes_per_token(self) -> int:
         layers, heads, width = self.policy.cache_shape
         return 2 * layers * heads * width * self.like.itemsize
 
-    def look_up(self, rows: Sequence[Sequence[int]], limits: Sequence[int], *, adapter: bool) -> Batch:
-        """A batch with what the cache knows of each row, at most up to its limit."""
-        found = [self.find(row, limit, adapter=adapter) for row, limit in zip(rows, limits, strict=True)]
-        return self.lay_out(rows, found, take=self.workspace.take)
+    def windows(self, rows: Sequence[Ids]) -> list[list[int]]:
+        """The numbers of all rows, in windows that are best done one after another; see `sharing.windows`."""
+        if not self.room:
+            return [[*range(len(rows))]]
+        return [*windows(rows, room=self.room, batch=self.max_batch_tokens)]
 
-    def find(self, row: Sequence[int], limit: int, *, adapter: bool) -> tuple[int, list[Tensor]]:
+    def compute_shared(self, base: Any, rows: Sequence[Ids], *, adapter: bool) -> None:
+        """Computes once what several rows have in common and the cache does not know yet, as much as it can hold."""
+        room = self.room
+        for wave in shared_prefixes(rows) if room else ():
+            chosen = []
+            for ids in wave:
+                unknown = len(ids) - self.cache.find(ids, limit=len(ids), adapter=adapter)[0]
+                if _WORTH_SHARING < unknown <= room:  # with more the first would be gone before they are needed
+                    chosen.append(ids)
+                    room -= unknown
+            self.compute(base, chosen, [len(ids) - 1 for ids in chosen], adapter=adapter)
+
+    def compute(
+        self,
+        base: Any,
+        rows: Sequence[Sequence[int]],
+        limits: Sequence[int],
+        *,
+        adapter: bool,
+        use: Use = lambda numbers, batch, hidden: None,
+    ) -> None:
+        """Sends rows through the model in batches and keeps their states.
+
+        limits: how many ids of each row may come from the cache; all others are computed, so at least one must be.
+        """
+        known = [self.cache.find(row, limit=limit, adapter=adapter)[0] for row, limit in zip(rows, limits, strict=True)]
+        waiting = sorted(range(len(rows)), key=lambda i: (known[i] - len(rows[i]), -known[i]))
+        while waiting:
+            found, width = self._next_pack([(rows[i], limits[i]) for i in waiting], adapter)
+            numbers = waiting[: len(found)]
+            work = partial(self._compute, base, [rows[i] for i in numbers], found, adapter, partial(use, numbers))
+            if self.fits(work, rows=len(numbers), longest=width):
+                waiting = waiting[len(numbers) :]
+
+    def _next_pack(self, waiting: Sequence[tuple[Sequence[int], int]], adapter: bool) -> tuple[list[Found], int]:
+        """What the cache knows by now of the first rows that wait, as many as make a batch; and the batch's width."""
+        pack, found = Pack(most=self.max_batch_tokens), list[Found]()
+        with self.meter("arrange"):
+            for row, limit in waiting:
+                one = self.cache.find(row, limit=limit, adapter=adapter)
+                if not pack.take(one[0], len(row) - one[0]):
+                    break
+                found.append(one)
+        return found, pack.width
+
+    def _compute(
+        self,
+        base: Any,
+        rows: Sequence[Sequence[int]],
+        found: Sequence[Found],
+        adapter: bool,
+        use: Callable[[Batch, Tensor], None],
+    ) -> None:
+        batch = self.lay_out(rows, found)
+        hidden = self.forward(base, batch)
+        use(batch, hidden)
+        for k, (row, (known, _)) in enumerate(zip(rows, found, strict=True)):
+            self.keep(row, batch.pieces(k, len(row)), adapter=adapter)
+            self.count(row, known)
+
+    def find(self, row: Sequence[int], limit: int, *, adapter: bool) -> Found:
         """What the cache knows of row[:limit], counted; see `PrefixCache.find`."""
         with self.meter("arrange"):
             found = self.cache.find(row, limit=limit, adapter=adapter)
-        self.counts.reused += found[0]
-        self.counts.computed += len(row) - found[0]
+        self.count(row, found[0])
         return found
+
+    def count(self, row: Sequence[int], known: int) -> None:
+        """Counts a row that is computed but for its first `known` ids."""
+        self.meter.count(computed=len(row) - known, reused=known)
 
     def keep(self, ids: Sequence[int], pieces: Sequence[Tensor], *, adapter: bool) -> None:
         """Puts computed states into the cache; see `PrefixCache.add`."""
@@ -98,39 +144,77 @@ class States:
     def lay_out(
         self,
         rows: Sequence[Sequence[int]],
-        found: Sequence[tuple[int, list[Tensor]]],
+        found: Sequence[Found],
         *,
         room: int = 0,
-        take: Callable[[Sequence[int]], Tensor],
+        take: Callable[[Sequence[int]], Tensor] | None = None,
     ) -> Batch:
-        """Rows side by side with what is known of each; see `Batch`."""
+        """Rows side by side with what is known of each; see `Batch`. take: gives memory other than the workspace's."""
+        shape, take = self.policy.cache_shape, take or self.workspace.take
         with self.meter("arrange"):
-            return Batch(rows, found, shape=self.policy.cache_shape, room=room, pad=self.policy.pad_id, take=take)
+            return Batch(rows, found, shape=shape, room=room, pad=self.policy.pad_id, take=take)
+
+    def prefill(self, base: Any, rows: Sequence[Sequence[int]], found: list[Found], *, room: int) -> Batch:
+        """The rows, by falling rest, in one batch that is no wider than the longest of them and `room`.
+
+        Rests of unlike lengths would be padded to the longest. They are computed apart, and in their place: each run of
+        like rows is a batch of its own at the right edge of the memory that is to hold them all. Only the last id of
+        each row is then left to be computed. States of what was computed are kept.
+
+        found: is used up. Rows that come from another batch are moved first, so that no memory but the new batch's is
+        in use when ids pass the model.
+        """
+        shapes = [(known, len(row) - known) for row, (known, _) in zip(rows, found, strict=True)]
+        width = max(map(len, rows))
+        if len(packs(shapes, widest=width)) == 1:
+            return self.lay_out(rows, found, room=room)
+        layers, heads, head_width = self.policy.cache_shape
+        states = self.workspace.take((layers, 2, len(rows), heads, width + room, head_width))
+        heads_only = states[..., : width - 1, :]
+        new = sum(rest > 1 for _, rest in shapes)
+        with self.meter("arrange"):
+            for k in range(new, len(rows)):
+                known, pieces = found[k]
+                place = heads_only[:, :, k, :, width - 1 - known :]
+                if pieces:
+                    place.copy_(torch.cat(pieces, dim=-2))
+                found[k] = (known, [place])
+        for part in packs(shapes[:new], widest=width):
+            found[part] = self._compute_in_place(base, rows[part], found[part], heads_only[:, :, part])
+        return self.lay_out(rows, found, room=room, take=lambda shape: states)
+
+    def _compute_in_place(
+        self, base: Any, rows: Sequence[Sequence[int]], found: Sequence[Found], states: Tensor
+    ) -> list[Found]:
+        """Computes all but the last id of each row; their states, adapter on, lie at the right edge of `states`."""
+        heads = [row[:-1] for row in rows]
+        batch = self.lay_out(heads, found, take=lambda shape: states[..., -shape[-2] :, :])
+        self.forward(base, batch)
+        placed: list[Found] = []
+        for k, (head, (known, _)) in enumerate(zip(heads, found, strict=True)):
+            place = states[:, :, k, :, states.shape[-2] - len(head) :]
+            left, _ = batch.pieces(k, len(head))
+            if left.data_ptr() != place.data_ptr():  # its rest is shorter than others: close the gap before it
+                place[..., :known, :] = left.clone()
+            self.keep(head, [place], adapter=True)
+            placed.append((len(head), [place]))
+        return placed
 
     def forward(self, base: Any, batch: Batch) -> Tensor:
         """Last hidden states (rows, width of the batch's ids, hidden size); fills the batch's states."""
-        positions = (batch.mask.cumsum(-1) - 1).clamp(min=0)[:, -batch.ids.shape[1] :]
+        windowed = getattr(base.config, "sliding_window", None) is not None  # then every layer needs a mask of its own
         outputs = base.model(
             input_ids=batch.ids,
-            attention_mask=batch.mask,
-            position_ids=positions,
+            attention_mask=batch.attention_mask(additive=not windowed),
+            position_ids=batch.positions,
             past_key_values=batch.cache,
             use_cache=True,
         )
         return outputs.last_hidden_state
 
-    def in_batches(self, lengths: Sequence[int], work: Callable[[Sequence[int]], None]) -> None:
-        """Hands row indices to `work`, by falling length so that equals stand together; rows times the longest stays in
-        the token budget."""
-        waiting = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-        while waiting:
-            longest = max(1, lengths[waiting[0]])
-            rows = waiting[: max(1, self.max_batch_tokens // longest)]
-            if self.fits(partial(work, rows), rows=len(rows), longest=longest):
-                waiting = waiting[len(rows) :]
-
     def fits(self, work: Callable[[], None], *, rows: int, longest: int) -> bool:
-        """Does the work on so many rows. False when memory did not suffice; batches are half as large from then on.
+        """Does the work on so many rows of so many positions. False when memory did not suffice; batches are half as
+        large from then on.
 
         Raises ModelError when it did not suffice for a single row.
         """
@@ -157,29 +241,3 @@ class States:
         if self.policy.device.type == "cuda":
             torch.cuda.empty_cache()
         return False
-
-
-def _shared_prefixes(prompts: Sequence[Sequence[int]]) -> Iterator[list[tuple[int, ...]]]:
-    """What two or more prompts have in common, in waves: no prefix extends another of its own wave.
-
-    In sorted order the longest prefix that a prompt shares with any other is one it shares with a neighbour.
-    """
-    ordered = sorted(map(tuple, prompts))
-    shared = {one[: _common_length(one, two)] for one, two in pairwise(ordered)}
-    path: list[tuple[int, ...]] = []
-    waves: list[list[tuple[int, ...]]] = []
-    for prefix in sorted(shared):
-        while path and prefix[: len(path[-1])] != path[-1]:
-            path.pop()
-        path.append(prefix)
-        if len(waves) < len(path):
-            waves.append([])
-        waves[len(path) - 1].append(prefix)
-    yield from waves
-
-
-def _common_length(one: Sequence[int], two: Sequence[int]) -> int:
-    shortest = min(len(one), len(two))
-    if one[:shortest] == two[:shortest]:
-        return shortest
-    return next(k for k in range(shortest) if one[k] != two[k])

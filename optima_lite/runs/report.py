@@ -62,7 +62,7 @@ def overview(run: RunFolder) -> RenderableType:
     parts: list[RenderableType] = [Text(title, style="bold")]
     if rows:
         gain = gain_table(run, rows)
-        parts += [evaluation_table(rows), *remarks(rows), Text(""), Curve(rows)]
+        parts += [evaluation_table(rows, undone_remarks(run)), *remarks(rows), Text(""), Curve(rows)]
         parts += [Text(""), gain] if gain else []
     else:
         parts.append(Text("nothing has been evaluated yet"))
@@ -80,7 +80,7 @@ def overview(run: RunFolder) -> RenderableType:
 def result(run: RunFolder) -> RenderableType:
     """What `optima-lite train` ends with: the table, the gain, and how the pair talked before and after."""
     rows = evaluations(run)
-    evaluated = Group(evaluation_table(rows), *remarks(rows), *verdict_lines(run))
+    evaluated = Group(evaluation_table(rows, undone_remarks(run)), *remarks(rows), *verdict_lines(run))
     parts: list[RenderableType | None] = [evaluated, gain_table(run, rows), typical_pair(run, rows)]
     return Group(*[line for part in parts if part is not None for line in (Text(""), part)])
 
@@ -112,14 +112,15 @@ def _iteration(row: EvalRow) -> int | None:
     return int(found[1]) if found else None
 
 
-def evaluation_table(rows: Sequence[EvalRow]) -> Table:
-    """One row an evaluation, with 95 % intervals below score and tokens; fits 80 columns."""
+def evaluation_table(rows: Sequence[EvalRow], remarks: Mapping[str, str] | None = None) -> Table:
+    """One row an evaluation, with 95 % intervals below score and tokens; fits 80 columns. remarks: what to know, by the
+    row's name (see `undone_remarks`)."""
     table = _table("evaluation")
     for heading in ("score", "tokens", "turns", "agreement", "tokens per\ncorrect", "readability\nloss"):
         table.add_column(heading, justify="right", overflow="fold")
     for row in rows:
         table.add_row(
-            Text.assemble(row.name, "\n", (f"  {row.decoding}", "dim")),
+            Text.assemble(row.name, "\n", (f"  {row.decoding}", "dim"), _below((remarks or {}).get(row.name, ""))),
             _with_interval(f"{row.score:.3f}", row.score_low, row.score_high, decimals=2),
             _with_interval(f"{row.tokens:.1f}", row.tokens_low, row.tokens_high, decimals=1),
             f"{row.turns:.1f}",
@@ -128,6 +129,21 @@ def evaluation_table(rows: Sequence[EvalRow]) -> Table:
             f"{row.readability_loss:.2f}",
         )
     return table
+
+
+def undone_remark(run: RunFolder, iteration: int) -> str:
+    """What to know of an iteration with a step that was taken back; empty for others."""
+    steps = run.undone(iteration)
+    return f"{' and '.join(steps)} undone" if steps else ""
+
+
+def undone_remarks(run: RunFolder) -> dict[str, str]:
+    """`undone_remark` for each iteration's name."""
+    return {f"iteration_{iteration}": undone_remark(run, iteration) for iteration in run.iterations()}
+
+
+def _below(remark: str) -> tuple[str, str]:
+    return (f"\n  {remark}" if remark else "", "yellow")
 
 
 def undecided_note(count: int) -> str:
@@ -349,7 +365,8 @@ def imitations(run: RunFolder) -> list[Imitation]:
 
 
 def _imitation(run: RunFolder, iteration: int, rollouts: Sequence[Rollouts]) -> Imitation:
-    dialogues = [dialogue for one in rollouts for dialogue in one.dialogues]
+    # of each dialogue only what is counted: all of them may not fit in memory
+    dialogues = [(each.tokens, len(each.turns), each.ending) for one in rollouts for each in one.dialogues]
     rewards = [reward for one in rollouts for reward in one.rewards]
     selected = _stored(run, stage_name(iteration, "3_demonstrations"), Demonstration)
     formats = Counter(one.dialogue.format for one in selected or () if one.dialogue.format)
@@ -357,9 +374,9 @@ def _imitation(run: RunFolder, iteration: int, rollouts: Sequence[Rollouts]) -> 
     return Imitation(
         iteration,
         dialogues=len(dialogues),
-        tokens=sum(dialogue.tokens for dialogue in dialogues),
-        endings={ending: _share(dialogue.ending is ending for dialogue in dialogues) for ending in Ending},
-        two_messages=_share(len(dialogue.turns) == 2 for dialogue in dialogues),
+        tokens=sum(tokens for tokens, _, _ in dialogues),
+        endings={ending: _share(how is ending for _, _, how in dialogues) for ending in Ending},
+        two_messages=_share(turns == 2 for _, turns, _ in dialogues),
         reward=mean(rewards) if rewards else None,
         selected=None if selected is None else len(selected),
         formats=tuple(formats.most_common()),
@@ -400,7 +417,7 @@ def _preference(run: RunFolder, iteration: int, trees: Sequence[Tree]) -> Prefer
     )
 
 
-def _stored(run: RunFolder, stage: str, kind: type[Record]) -> list[Record] | None:
+def _stored(run: RunFolder, stage: str, kind: type[Record]) -> Sequence[Record] | None:
     return run.read(stage, kind) if (run.folder / f"{stage}.jsonl").exists() else None
 
 
@@ -448,7 +465,7 @@ def _imitation_lines(steps: Sequence[Imitation]) -> Lines:
     return [
         ("dialogues", [f"{one.dialogues:,}" for one in steps]),
         ("tokens per dialogue", [f"{one.tokens / one.dialogues:.1f}" for one in steps]),
-        ("mean reward", parts("total")),
+        ("reward among siblings", parts("total")),
         ("  task", parts("task")),
         ("  token share", parts("token_share")),
         ("  readability", parts("readability")),

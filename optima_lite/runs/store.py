@@ -20,18 +20,20 @@ import re
 import shlex
 import shutil
 import time
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from operator import eq
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, overload
 
 from filelock import FileLock, Timeout
 
 from ..errors import RunError
-from ..records import Record, from_json, to_json
-from ..settings.config import LoadedRecipe, Machine, differences, reference, undoing
+from ..records import Record, decode, to_json
+from ..settings.config import differences, reference, undoing
 from .progress import Timing
 
 LOCK, PID = ".lock", ".pid"
@@ -55,9 +57,53 @@ def stage_name(iteration: int, stage: str) -> str:
     return f"iteration_{iteration:02d}/{stage}"
 
 
-def run_folder(loaded: LoadedRecipe, machine: Machine) -> Path:
-    """Where a recipe's run is kept unless told otherwise: the same recipe, variants and seed find their run again."""
-    return Path(machine.run_folder) / "-".join([loaded.name, *loaded.variants, f"seed{loaded.recipe.seed}"])
+class Rows(Sequence[Record]):
+    """The records of a stage, read from its file each time they are asked for, so that no stage has to fit in memory.
+
+    `Run` and `RunFolder` make them, after a look at every row. Equal to any sequence of the same records. ends: the
+    place in the file where each row ends, after a 0. Raises RunError if a row has been damaged since.
+    """
+
+    def __init__(self, path: Path, kind: type[Record], ends: array[int]) -> None:
+        self._path, self._kind, self._ends = path, kind, ends
+
+    @property
+    def size(self) -> int:
+        """Bytes of all rows."""
+        return self._ends[-1]
+
+    def first(self, count: int) -> Rows[Record]:
+        """The same rows without those after the first `count`."""
+        return Rows(self._path, self._kind, self._ends[: count + 1])
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        if isinstance(index, slice):
+            places = range(len(self))[index]
+            return [self[place] for place in places] if places.step != 1 else list(self._between(places))
+        place = range(len(self))[index]
+        return next(self._between(range(place, place + 1)))
+
+    def __iter__(self) -> Iterator[Record]:
+        return self._between(range(len(self)))
+
+    def _between(self, places: range) -> Iterator[Record]:
+        lines = _lines(self._path, start=self._ends[places.start])
+        for place in places:
+            try:
+                record = decode(self._kind, next(lines, b""))
+            except ValueError as error:
+                raise _damaged(self._path, line=place + 1) from error
+            yield record
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(eq, self, other))
 
 
 class RunFolder:
@@ -67,13 +113,13 @@ class RunFolder:
         self.folder = folder
         self.manifest = manifest
 
-    def read(self, name: str, kind: type[Record]) -> list[Record]:
+    def read(self, name: str, kind: type[Record]) -> Rows[Record]:
         """The complete rows of a stage, none if it has no file. Raises RunError for a damaged row before the last."""
         path = self.folder / f"{name}.jsonl"
-        values, lines = _json_lines(path)
-        if len(values) < lines - 1:
-            raise _damaged(path, line=len(values) + 1)
-        return _records(path, kind, values)
+        rows, lines = _read_rows(path, kind)
+        if len(rows) < lines - 1:
+            raise _damaged(path, line=len(rows) + 1)
+        return rows
 
     def read_json(self, name: str) -> Any:
         """The value of a file such as summary.json, or None if there is none. Raises RunError if it is not JSON."""
@@ -83,8 +129,8 @@ class RunFolder:
         """The time of each finished phase, over all starts of the run; lines that cannot be read are left out."""
         timings = []
         for line in _read_bytes(self.folder / "timings.jsonl").split(b"\n"):
-            with suppress(ValueError, TypeError, KeyError):
-                timings.append(from_json(Timing, json.loads(line)))
+            with suppress(ValueError):
+                timings.append(decode(Timing, line))
         return timings
 
     def adapter(self, iteration: int) -> Path | None:
@@ -97,6 +143,12 @@ class RunFolder:
         if verdict is None:
             raise KeyError(iteration)
         return None if verdict["adapter"] is None else self.folder / verdict["adapter"]
+
+    def undone(self, iteration: int) -> list[str]:
+        """The steps of an iteration that made things worse and were taken back; the agents are those from before."""
+        names = (f"{stage_name(iteration, f'{number}_verdict')}.json" for number in (5, 9))
+        verdicts = filter(None, map(self.read_json, names))
+        return [verdict["step"] for verdict in verdicts if verdict["verdict"] != "keep"]
 
     def trained(self) -> list[int]:
         """The iterations of which at least one step is finished, in order."""
@@ -171,26 +223,27 @@ class Run(RunFolder):
 
     # --- A stage: rows in a JSONL file ------------------------------------------------------------
 
-    def rows(self, name: str, kind: type[Record], *, chunk: int, total: int) -> list[Record]:
+    def rows(self, name: str, kind: type[Record], *, chunk: int, total: int) -> Rows[Record]:
         """Begin or resume a stage: the records of its whole chunks. What follows an incomplete stage is deleted.
 
         chunk: rows a chunk, only the last one, which reaches `total`, may be shorter. A torn tail is cut off the file.
         Raises RunError if the file holds more than `total` rows, or is damaged before its last chunk.
         """
         path = self.folder / f"{name}.jsonl"
-        values, lines = _json_lines(path)
-        whole = len(values) if len(values) == total else len(values) - len(values) % chunk
-        if len(values) > total:
-            raise RunError(f"holds {len(values)} rows where {total} belong", where=path, hint=_redo_hint(path))
+        found, lines = _read_rows(path, kind)
+        whole = len(found) if len(found) == total else len(found) - len(found) % chunk
+        if len(found) > total:
+            raise RunError(f"holds {len(found)} rows where {total} belong", where=path, hint=_redo_hint(path))
         if lines > whole + chunk:  # chunks are synced one by one: a crash can only have torn the last one
-            raise _damaged(path, line=len(values) + 1)
-        records = _records(path, kind, values[:whole])
+            raise _damaged(path, line=len(found) + 1)
+        rows = found.first(whole)
         with _writing(path):
             if lines > whole:
-                _truncate(path, rows=whole)
+                os.truncate(path, rows.size)
+                _sync_file(path)
             if whole < total:
                 self._delete_what_follows(name)
-        return records
+        return rows
 
     def append(self, name: str, records: Iterable[Any]) -> None:
         """Add one chunk to a stage's file; when this returns it is on the disk, when it raises RunError it is not."""
@@ -212,33 +265,49 @@ class Run(RunFolder):
         size: int,
         work: Callable[[Sequence[Any]], list[Record]],
         stored: Callable[[int], None] | None = None,
-    ) -> list[Record]:
+    ) -> Rows[Record]:
         """All records of a stage: the stored ones, and those that `work` makes of each remaining chunk of `items`.
 
         size: items a chunk; chunks are fixed by position. work: returns one record an item. stored: is told first how
         many records were found.
         """
-        records = self.rows(name, kind, chunk=size, total=len(items))
+        rows = self.rows(name, kind, chunk=size, total=len(items))
+        self._require_same_questions(name, rows, items)
         if stored:
-            stored(len(records))
+            stored(len(rows))
         if not items:
             self.append(name, [])  # an empty stage has a file too, so that it shows
-        for start in range(len(records), len(items), size):
-            made = work(items[start : start + size])
-            if len(made) != len(items[start : start + size]):
-                raise ValueError(f"{name}: {len(made)} records for {len(items[start : start + size])} items")
+        for start in range(len(rows), len(items), size):
+            chunk = items[start : start + size]
+            made = work(chunk)
+            if len(made) != len(chunk):
+                raise ValueError(f"{name}: {len(made)} records for {len(chunk)} items")
             self.append(name, made)
-            records += made
-        return records
+        return rows if len(rows) == len(items) else self.read(name, kind)
+
+    def _require_same_questions(self, name: str, rows: Sequence[Any], items: Sequence[Any]) -> None:
+        """Raises RunError where stored rows are about other questions than are asked now.
+
+        The first and the last are looked at: whatever comes into a file of questions or leaves it moves the others.
+        """
+        for position in sorted({0, len(rows) - 1}) if len(rows) and isinstance(items, list) else ():
+            before, now = _question_id(rows[position]), _question_id(items[position])
+            if before != now:
+                what = f"line {position + 1} is about question {before}, and now question {now} stands in its place"
+                hint = (
+                    "the file of questions has changed, or how it is split: put it back as it was, or start a new run "
+                    "with --run OTHER"
+                )
+                raise RunError(what, where=self.folder / f"{name}.jsonl", hint=hint)
 
     def whole(self, name: str, kind: type[Record], make: Callable[[], list[Record]]) -> list[Record]:
         """All records of a stage that is written at once, because only `make` knows how many there are."""
         path = self.folder / f"{name}.jsonl"
         if path.exists():
-            values, lines = _json_lines(path)
-            if len(values) < lines:
-                raise _damaged(path, line=len(values) + 1)
-            return _records(path, kind, values)
+            rows, lines = _read_rows(path, kind)
+            if len(rows) < lines:
+                raise _damaged(path, line=len(rows) + 1)
+            return list(rows)
         with _writing(path):
             self._delete_what_follows(name)
         records = make()
@@ -367,6 +436,11 @@ def _was_stopped(run: RunFolder) -> bool:
     return any(verdict["verdict"] == "stop" for verdict in verdicts)
 
 
+def _question_id(of: Any) -> str | None:
+    """The id of a question, or of the question that a record is about; None for what is about none."""
+    return getattr(getattr(of, "question", of), "id", None)
+
+
 # --- Opening --------------------------------------------------------------------------------------
 
 
@@ -437,6 +511,8 @@ def _resume(folder: Path, stored: Any, wanted: dict[str, Any]) -> dict[str, Any]
     if isinstance(old, dict) and isinstance(new, dict) and new.get("iterations", 0) > old.get("iterations", 0):
         old["iterations"] = new["iterations"]
     _add_new_keys(manifest["recipe"], wanted["recipe"])
+    if "evaluation" in manifest["recipe"] and "evaluation" in wanted["recipe"]:  # it stops a run, and changes none
+        manifest["recipe"]["evaluation"]["stop_if_none_right"] = wanted["recipe"]["evaluation"]["stop_if_none_right"]
     changed = differences(manifest["recipe"], wanted["recipe"])
     if changed:
         what = "\n  ".join(["holds a run of another recipe:", *changed])
@@ -475,28 +551,48 @@ def _check_manifest(folder: Path, manifest: Any) -> None:
 # --- Reading --------------------------------------------------------------------------------------
 
 
-def _json_lines(path: Path) -> tuple[list[Any], int]:
-    """The JSON values of a file up to its first damaged or unended line; and its number of lines, torn one included."""
-    lines = _read_bytes(path).split(b"\n")  # not splitlines: text may hold the other line ends, unescaped
-    torn = lines.pop()
-    values: list[Any] = []
-    for line in lines:
-        try:
-            values.append(json.loads(line.decode("utf-8")))
-        except ValueError:
-            break
-    return values, len(lines) + bool(torn)
+def _read_rows(path: Path, kind: type[Record]) -> tuple[Rows[Record], int]:
+    """The rows of a file up to its first damaged or unended line; and its number of lines, torn one included.
+
+    Raises RunError for a line of JSON that is no `kind`.
+    """
+    ends, lines, damaged = array("q", [0]), 0, False
+    for line in _lines(path):
+        lines += 1
+        damaged = damaged or not line.endswith(b"\n") or not _is_whole(path, kind, line, lines)
+        if not damaged:
+            ends.append(ends[-1] + len(line))
+    return Rows(path, kind, ends), lines
 
 
-def _records(path: Path, kind: type[Record], values: Sequence[Any]) -> list[Record]:
-    records = []
-    for line, value in enumerate(values, start=1):
-        try:
-            records.append(from_json(kind, value))
-        except (KeyError, TypeError, ValueError) as error:
-            what = f"line {line} is not a {kind.__name__} of this version ({type(error).__name__}: {error})"
-            raise RunError(what, where=path, hint=_redo_hint(path)) from error
-    return records
+def _is_whole(path: Path, kind: type[Record], line: bytes, number: int) -> bool:
+    """Whether a line is whole. Raises RunError if it is, and holds something else."""
+    try:
+        decode(kind, line)
+    except ValueError as error:
+        if not _is_json(line):
+            return False
+        what = f"line {number} is not a {kind.__name__} of this version ({error})"
+        raise RunError(what, where=path, hint=_redo_hint(path)) from error
+    return True
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line.decode("utf-8"))
+    except ValueError:
+        return False
+    return True
+
+
+def _lines(path: Path, *, start: int = 0) -> Iterator[bytes]:
+    """Each with its end, none without a file; not splitlines, because text may hold the other line ends, unescaped.
+
+    start: the byte to begin at.
+    """
+    with _reading(path), suppress(FileNotFoundError), path.open("rb") as stream:
+        stream.seek(start)
+        yield from stream
 
 
 def _read_json(path: Path) -> Any:
@@ -564,12 +660,6 @@ def _replace(path: Path, data: bytes) -> None:
         _append(beside, data)
         os.replace(beside, path)
         _sync_folder(path.parent)
-
-
-def _truncate(path: Path, *, rows: int) -> None:
-    lines = _read_bytes(path).split(b"\n")[:rows]
-    os.truncate(path, sum(len(line) + 1 for line in lines))
-    _sync_file(path)
 
 
 def _beside(path: Path) -> Path:

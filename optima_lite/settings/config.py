@@ -13,7 +13,9 @@ import importlib.resources
 import json
 import os
 import re
+import stat
 import tomllib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from ..errors import ConfigError
 from ..records import Layout, Metric
 from . import presets, schemas, strict_yaml
+from .consistency import idle
 from .layers import (
     KeyTree,
     Layer,
@@ -43,6 +46,9 @@ from .layers import undoing as undoing
 
 MACHINE_FILE = "optima_lite.toml"
 COMMAND_LINE = "command line"
+_FROM_PRESET = "preset "
+_LARGEST_FILE = 100_000  # bytes; a recipe of one line for every setting has a tenth of that
+_MOST_LINES, _LONGEST_LINE = 20, 500  # of a message
 
 Settings = TypeVar("Settings", bound="_Settings")
 
@@ -52,14 +58,29 @@ FormatName = Literal[  # the keys of prompts.FORMATS
 ]  # fmt: skip
 ALL_FORMATS: tuple[FormatName, ...] = get_args(FormatName)
 
+SPLITS = ("train", "validation", "held_out")
+
 BenchmarkName = Literal[
     "hotpotqa", "2wikimultihopqa", "triviaqa", "cbt", "gsm8k", "math", "arc_challenge", "mmlu"
 ]  # fmt: skip
 ContextForm = Literal["paragraphs", "first_sentence"]
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+TokenCount = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Gib = Annotated[float, Field(ge=0, le=1_000_000)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-Text = Annotated[str, Field(min_length=1)]
+Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]
+Text = Annotated[str, Field(min_length=1, max_length=100_000)]
+
+
+def _nameable(path: str) -> str:
+    if "\0" in path:
+        raise ValueError("must not hold a null character")
+    return path
+
+
+PathText = Annotated[str, Field(min_length=1, max_length=4_000), AfterValidator(_nameable)]
+FileOrFiles = str | dict[str, str]
 
 
 class _Settings(BaseModel):
@@ -69,12 +90,12 @@ class _Settings(BaseModel):
 class ModelSettings(_Settings):
     """The base model and its adapter."""
 
-    name: Text = Field(description="Folder, alias of the machine file, Hugging Face name, or `tiny` (bundled)")
+    name: PathText = Field(description="Folder, alias of the machine file, Hugging Face name, or `tiny` (bundled)")
     quantization: Literal["auto", "none", "nf4"] = Field(
         "auto", description="Storage of the frozen base; auto: nf4 on a GPU, none (fp32) on the CPU"
     )
-    max_length: Count | None = Field(None, description="Tokens the model may see; null: its own limit")
-    lora_rank: Count = Field(16, description="Rank of the LoRA adapter")
+    max_length: TokenCount | None = Field(None, description="Tokens the model may see; null: its own limit")
+    lora_rank: int = Field(16, ge=1, le=4096, description="Rank of the LoRA adapter")
     lora_alpha: Count = Field(32, description="Scale of the adapter, over its rank")
     lora_dropout: Share = Field(0.0, description="Dropout on the adapter's input while training")
 
@@ -93,6 +114,9 @@ class FieldSettings(_Settings):
         None, description="Path to the marks of the facts needed: titles, positions from 0, or true/false for each"
     )
     id: Text | None = Field(None, description="Path to a unique id; null: made from the row's content")
+    split: Text | None = Field(
+        None, description="Path to the row's split: train, validation or held_out (also dev, test); null: by the shares"
+    )
 
 
 class TaskSettings(_Settings):
@@ -101,8 +125,10 @@ class TaskSettings(_Settings):
     name: Literal["world", "jsonl", BenchmarkName] = Field(
         description="world: the bundled synthetic questions; jsonl: a file of rows in any layout; else a benchmark"
     )
-    path: Text | None = Field(
-        None, description="The file of rows, relative to the working folder; null: a benchmark comes from the hub"
+    path: PathText | dict[str, PathText] | None = Field(
+        None,
+        description="The file of rows, relative to the working folder, or {train: .., validation: .., held_out: ..}; "
+        "null: a benchmark comes from the hub",
     )
     context: ContextForm = Field(
         "paragraphs", description="What a benchmark's paragraphs are cut to; first_sentence: as in the official code"
@@ -120,9 +146,11 @@ class TaskSettings(_Settings):
 
     @field_validator("path")
     @classmethod
-    def _path_is_read(cls, path: str | None, info: ValidationInfo) -> str | None:
+    def _path_is_read(cls, path: FileOrFiles | None, info: ValidationInfo) -> FileOrFiles | None:
         if path is not None and info.data.get("name") == "world":
             raise ValueError("is not read by task.name world, which makes its own questions; set task.name=jsonl")
+        if isinstance(path, dict) and path.keys() != set(SPLITS):
+            raise ValueError(f"must be one file, or a file each for {', '.join(SPLITS)}, not for {', '.join(path)}")
         return path
 
     @field_validator("context")
@@ -135,9 +163,13 @@ class TaskSettings(_Settings):
     @field_validator("answer_pattern")
     @classmethod
     def _compiles(cls, pattern: str | None) -> str | None:
+        if len(pattern or "") > 1_000:
+            raise ValueError("must not be longer than 1,000 characters")
         try:
-            re.compile(pattern or "")
-        except (re.error, OverflowError, RecursionError) as error:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # what Python warns of will mean something else one day
+                re.compile(pattern or "")
+        except (re.error, OverflowError, RecursionError, Warning) as error:
             raise ValueError(f"is not a regular expression: {error}") from None
         return pattern
 
@@ -158,7 +190,7 @@ class ProtocolSettings(_Settings):
     roles: tuple[Text, ...] = Field(
         ("Alice", "Bob"), description="The agents' names, in order of speaking; three debate without a critic"
     )
-    max_turns: Annotated[int, Field(ge=2)] = Field(6, description="Messages after which a dialogue ends")
+    max_turns: Annotated[int, Field(ge=2, le=1_000)] = Field(6, description="Messages after which a dialogue ends")
     stop: Literal["partner", "anyone"] | None = Field(
         None, description="Whose answer, stated again, ends the talk; null: exchange: the partner's, debate: anyone's"
     )
@@ -177,8 +209,12 @@ class ProtocolSettings(_Settings):
 class PromptSettings(_Settings):
     """What the agents are told."""
 
-    system: str | None = Field(None, description="System prompt with {name} and {partner}; null: the protocol's own")
-    solo_system: str | None = Field(None, description="System prompt of the single agent; null: the built-in one")
+    system: Annotated[str, Field(max_length=100_000)] | None = Field(
+        None, description="System prompt with {name} and {partner}; null: the protocol's own"
+    )
+    solo_system: Annotated[str, Field(max_length=100_000)] | None = Field(
+        None, description="System prompt of the single agent; null: the built-in one"
+    )
     formats: tuple[FormatName, ...] = Field(
         ALL_FORMATS, description="The pool of formats that iteration 0 samples with"
     )
@@ -191,8 +227,8 @@ class SamplingSettings(_Settings):
     """How dialogues are sampled."""
 
     rollouts: Count = Field(8, description="Dialogues sampled for each question")
-    temperature: float = Field(0.7, gt=0, description="Sampling temperature")
-    pool_temperature: Annotated[float, Field(gt=0)] | None = Field(
+    temperature: Temperature = Field(0.7, description="Sampling temperature")
+    pool_temperature: Temperature | None = Field(
         None, description="Temperature of iteration 0, with the format pool; null: temperature"
     )
     top_p: float = Field(1.0, gt=0, le=1, description="Nucleus: the share of probability that is sampled from")
@@ -283,7 +319,7 @@ class SearchSettings(_Settings):
     searches: Count = Field(8, description="Times a node is chosen and dialogues are rolled out from it")
     rollouts: Count = Field(3, description="Dialogues rolled out each time")
     top_k: Count = Field(10, description="Best nodes among which the next one is drawn")
-    temperature: float = Field(1.0, gt=0, description="Of the softmax over their values, by which it is drawn")
+    temperature: Temperature = Field(1.0, description="Of the softmax over their values, by which it is drawn")
     expand_distance: float = Field(
         0.25, ge=0, le=1, description="Nodes nearer than this to a chosen one are not chosen; edit distance over length"
     )
@@ -334,6 +370,9 @@ class EvaluationSettings(_Settings):
 
     questions: Count = Field(200, description="Held-out questions, the same for every model")
     validation_questions: Count = Field(50, description="Validation questions, asked after every training step")
+    stop_if_none_right: bool = Field(
+        True, description="Stop before any training when no question was answered right, not even by one agent alone"
+    )
 
 
 class Recipe(_Settings):
@@ -388,22 +427,31 @@ def _expand(path: str) -> str:
 class Machine(_Settings):
     """What differs from one machine to the next and leaves the science alone."""
 
-    run_folder: Annotated[Text, AfterValidator(_expand)] = Field("runs", description="Where runs are kept")
-    models: dict[str, Annotated[Text, AfterValidator(_expand)]] = Field(
+    run_folder: Annotated[PathText, AfterValidator(_expand)] = Field("runs", description="Where runs are kept")
+    models: dict[str, Annotated[PathText, AfterValidator(_expand)]] = Field(
         {}, description="Names for model folders, usable as model.name in a recipe"
     )
-    threads: Count | Literal["auto"] = Field("auto", description="CPU threads; auto: measured at the start")
-    max_batch_tokens: Count | Literal["auto"] = Field("auto", description="Tokens of one batch while sampling")
+    threads: Annotated[int, Field(ge=1, le=1_024)] | Literal["auto"] = Field(
+        "auto", description="CPU threads; auto: measured at the start"
+    )
+    max_batch_tokens: TokenCount | Literal["auto"] = Field("auto", description="Tokens of one batch while sampling")
     micro_batch: Count = Field(16, description="Training examples held in memory at once")
-    max_cache_gib: float = Field(2.0, ge=0, description="Memory for attention states that may be of use again")
-    max_vram_gib: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+    max_cache_gib: Gib = Field(2.0, description="Memory for attention states that may be of use again")
+    max_vram_gib: Annotated[float, Field(gt=0, le=1_000_000)] | Literal["auto"] = Field(
         "auto", description="GPU memory a run may take; auto: what the card has"
     )
-    backend: Literal["auto", "transformers", "unsloth"] = Field(
-        "auto", description="What loads and trains the model; auto: Unsloth where it is installed and works"
+    backend: Literal["auto", "transformers"] = Field(
+        "auto", description="What loads and trains the model; auto: transformers (docs/gpu.md says why not Unsloth)"
     )
     offline: bool = Field(False, description="Never ask the network for a model")
     colour: Literal["auto", "always", "never"] = Field("auto", description="Colours in the terminal")
+
+    @field_validator("backend", mode="before")
+    @classmethod
+    def _reuses_states(cls, backend: object) -> object:
+        if backend == "unsloth":
+            raise ValueError("cannot be unsloth, which does not extend the attention states it is given; use auto")
+        return backend
 
 
 @dataclass(frozen=True, slots=True)
@@ -463,7 +511,25 @@ def load_recipe(source: str | Path, *, overrides: Sequence[str] = (), variants: 
         ]
     recipe = _checked(Recipe, layer, str(path), mistakes)
     origins = {key.path: layer[key.path].origin if key.path in layer else "default" for key in reference(Recipe)}
+    _refuse_idle(recipe, origins, path)
     return LoadedRecipe(recipe, path.stem, chosen, tuple(blocks), path, origins)
+
+
+def _refuse_idle(recipe: Recipe, origins: Mapping[str, str], path: Path) -> None:
+    """ConfigError for what somebody set to another value than the default, and nothing would read."""
+    values = recipe.to_dict()
+    defaults = {key.path: json.loads(key.default) for key in reference() if key.default is not None}
+    written = [key for key, origin in origins.items() if origin != "default" and not origin.startswith(_FROM_PRESET)]
+    stated = [key for key in written if _at_key(values, key) != defaults.get(key)]
+    wrong = [Mistake(origins[key] if key in written else str(path), key, why) for key, why in idle(values, stated)]
+    if wrong:
+        raise _error(wrong)
+
+
+def _at_key(values: Any, dotted: str) -> Any:
+    for part in dotted.split("."):
+        values = values[part]
+    return values
 
 
 def _on_preset(layer: Layer) -> Layer:
@@ -472,7 +538,7 @@ def _on_preset(layer: Layer) -> Layer:
     if not isinstance(name, str) or name not in presets.PRESETS:
         return layer
     values = presets.PRESETS[name](task, schedule)
-    return {key: Setting(value, f"preset {name}") for key, value in values.items()} | layer
+    return {key: Setting(value, _FROM_PRESET + name) for key, value in values.items()} | layer
 
 
 def load_machine(path: Path | None = None) -> Machine:
@@ -486,7 +552,7 @@ def load_machine(path: Path | None = None) -> Machine:
     text = _read(found)
     try:
         values = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits
         raise ConfigError(f"not valid TOML: {error}", where=found) from None
     mistakes: list[Mistake] = []
     layer = flatten(
@@ -560,20 +626,28 @@ def _find_recipe(source: str | Path) -> Path:
     if os.path.isdir(path):
         raise ConfigError("a folder, not a recipe", where=path, hint="give the recipe's YAML file")
     beside = [str(file) for file in sorted(path.parent.glob("*.y*ml"))] if os.path.isdir(path.parent) else []
-    near = difflib.get_close_matches(str(source), [*shipped, *beside]) or difflib.get_close_matches(path.stem, shipped)
+    name = str(source)[:_LONGEST_LINE]
+    near = difflib.get_close_matches(name, [*shipped, *beside]) or difflib.get_close_matches(path.stem[:100], shipped)
     hint = " or ".join(near) if near else f"a path, or a shipped recipe: {', '.join(shipped)}"
-    raise ConfigError("no such recipe", where=source, hint=hint)
+    raise ConfigError("no such recipe", where=_cut(source), hint=hint)
 
 
 def _read(path: Path) -> str:
     try:
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):
+            raise ConfigError("not a file", where=path)
+        if about.st_size > _LARGEST_FILE:
+            raise ConfigError(f"larger than {_LARGEST_FILE // 1000} kB, so it holds no settings", where=path)
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError("not a text file in UTF-8", where=path, hint="save it as UTF-8") from error
     except FileNotFoundError as error:
         raise ConfigError("no such file", where=path) from error
     except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", where=path) from error
+        raise ConfigError(f"cannot be read: {error.strerror}", where=_cut(path)) from error
+    except ValueError as error:
+        raise ConfigError("no file can have this name", where=_cut(path)) from error
 
 
 def _at(path: Path, line: int | None) -> str:
@@ -590,7 +664,10 @@ def _overrides(texts: Sequence[str], mistakes: list[Mistake]) -> Layer:
     layer: Layer = {}
     for text in texts:
         key, equals, value = text.partition("=")
-        if not (equals and all(part.strip() for part in key.split("."))):
+        if len(text) > _LARGEST_FILE:
+            mistakes.append(Mistake(COMMAND_LINE, text, "too long for a setting"))
+            continue
+        if not (equals and all(part.strip() for part in key.split("."))) or key.count(".") > 10:
             mistakes.append(Mistake(COMMAND_LINE, text, "not of the form key.sub=value"))
             continue
         new = _override(key.strip(), value, mistakes)
@@ -604,8 +681,12 @@ def _override(key: str, text: str, mistakes: list[Mistake]) -> Layer:
     if document.mistakes:
         mistakes += [Mistake(COMMAND_LINE, key, f"{m.what}; quote the value twice") for m in document.mistakes]
         return {}
+    parts = key.split(".")
+    if parts[:2] == ["reward", "schemas"] and parts[2:]:  # it would take the place of the other roles' schemas
+        mistakes.append(Mistake(COMMAND_LINE, key, "the schemas are set all at once: reward.schemas='{Alice: {...}}'"))
+        return {}
     values: Any = document.value
-    for part in reversed(key.split(".")):
+    for part in reversed(parts):
         values = {part: values}
 
     def whole(dotted: str) -> str:  # an unknown section is reported with the key that was meant to be in it
@@ -648,8 +729,16 @@ def _checked(schema: type[Settings], layer: Layer, source: str, mistakes: Sequen
 
 
 def _error(mistakes: Sequence[Mistake]) -> ConfigError:
-    lines = list(dict.fromkeys(str(mistake) for mistake in mistakes))
-    return ConfigError(lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} mistakes in the settings", *lines]))
+    lines = list(dict.fromkeys(_cut(mistake) for mistake in mistakes))
+    count = len(lines)
+    if count > _MOST_LINES:
+        lines[_MOST_LINES:] = [f"... and {count - _MOST_LINES:,} more"]
+    return ConfigError(lines[0] if count == 1 else "\n  ".join([f"{count} mistakes in the settings", *lines]))
+
+
+def _cut(said: object) -> str:
+    text = str(said)
+    return text if len(text) <= _LONGEST_LINE else text[: _LONGEST_LINE - 3] + "..."
 
 
 def _validated(schema: type[Settings], layer: Layer, source: str) -> tuple[Settings | None, list[Mistake]]:
@@ -657,7 +746,7 @@ def _validated(schema: type[Settings], layer: Layer, source: str) -> tuple[Setti
         return schema.model_validate(nested(layer, _tree(schema))), []
     except ValidationError as error:
         reasons: dict[tuple[str, str], list[str]] = {}  # `int | "auto"` gives two for one value
-        for detail in error.errors():
+        for detail in error.errors()[: 10 * _MOST_LINES]:  # a value may be a list of thousands of wrong names
             reasons.setdefault(_located(schema, detail["loc"]), []).append(reason(detail))
     return None, [
         Mistake(layer[dotted].origin if dotted in layer else source, dotted, item + either(texts))

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+_ADVISED, _LONGEST_NAME = 50, 100  # looking for near names takes long: for so many mistakes, in names so long
+
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
@@ -54,7 +56,8 @@ def flatten(
         here = (*above, key)
         dotted = ".".join(here)
         if key not in tree:
-            mistakes.append(Mistake(origin(here), dotted, f"no such key{advice(dotted)}"))
+            told = advice(dotted) if len(mistakes) < _ADVISED and len(dotted) < _LONGEST_NAME else ""
+            mistakes.append(Mistake(origin(here), dotted, f"no such key{told}"))
         elif (section := tree[key]) is None:
             layer[dotted] = Setting(_tupled(value), origin(here))
         elif isinstance(value, Mapping):
@@ -134,7 +137,8 @@ def reason(detail: Mapping[str, Any]) -> str:
     text = (
         _REASONS[detail["type"]].format(got=shown(got), **context) if detail["type"] in _REASONS else str(detail["msg"])
     )
-    near = difflib.get_close_matches(got, known, n=1) if isinstance(got, str) and len(known) > 1 else []
+    worth_a_look = isinstance(got, str) and len(got) < _LONGEST_NAME and len(known) > 1
+    near = difflib.get_close_matches(got, known, n=1) if worth_a_look else []
     return f"{text}; did you mean {near[0]}?" if near else text
 
 
@@ -166,13 +170,16 @@ def undoing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str] | None:
 
 def shown(value: Any) -> str:
     """A value as a message quotes it."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    except ValueError:  # a number of thousands of digits
+        return "a number that is too large"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def near_names(name: str, known: Sequence[str]) -> str:
     """`did you mean x?` where a known name is near, else the list of them."""
-    near = difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(name[:_LONGEST_NAME], known, n=1)
     return f"did you mean {near[0]}?" if near else f"there is {', '.join(known) or 'none'}"
 
 
@@ -192,6 +199,7 @@ _REASONS = {
     "bool_type": "must be true or false, not {got}",
     "string_type": "must be text, not {got}",
     "string_too_short": "must not be empty",
+    "string_too_long": "must not be longer than {max_length} characters",
     "string_unicode": "must be valid Unicode text",
     "tuple_type": "must be a list, not {got}",
     "dict_type": "must be a table, not {got}",

@@ -156,10 +156,12 @@ class _Builder:
     def _mapping(self, node: yaml.MappingNode, path: tuple[str, ...]) -> dict[str, Any]:
         values: dict[str, Any] = {}
         first: dict[str, int] = {}
-        own = [(key, value) for key, value in node.value if key.tag != _PREFIX + "merge"]
-        for _, value in (pair for pair in node.value if pair not in own):
-            values = self._merged(value, path) | values
-        for key, value in own:
+        for key, value in node.value:
+            if key.tag == _PREFIX + "merge":
+                values = self._merged(value, path) | values
+        for key, value in node.value:
+            if key.tag == _PREFIX + "merge":
+                continue
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
                 self.mistakes.append(Mistake(line, path, "a key must be text, not a list or a mapping"))

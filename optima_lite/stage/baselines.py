@@ -2,40 +2,55 @@
 
 All of them speak through one generator, and every token that any agent samples counts: all samples of a vote, all
 messages of a debate. What was spent before the first question, on training or on choosing a prompt, stands beside it.
-The single agent trained as the pair was is among them where a run has trained it; nothing is stored here.
+What is asked is stored below the run, so that the same command goes on; the run's own records stay as they are. The
+single agent trained as the pair was is among them where a run has trained it.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import fmean
 
 from .. import statistics
 from ..learn.reward import mean, rewards, scale
 from ..learn.rollout import Agents, flexible_answer, flexible_score, ranked, sample, score
 from ..records import Contender, EvalRow, Question, Rollouts
-from ..runs.progress import Evaluated, Note, Observer, phase
+from ..runs.progress import Evaluated, Note, Observer, PhaseStarted, Planned, phase
 from ..runs.report import preparation_tokens
-from ..runs.store import RunFolder, read_run
+from ..runs.store import Run, RunFolder, read_run
+from ..tasks import jsonl
 from ..tasks.questions import questions
 from ..team.dialogue import debate
 from ..team.prompts import AUTOFORM, DEBATER_SYSTEM, marked, systems
 from .cast import Cast
-from .evaluate import summarise, table_row, undecided
+from .doctor import versions
+from .evaluate import parts_of, summarise, table_row, undecided
 from .scaling import Sample, ScalingRow, coverage, largest_group, majority, sizes
 
 AT_ONCE = 400  # dialogues sampled together
+BEST_FORMAT = "the best format"
+TRAINED_ALONE = "trained single agent"
 ALONE = "single_agent"  # folder in a run's, of the run that trained its single agent
 
 
 @dataclass(frozen=True)
 class _Bench:
-    """Asks; seed: of the sampling."""
+    """Asks, and stores what came of it in `kept`. seed: of the sampling. most: questions of any kind to ask."""
 
     cast: Cast
     seed: int
+    most: int
+    kept: Run
     observe: Observer
+
+    @property
+    def validation(self) -> int:
+        """Validation questions that each format is tried on."""
+        return min(self.most, self.cast.recipe.evaluation.validation_questions)
 
     def ask(
         self,
@@ -43,22 +58,24 @@ class _Bench:
         drawn: Sequence[Question],
         label: str,
         *,
+        file: str | None = None,
         samples: int = 1,
         greedy: bool = False,
         formats: Sequence[str] = (),
         rewards: bool = True,
-    ) -> list[Rollouts]:
+    ) -> Sequence[Rollouts]:
         """`samples` dialogues about each question, with rewards if wanted; samples of one question are always the
-        first of more."""
+        first of more. label: of the phase. file: where it is stored, when not under the label."""
         recipe = self.cast.recipe
         fitted, _ = self.cast.fit(agents, drawn)
         size = max(1, AT_ONCE // samples)
-        found: list[Rollouts] = []
-        with phase(self.observe, label, iteration=None, total=len(fitted) * samples, unit="dialogues") as advance:
-            for start in range(0, len(fitted), size):
+        parts, total = _parts(agents, samples)[: 1 + rewards], len(fitted) * samples
+        with phase(self.observe, label, iteration=None, total=total, unit="dialogues", parts=parts) as advance:
+
+            def work(chunk: Sequence[Question]) -> list[Rollouts]:
                 talked = sample(
                     agents,
-                    fitted[start : start + size],
+                    chunk,
                     rollouts=samples,
                     sampling=self.cast.sampling(agents, greedy=greedy),
                     seed=(self.seed, "evaluation"),
@@ -67,8 +84,17 @@ class _Bench:
                 )
                 if rewards:
                     talked = ranked(agents, talked, settings=recipe.reward)
-                found += talked
-        return found
+                    advance(len(talked) * samples, part=parts[-1])
+                return talked
+
+            return self.kept.chunks(
+                file or label.replace(" ", "_"),
+                Rollouts,
+                fitted,
+                size=size,
+                work=work,
+                stored=lambda found: advance(found * samples, stored=True),
+            )
 
 
 def compare(
@@ -76,28 +102,72 @@ def compare(
 ) -> list[Contender]:
     """Every way to answer, in the order of the table, on the recipe's held-out questions or the `wanted` first ones.
 
-    samples: of the vote (self-consistency). The policy speaks with the run's last adapter afterwards.
+    wanted: bounds the validation questions on which formats are tried, too. samples: of the vote (self-consistency).
+    The policy speaks with the run's last adapter afterwards.
     """
     recipe = cast.recipe
     drawn = questions(recipe.task, "held_out", wanted or recipe.evaluation.questions, seed=0)
-    bench = _Bench(cast, recipe.seed if seed is None else seed, observe)
     found = []
-    for contender in _contenders(bench, run, drawn, samples=samples):
-        observe(Evaluated(contender.row))
-        found.append(contender)
+    with _opened(cast, run, "baselines", wanted=wanted, samples=samples, seed=seed, observe=observe) as bench:
+        observe(Planned(tuple(_plan(bench, run, len(drawn), samples=samples))))
+        for contender in _contenders(bench, run, drawn, samples=samples):
+            observe(Evaluated(contender.row))
+            found.append(contender)
     return found
+
+
+@contextmanager
+def _opened(
+    cast: Cast, run: RunFolder, kind: str, *, wanted: int | None, samples: int, seed: int | None, observe: Observer
+) -> Iterator[_Bench]:
+    """A bench that stores below the run, in a folder of its own for everything that decides what is said."""
+    recipe = cast.recipe
+    seed, most = recipe.seed if seed is None else seed, wanted or recipe.evaluation.questions
+    limits = {key: run.manifest.get(key) for key in ("threads", "max_batch_tokens", "max_cache_bytes")}
+    asked = {"seed": seed, "questions": wanted, "samples": samples, **limits}
+    settings = recipe.to_dict()
+    del settings["training"]["iterations"]  # a run that went on has the same beginning
+    name = f"{kind}/{jsonl.digest(settings, asked)}"
+    manifest = {"recipe": recipe.to_dict(), "recipe_name": kind, "variants": [], "versions": versions(), "asked": asked}
+    with Run.open(run.folder / name, manifest) as kept:
+        yield _Bench(cast, seed, most, kept, observe)
+
+
+def _parts(agents: Agents, samples: int) -> tuple[str, str]:
+    return parts_of(len(agents.protocol.roles)) if samples == 1 else ("sample siblings", "read siblings")
+
+
+def _plan(bench: _Bench, run: RunFolder, count: int, *, samples: int) -> Iterator[PhaseStarted]:
+    """The phases of `_contenders`, for the time left."""
+    pair, alone, formats = bench.cast.pair, bench.cast.single, bench.cast.recipe.prompts.formats
+    yield PhaseStarted("single agent", None, count * samples, "dialogues", _parts(alone, samples))
+    yield PhaseStarted("single agent greedy", None, count, "dialogues", _parts(alone, 1))
+    yield PhaseStarted("debate", None, count, "dialogues", _parts(pair, 1))
+    yield PhaseStarted("autoform", None, count, "dialogues", _parts(alone, 1))
+    tried = [(f"try format {name}", bench.validation) for name in formats]
+    for label, asked in [("untrained", count), *tried, *([(BEST_FORMAT, count)] if formats else [])]:
+        yield PhaseStarted(label, None, asked, "dialogues", _parts(pair, 1))
+    for label in (TRAINED_ALONE, f"{TRAINED_ALONE} greedy") if trained_alone(run) else ():
+        yield PhaseStarted(label, None, count, "dialogues", _parts(alone, 1))
+    trained = [f"iteration {iteration}" for iteration in run.trained()]
+    for label in [*trained, *(f"{last} greedy" for last in trained[-1:])]:
+        yield PhaseStarted(label, None, count, "dialogues", _parts(pair, 1))
 
 
 def _contenders(bench: _Bench, run: RunFolder, drawn: Sequence[Question], *, samples: int) -> Iterator[Contender]:
     cast = bench.cast
 
-    def row(name: str, agents: Agents, label: str, *, greedy: bool = False, formats: Sequence[str] = ()) -> EvalRow:
-        asked = bench.ask(agents, drawn, f"{label} greedy" if greedy else label, greedy=greedy, formats=formats)
-        return summarise(asked, name=name, decoding="greedy" if greedy else "sampled", scoring=cast.pair.scoring)
+    scoring = cast.pair.scoring
+
+    def row(name: str, agents: Agents, label: str, *, file: str | None = None, greedy: bool = False) -> EvalRow:
+        how = " greedy" if greedy else ""
+        stored = f"{file}{how}".replace(" ", "_") if file else None
+        asked = bench.ask(agents, drawn, f"{label}{how}", file=stored, greedy=greedy)
+        return summarise(asked, name=name, decoding="greedy" if greedy else "sampled", scoring=scoring)
 
     cast.policy.restart(seed=cast.recipe.seed)
     alone = bench.ask(cast.single, drawn, "single agent", samples=samples)
-    yield Contender(summarise(alone, name="single_agent", decoding="sampled", scoring=cast.pair.scoring))
+    yield Contender(summarise(alone, name="single_agent", decoding="sampled", scoring=scoring))
     yield Contender(row("single_agent", cast.single, "single agent", greedy=True))
     if samples > 1:
         yield Contender(voted(alone, name=f"self_consistency_{samples}", cast=cast))
@@ -106,23 +176,26 @@ def _contenders(bench: _Bench, run: RunFolder, drawn: Sequence[Question], *, sam
     yield Contender(row("untrained", cast.pair, "untrained"))
     if cast.recipe.prompts.formats:
         best, tokens = best_format(bench)
-        yield Contender(row(f"format_{best}", cast.pair, f"format {best}", formats=(best,)), tokens)
+        asked = bench.ask(cast.pair, drawn, BEST_FORMAT, file=f"format_{best}", formats=(best,))
+        yield Contender(summarise(asked, name=f"format_{best}", decoding="sampled", scoring=scoring), tokens)
     else:
         bench.observe(Note("the recipe's format pool is empty, so there is no best format to compare with"))
     if control := trained_alone(run):
-        speak_after(cast, control, control.trained()[-1])
-        spent = preparation_tokens(control)[control.trained()[-1]]
+        last = control.trained()[-1]
+        speak_after(cast, control, last)
+        file = f"single_agent_trained_{_weights(control.adapter(last))}"
         for greedy in (False, True):
-            yield Contender(row("single_agent_trained", cast.single, "trained single agent", greedy=greedy), spent)
+            found = row("single_agent_trained", cast.single, TRAINED_ALONE, file=file, greedy=greedy)
+            yield Contender(found, preparation_tokens(control)[last])
     else:
         bench.observe(Note("the single agent has not been trained as the pair was, so it is missing: --train-single"))
     spending = preparation_tokens(run)
     for iteration in run.trained():
         speak_after(cast, run, iteration)
-        last = iteration == run.trained()[-1]
-        for greedy in (False, True) if last else (False,):
-            name, label = f"iteration_{iteration}", f"iteration {iteration}"
-            yield Contender(row(name, cast.pair, label, greedy=greedy), spending[iteration])
+        file = f"iteration_{iteration}_{_weights(run.adapter(iteration))}"
+        for greedy in (False, True) if iteration == run.trained()[-1] else (False,):
+            found = row(f"iteration_{iteration}", cast.pair, f"iteration {iteration}", file=file, greedy=greedy)
+            yield Contender(found, spending[iteration])
 
 
 def trained_alone(run: RunFolder) -> RunFolder | None:
@@ -170,8 +243,8 @@ def best_format(bench: _Bench) -> tuple[str, int]:
     """The format of the pool whose dialogues have the highest mean reward on the validation split, the first of equals,
     and the tokens that were sampled to find it."""
     recipe, pair = bench.cast.recipe, bench.cast.pair
-    drawn = questions(recipe.task, "validation", recipe.evaluation.validation_questions, seed=0)
-    tried: dict[str, list[Rollouts]] = {
+    drawn = questions(recipe.task, "validation", bench.validation, seed=0)
+    tried: dict[str, Sequence[Rollouts]] = {
         name: bench.ask(pair, drawn, f"try format {name}", formats=(name,)) for name in recipe.prompts.formats
     }
     everything = [group for asked in tried.values() for group in asked]
@@ -182,6 +255,15 @@ def best_format(bench: _Bench) -> tuple[str, int]:
 
     tokens = sum(dialogue.tokens for group in everything for dialogue in group.dialogues)
     return max(tried, key=worth), tokens
+
+
+def _weights(adapter: Path | None) -> str:
+    """What tells an adapter from another that later stands in its place."""
+    files = [] if adapter is None else sorted(adapter.glob("adapter_model*"))
+    whole = hashlib.blake2b(digest_size=4)
+    for file in files:
+        whole.update(file.read_bytes())
+    return whole.hexdigest()
 
 
 def speak_after(cast: Cast, run: RunFolder, iteration: int | None) -> None:
@@ -208,17 +290,18 @@ def scaling(
     more."""
     recipe = cast.recipe
     drawn = questions(recipe.task, "held_out", wanted, seed=0)
-    bench = _Bench(cast, recipe.seed if seed is None else seed, observe)
     ways: list[tuple[str, Agents, int | None]] = []
     if iteration is not None:
         ways.append((f"iteration_{iteration}", cast.pair, iteration))
     ways += [("untrained", cast.pair, None), ("single_agent", cast.single, None)]
     rows = []
-    for name, agents, trained in ways:
-        speak_after(cast, run, trained)
-        asked = bench.ask(agents, drawn, f"sample {name}", samples=samples, rewards=False)
-        drawn_samples = [_samples(group, cast) for group in asked]
-        rows += [_scaling_row(name, [one[:size] for one in drawn_samples], cast) for size in sizes(samples)]
+    with _opened(cast, run, "scaling", wanted=wanted, samples=samples, seed=seed, observe=observe) as bench:
+        for name, agents, trained in ways:
+            speak_after(cast, run, trained)
+            file = name if trained is None else f"{name}_{_weights(run.adapter(trained))}"
+            asked = bench.ask(agents, drawn, f"sample {name}", file=file, samples=samples, rewards=False)
+            drawn_samples = [_samples(group, cast) for group in asked]
+            rows += [_scaling_row(name, [one[:size] for one in drawn_samples], cast) for size in sizes(samples)]
     return rows
 
 

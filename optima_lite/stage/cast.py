@@ -17,7 +17,7 @@ from ..model.policy import Policy, available, load
 from ..model.render import Renderer
 from ..model.sampling import Sampling
 from ..model.selftest import agreement
-from ..records import Question, StopRule
+from ..records import InteractionProtocol, Question, StopRule
 from ..runs.store import RunFolder
 from ..settings.config import Machine, Recipe
 from ..tasks import answers
@@ -63,16 +63,18 @@ class Cast:
 def assemble(
     recipe: Recipe, *, machine: Machine, settle: Settle, notify: Callable[[str], None] = lambda text: None
 ) -> Cast:
-    """Loads the model with a fresh adapter. Threads, batch size and the room for the cache are settled, because on the
-    CPU results depend on them.
+    """Loads the model with a fresh adapter. On the CPU threads, batch size and the room for the cache are settled,
+    because results depend on them; on a GPU each start takes what the card has free, and nothing is settled.
 
-    notify: is told, in a sentence, what did not go as planned: the backend, the self-test, memory that ran out. Raises
-    ModelError when the model cannot be loaded, ConfigError when the task's metric or the reward needs an extra.
+    notify: is told, in a sentence, what did not go as planned: rows that are kept short, the self-test, memory that ran
+    out. Raises ModelError when the model cannot be loaded, ConfigError when the task's metric or the reward needs an
+    extra.
     """
     metric = recipe.task.metric
     answers.require(metric)
     reward.require(recipe.reward)
     policy = load(recipe.model, machine=machine, seed=recipe.seed)
+    settle = settling(settle, on_card=policy.device.type == "cuda")
     torch.set_num_threads(settle("threads", lambda: _given(machine.threads) or fastest_threads(policy)))
     free = available(policy, machine=machine)
     limits, _ = planned(recipe, machine, policy.shape, policy.setup, row_tokens=policy.max_length, room=free)
@@ -89,16 +91,34 @@ def assemble(
         notify(f"reused attention states change what this model says ({agrees.furthest:.3f} nats): the cache stays off")
     generator = Generator(policy, max_batch_tokens=budget, max_cache_bytes=room, notify=notify)
     renderer = Renderer(policy.tokenizer, end_ids=policy.end_ids)
+    protocol, alone = protocols(recipe)
+    system, solo_system = templates(recipe)
+    scoring = Scoring(metric, policy.tokenizer.tokenize if recipe.task.scoring == "official" else None)
+    pair = Agents(generator, renderer, protocol, system, scoring, recipe.prompts.layout)
+    single = Agents(generator, renderer, alone, solo_system, scoring)
+    return Cast(recipe, policy, pair, single, settle("micro_batch", lambda: limits.micro_batch))
+
+
+def protocols(recipe: Recipe) -> tuple[InteractionProtocol, InteractionProtocol]:
+    """How a recipe's pair talks, and the single agent that it is compared with."""
+    metric = recipe.task.metric
     together = {"exchange": exchange, "debate": debate}[recipe.protocol.name]
-    protocol, alone = together(recipe.protocol.roles, recipe.protocol.max_turns, metric=metric), solo(metric=metric)
+    protocol = together(recipe.protocol.roles, recipe.protocol.max_turns, metric=metric)
     if recipe.protocol.stop:
         protocol = replace(protocol, stop=StopRule(recipe.protocol.stop))
-    scoring = Scoring(metric, policy.tokenizer.tokenize if recipe.task.scoring == "official" else None)
-    pair = Agents(
-        generator, renderer, protocol, recipe.prompts.system or systems(protocol), scoring, recipe.prompts.layout
-    )
-    single = Agents(generator, renderer, alone, recipe.prompts.solo_system or systems(alone), scoring)
-    return Cast(recipe, policy, pair, single, settle("micro_batch", lambda: limits.micro_batch))
+    return protocol, solo(metric=metric)
+
+
+def templates(recipe: Recipe) -> tuple[str | tuple[str, ...], str | tuple[str, ...]]:
+    """The system prompts of the pair and of the single agent: the recipe's, else the protocol's own."""
+    pair, alone = protocols(recipe)
+    return recipe.prompts.system or systems(pair), recipe.prompts.solo_system or systems(alone)
+
+
+def settling(settle: Settle, *, on_card: bool) -> Settle:
+    """How the limits are found: as the run has settled them or, on a GPU, anew at each start. There no result is the
+    same to the last bit anyway, and a run would be bound to what its first card had free at that moment."""
+    return (lambda key, decide: decide()) if on_card else settle
 
 
 def recall(run: RunFolder, *, machine: Machine, iteration: int | None, other: Recipe | None = None) -> Cast:

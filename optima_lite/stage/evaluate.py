@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from .. import statistics
-from ..learn.rollout import Advance, Agents, flexible_score, ranked, sample
+from ..learn.rollout import Agents, flexible_score, ranked, sample
 from ..model.sampling import Sampling
 from ..records import Ending, EvalRow, Question, Rollouts
-from ..runs.progress import Evaluated, Observer, phase
+from ..runs.progress import Advance, Evaluated, Observer, phase
 from ..settings.config import RewardSettings
 from ..tasks.answers import Scoring, hotpot_f1
 from ..tasks.questions import questions
@@ -25,9 +25,24 @@ def examine(
     settings: RewardSettings,
     advance: Advance,
 ) -> list[Rollouts]:
-    """One scored dialogue for every question. Greedy when the sampling's temperature is 0."""
-    talked = sample(agents, questions, rollouts=1, sampling=sampling, seed=(seed, "evaluation"), advance=advance)
-    return ranked(agents, talked, settings=settings)
+    """One scored dialogue for every question. Greedy when the sampling's temperature is 0.
+
+    advance: of a phase with the parts `parts_of(agents)`.
+    """
+    ask, read = parts_of(len(agents.protocol.roles))
+
+    def asked(done: int, tokens: int) -> None:
+        advance(done, tokens=tokens, part=ask)
+
+    talked = sample(agents, questions, rollouts=1, sampling=sampling, seed=(seed, "evaluation"), advance=asked)
+    scored = ranked(agents, talked, settings=settings)
+    advance(len(scored), part=read)
+    return scored
+
+
+def parts_of(roles: int) -> tuple[str, str]:
+    """The kinds of work that an evaluation is made of, by the number of agents: one alone is quicker than a talk."""
+    return ("sample alone", "read alone") if roles == 1 else ("sample", "read")
 
 
 def summarise(examined: Sequence[Rollouts], *, name: str, decoding: str, scoring: Scoring) -> EvalRow:
@@ -108,16 +123,15 @@ def evaluate_again(
     fitted, _ = cast.fit(cast.pair, drawn)
 
     def row(decoding: str) -> EvalRow:
-        with phase(
-            observe, f"evaluate {name} {decoding}", iteration=None, total=len(fitted), unit="questions"
-        ) as advance:
+        label, parts = f"evaluate {name} {decoding}", parts_of(len(cast.pair.protocol.roles))
+        with phase(observe, label, iteration=None, total=len(fitted), unit="questions", parts=parts) as advance:
             examined = examine(
                 cast.pair,
                 fitted,
                 sampling=cast.sampling(cast.pair, greedy=decoding == "greedy"),
                 seed=recipe.seed if seed is None else seed,
                 settings=recipe.reward,
-                advance=lambda done, tokens: advance(done, tokens=tokens),
+                advance=advance,
             )
         found = summarise(examined, name=name, decoding=decoding, scoring=cast.pair.scoring)
         observe(Evaluated(found))

@@ -75,7 +75,7 @@ class Judge:
         self.stopped = verdict.verdict == "stop"
         return kept
 
-    def _ask(self, name: str, label: str, iteration: int | None) -> list[Rollouts]:
+    def _ask(self, name: str, label: str, iteration: int | None) -> Sequence[Rollouts]:
         pair = self.stage.cast.pair
         return self.stage.examine(pair, self._questions, name, greedy=False, label=label, iteration=iteration)
 

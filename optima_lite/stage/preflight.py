@@ -1,4 +1,4 @@
-"""`check` and `doctor`: what will and what won't work, and how to mend it, before anything costs time.
+"""`check`: what will and what won't work, and how to mend it, before anything costs time.
 
 Everything here only looks, except for the probe on a GPU, which loads the model and tries each phase for a moment.
 Nothing is written.
@@ -6,68 +6,26 @@ Nothing is written.
 
 from __future__ import annotations
 
-import enum
-import importlib.metadata
 import json
-import os
-import platform
-import shutil
-import sys
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, OptimaError, RunError
 from ..learn import reward
-from ..model.backend import decide
-from ..model.memory import GIB, OVERHEAD, Limits, Phase, Setup, Shape, forecast, known, of_one_batch, planned
+from ..model.families import longest_row
+from ..model.memory import GIB, OVERHEAD, Limits, Phase, Setup, forecast, of_one_batch, planned
+from ..model.resources import free_memory
+from ..model.shapes import Shape, known
 from ..runs.store import would_resume
 from ..settings.config import LoadedRecipe, Machine, ModelSettings, Recipe
 from ..statistics import FEWEST
 from ..tasks import answers
-
-PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes")
-_PYTHONS = ((3, 11), (3, 14))  # supported: from, up to but without
-_DISK_GIB = 1.0
-
-
-class Status(enum.StrEnum):
-    """ok: works. note: works, with something to know. problem: will not work."""
-
-    OK = "ok"
-    NOTE = "note"
-    PROBLEM = "problem"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at. hint: how to mend it, where there is something to mend."""
-
-    subject: str
-    status: Status
-    detail: str
-    hint: str | None = None
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python, of this package and of those that decide what a run computes; absent ones are left out."""
-    found = {"python": platform.python_version()}
-    for name in ("optima-lite", *PACKAGES):
-        version = _version(name)
-        if version:
-            found[name] = version
-    return found
-
-
-def doctor(machine: Machine) -> Iterator[Finding]:
-    """Python, packages against the supported ranges, GPU and memory, disk."""
-    yield _python()
-    yield from _packages()
-    yield _gpu()
-    yield _memory()
-    yield _disk(Path(machine.run_folder))
+from .data import data_findings
+from .doctor import disk, gpu
+from .findings import Finding, Status
 
 
 def check(
@@ -87,12 +45,11 @@ def check(
     yield Finding("recipe", Status.OK, f"{loaded.name}: {plan}")
     model = _model(loaded, machine)
     yield model
-    yield _data(loaded)
+    yield from data_findings(recipe)
     yield from _judge(recipe)
     yield from _extras(recipe)
-    yield _gpu()
-    yield _backend(machine)
-    yield _disk(folder)
+    yield gpu()
+    yield disk(folder)
     yield _run_folder(loaded.recipe, folder)
     if model.status is not Status.PROBLEM:
         yield from _forecast(loaded.recipe, machine, vram=vram, probe=probe)
@@ -101,12 +58,13 @@ def check(
 def require(recipe: Recipe, *, machine: Machine) -> None:
     """Raises the OptimaError that the model's folder, the data or a missing extra would raise later; for use
     before a run folder is made, which would bind the run to a wrong path."""
-    from ..model.policy import check_folder, locate
+    from ..model.policy import check_folder, check_template, locate
     from ..tasks.questions import questions
 
     source = Path(locate(recipe.model.name, machine=machine))
     if source.is_dir():
         check_folder(source)
+        check_template(source)
     answers.require(recipe.task.metric)
     reward.require(recipe.reward)
     require_enough_to_judge(recipe)
@@ -123,54 +81,6 @@ def require_enough_to_judge(recipe: Recipe) -> None:
         raise ConfigError(f"{what}training.on_worse is {undo}", hint=hint)
 
 
-def _python() -> Finding:
-    low, high = _PYTHONS
-    supported = low <= sys.version_info[:2] < high
-    wanted = f"{low[0]}.{low[1]} to {high[0]}.{high[1] - 1}"
-    return Finding(
-        "Python",
-        Status.OK if supported else Status.PROBLEM,
-        platform.python_version(),
-        None if supported else f"use Python {wanted}",
-    )
-
-
-def _packages() -> Iterator[Finding]:
-    from packaging.requirements import Requirement
-
-    requirements = [Requirement(text) for text in importlib.metadata.requires("optima-lite") or []]
-    for requirement in requirements:
-        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
-            continue
-        version = _version(requirement.name)
-        hint = f"pip install '{requirement.name}{requirement.specifier}'"
-        if version is None:
-            yield Finding(requirement.name, Status.PROBLEM, "not installed", hint)
-        elif not requirement.specifier.contains(version, prereleases=True):
-            yield Finding(requirement.name, Status.PROBLEM, f"{version}, supported: {requirement.specifier}", hint)
-        else:
-            yield Finding(requirement.name, Status.OK, version)
-
-
-def _gpu() -> Finding:
-    import torch
-
-    if not torch.cuda.is_available():
-        return Finding(
-            "GPU",
-            Status.NOTE,
-            "none that torch can use: fine for the bundled tiny model, too slow for an 8B model",
-            "for an NVIDIA card: a recent driver and a CUDA build of torch",
-        )
-    card = torch.cuda.get_device_properties(0)
-    return Finding("GPU", Status.OK, f"{card.name}, {card.total_memory / 2**30:.0f} GiB")
-
-
-def _backend(machine: Machine) -> Finding:
-    found = decide(machine.backend)
-    return Finding("backend", Status.NOTE if found.why else Status.OK, found.why or found.name)
-
-
 def _forecast(recipe: Recipe, machine: Machine, *, vram: float | None, probe: bool) -> Iterator[Finding]:
     """Memory phase by phase, the sizes that will be used, and what does not fit."""
     config = _model_config(recipe.model, machine)
@@ -178,10 +88,8 @@ def _forecast(recipe: Recipe, machine: Machine, *, vram: float | None, probe: bo
     if shape is None:
         yield Finding("memory", Status.NOTE, "no forecast: the model's config.json is not here yet")
         return
-    total, setup = _room(machine, vram), _setup(recipe.model, config, gpu=vram is not None)
-    overhead = OVERHEAD if setup.gpu else 0
-    room = total - overhead
-    longest = int(config.get("max_position_embeddings", 8192))
+    room, setup = _room(machine, vram), _setup(recipe.model, config, gpu=vram is not None)
+    longest = longest_row(config)[0]
     rows = min(recipe.model.max_length or longest, longest)
     limits, phases = planned(recipe, machine, shape, setup, row_tokens=rows, room=room)
     for phase in phases:
@@ -189,7 +97,7 @@ def _forecast(recipe: Recipe, machine: Machine, *, vram: float | None, probe: bo
         yield Finding(
             f"memory to {phase.name}",
             Status.OK if phase.total <= room else Status.PROBLEM,
-            f"{_gib(phase.total + overhead)} of {_gib(total)} GiB (forecast)" + (f": {parts}" if parts else ""),
+            f"{_gib(phase.total)} of {_gib(room)} GiB (forecast)" + (f": {parts}" if parts else ""),
             None if phase.total <= room else _advice(recipe, machine, shape, setup, rows=rows, room=room),
         )
     yield Finding(
@@ -221,9 +129,14 @@ def _probe(recipe: Recipe, machine: Machine, limits: Limits, phases: Sequence[Ph
 
 def _advice(recipe: Recipe, machine: Machine, shape: Shape, setup: Setup, *, rows: int, room: int) -> str:
     """The longest rows with which everything fits, if any do."""
-    for shorter in range((rows - 1) // 256 * 256, 0, -256):
-        if all(p.total <= room for p in planned(recipe, machine, shape, setup, row_tokens=shorter, room=room)[1]):
-            return f"model.max_length={shorter} fits"
+
+    def too_long(length: int) -> bool:
+        phases = planned(recipe, machine, shape, setup, row_tokens=length, room=room)[1]
+        return any(phase.total > room for phase in phases)
+
+    lengths = range(256, rows, 256)
+    if fitting := bisect_left(lengths, True, key=too_long):
+        return f"model.max_length={lengths[fitting - 1]} fits"
     return "a smaller model" if setup.quantised else "a smaller model, or model.quantization=nf4"
 
 
@@ -255,40 +168,18 @@ def _setup(settings: ModelSettings, config: dict[str, Any], *, gpu: bool) -> Set
 
 
 def _room(machine: Machine, vram: float | None) -> int:
-    """Bytes: of the card that is asked about, else what a run may take of this one, else this machine's memory."""
+    """Bytes that a run would have here and now, as it would find them itself; or on the card that is asked about."""
     import torch
 
+    from ..model.policy import card_room
+
     if vram is not None:
-        return int(vram * GIB)
-    if not torch.cuda.is_available():
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    total = int(torch.cuda.get_device_properties(0).total_memory)
-    return total if machine.max_vram_gib == "auto" else min(total, int(machine.max_vram_gib * GIB))
+        return int(vram * GIB) - OVERHEAD
+    return card_room(machine) if torch.cuda.is_available() else free_memory()
 
 
 def _gib(size: int) -> str:
     return f"{size / GIB:.1f}" if size >= GIB / 10 else f"{size / GIB:.2f}"
-
-
-def _memory() -> Finding:
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    enough = total >= 4
-    return Finding(
-        "memory",
-        Status.OK if enough else Status.NOTE,
-        f"{total:.0f} GiB, {os.cpu_count()} cores",
-        None if enough else "4 GiB or more",
-    )
-
-
-def _disk(folder: Path) -> Finding:
-    existing = next(path for path in [folder.absolute(), *folder.absolute().parents] if path.exists())
-    free = shutil.disk_usage(existing).free / 2**30
-    if not os.access(existing, os.W_OK):
-        return Finding("disk", Status.PROBLEM, f"{existing} cannot be written", "set run_folder in optima_lite.toml")
-    if free < _DISK_GIB:
-        return Finding("disk", Status.PROBLEM, f"{free:.1f} GiB free at {existing}", "free some space")
-    return Finding("disk", Status.OK, f"{free:.0f} GiB free at {existing}")
 
 
 def _run_folder(recipe: Recipe, folder: Path) -> Finding:
@@ -300,44 +191,31 @@ def _run_folder(recipe: Recipe, folder: Path) -> Finding:
 
 
 def _model(loaded: LoadedRecipe, machine: Machine) -> Finding:
-    from ..model.policy import check_folder, locate
+    from ..model.policy import NotHere, check_folder, check_template, fetch_config, locate
 
-    name = loaded.recipe.model.name
+    name, wanted = loaded.recipe.model.name, loaded.recipe.model.max_length
+    here = False
     try:
         source = locate(name, machine=machine)
-        if Path(source).is_dir():
+        here = Path(source).is_dir()
+        if here:
             check_folder(Path(source))
-            return Finding("model", Status.OK, source if name == source else f"{name}: {source}")
+            check_template(Path(source))
+        else:
+            fetch_config(source, offline=machine.offline)
+    except NotHere:
+        pass  # the forecast does without, and a run may find it later
     except OptimaError as error:
         return Finding("model", Status.PROBLEM, str(error.what), error.hint)
-    if machine.offline:
-        return Finding("model", Status.NOTE, f"{name}: from the local hub cache, since offline is set")
-    return Finding("model", Status.NOTE, f"{name}: from the Hugging Face hub, downloaded once")
-
-
-def _data(loaded: LoadedRecipe) -> Finding:
-    from ..tasks.questions import questions, training_questions
-
-    task, wanted = loaded.recipe.task, loaded.recipe.evaluation.questions
-    if task.name == "jsonl" and task.path is None:
-        return Finding("data", Status.NOTE, "no file yet", "add task.path=FILE.jsonl to the command")
-    try:
-        train = training_questions(loaded.recipe, 0, preference=False)
-        searched = training_questions(loaded.recipe, 0, preference=True)
-        held_out = questions(task, "held_out", wanted, seed=0)
-    except OptimaError as error:
-        return Finding(
-            "data", Status.PROBLEM, f"{error.where}: {error.what}" if error.where else error.what, error.hint
-        )
-    few = len(held_out) < wanted
-    return Finding(
-        "data",
-        Status.NOTE if few else Status.OK,
-        f"{len(train)} training questions an iteration"
-        + (f" and {len(searched)} others to search" if searched else "")
-        + f", {len(held_out)} held out"
-        + (f" of {wanted} asked for" if few else ""),
-    )
+    if here:
+        found = source if name == source else f"{name}: {source}"
+    elif machine.offline:
+        found = f"{name}: from the local hub cache, since offline is set"
+    else:
+        found = f"{name}: from the Hugging Face hub, downloaded once"
+    limit, why = longest_row(_model_config(loaded.recipe.model, machine))
+    shorter = why is not None and (wanted or limit + 1) > limit
+    return Finding("model", Status.NOTE if shorter or not here else Status.OK, f"{found}; {why}" if shorter else found)
 
 
 def _judge(recipe: Recipe) -> Iterator[Finding]:
@@ -365,10 +243,3 @@ def _needs(subject: str, detail: str, require: Callable[[], None]) -> Finding:
     except OptimaError as error:
         return Finding(subject, Status.PROBLEM, error.what, error.hint)
     return Finding(subject, Status.OK, detail)
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None

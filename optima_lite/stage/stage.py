@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ..errors import DataError
 from ..learn.dpo import PairIds, PreferenceFacts
 from ..learn.rollout import Agents
 from ..learn.sft import TrainingFacts, planned_steps
@@ -15,11 +16,11 @@ from ..model.render import Rendered
 from ..model.sampling import seed_of
 from ..records import Question, Rollouts
 from ..runs.progress import Advance, Note, Observer, phase
-from ..runs.report import undecided_note, write_adapter_card
+from ..runs.report import evaluations, undecided_note, write_adapter_card
 from ..runs.store import Run, stage_name
-from ..settings.config import DpoSettings, TrainingSettings
+from ..settings.config import DpoSettings, Recipe, TrainingSettings
 from .cast import Cast
-from .evaluate import examine, undecided
+from .evaluate import examine, parts_of, undecided
 
 CHUNK = 400  # dialogues written at a time: the most that a kill can cost
 
@@ -37,10 +38,12 @@ class Stage:
         self.run.log(text)
         self.observe(Note(text))
 
-    def phase(self, label: str, *, iteration: int | None, total: int, unit: str) -> AbstractContextManager[Advance]:
+    def phase(
+        self, label: str, *, iteration: int | None, total: int, unit: str, parts: tuple[str, ...]
+    ) -> AbstractContextManager[Advance]:
         """A phase of the run, with the activities of the agents' model; see `progress.phase`."""
         meter = self.cast.meter
-        return phase(self.observe, label, iteration=iteration, total=total, unit=unit, meter=meter)
+        return phase(self.observe, label, iteration=iteration, total=total, unit=unit, parts=parts, meter=meter)
 
     def tell_undecided(self, count: int) -> None:
         """A note about answers that could not be compared in time, if there are any."""
@@ -84,6 +87,7 @@ class Stage:
                     micro_batch=self.cast.micro_batch,
                     seed=seed_of(recipe.seed, iteration, name, "shuffle"),
                     on_step=advance,
+                    on_loss=lambda loss: advance(0, loss=loss),
                     notify=self.note,
                 )
             policy.save_adapter(folder)
@@ -93,7 +97,7 @@ class Stage:
             write_adapter_card(folder, recipe.to_dict(), protocol=protocol, iteration=iteration, facts=plain)
 
         steps = planned_steps(len(rows), settings)
-        with self.phase(label, iteration=iteration, total=steps, unit="steps") as advance:
+        with self.phase(label, iteration=iteration, total=steps, unit="steps", parts=("train",)) as advance:
             folder = self.run.folder_stage(stage_name(iteration, name), make)
         policy.load_adapter(folder)  # even when just trained: a run that goes on and one that resumes do the same
         return folder
@@ -107,11 +111,12 @@ class Stage:
         greedy: bool,
         label: str,
         iteration: int | None = None,
-    ) -> list[Rollouts]:
+    ) -> Sequence[Rollouts]:
         """One scored dialogue about each question, by the adapter as it stands, stored as `name`. label: of the
         phase."""
         recipe = self.cast.recipe
-        with self.phase(label, iteration=iteration, total=len(fitted), unit="questions") as advance:
+        parts = parts_of(len(agents.protocol.roles))
+        with self.phase(label, iteration=iteration, total=len(fitted), unit="questions", parts=parts) as advance:
 
             def work(chunk: Sequence[Question]) -> list[Rollouts]:
                 return examine(
@@ -120,7 +125,7 @@ class Stage:
                     sampling=self.cast.sampling(agents, greedy=greedy),
                     seed=recipe.seed,
                     settings=recipe.reward,
-                    advance=lambda done, tokens: advance(done, tokens=tokens),
+                    advance=advance,
                 )
 
             examined = self.run.chunks(
@@ -128,3 +133,26 @@ class Stage:
             )
         self.tell_undecided(undecided(examined))
         return examined
+
+
+def require_something_right(run: Run, recipe: Recipe) -> None:
+    """Raises DataError when the untrained agents were never right, even in part: there is nothing to learn from.
+
+    Looked at before any training: the pair and the single agent on the held-out questions, sampled and greedy. Not for
+    a run that trains already.
+    """
+    if run.iterations() or not recipe.evaluation.stop_if_none_right:
+        return
+    asked = [row for row in evaluations(run) if row.name in ("untrained", "single_agent")]
+    if any(row.score > 0 for row in asked):
+        return
+    count = max(row.questions for row in asked)
+    what = (
+        f"none of the {count} held-out questions was answered right before any training, sampled or greedy, by the "
+        "pair or by one agent that sees everything: there is nothing to learn from"
+    )
+    ways = "look at two answers: optima-lite chat RUN --sample 2; a larger model.name; another task.metric or prompts"
+    if recipe.model.name == "tiny" and recipe.task.name != "world":
+        ways = "a model.name from the Hugging Face hub: the bundled tiny model knows the words of its own world alone"
+    hint = f"{ways}. To train nevertheless: evaluation.stop_if_none_right=false"
+    raise DataError(what, where=run.folder, hint=hint)

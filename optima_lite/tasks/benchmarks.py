@@ -7,12 +7,14 @@ All that is random hangs on the row's own content, never on its place in the fil
 
 From the hub, training and validation questions come from the data set's own training split, and held-out ones are the
 first 1,000 rows of its evaluation split (information tasks) or all of them (the others), as in the paper. A file
-(`task.path`) is split by a hash of the question's text, as in `jsonl`. Every split comes in the order of those hashes.
+(`task.path`) is split by a hash of the question's text, unless it is one of three. Every split comes in the order of
+those hashes.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -80,7 +82,7 @@ def questions(settings: TaskSettings, split: str, count: int, *, start: int = 0,
         where = Path(benchmark.dataset)
         rows = _downloaded(benchmark, benchmark.held_out if split == "held_out" else benchmark.train)
     else:
-        where = Path(settings.path).expanduser()
+        where = jsonl.file_of(settings, split)
         rows = _from_file(where)
     keys = _keys(where, rows, benchmark)
     first: dict[str, int] = {}  # an exact repeat of a question is left out
@@ -108,13 +110,23 @@ def question(row: Row, settings: TaskSettings) -> Question:
 def _numbers(keys: Sequence[tuple[Any, ...]], split: str, settings: TaskSettings) -> Sequence[int]:
     """Which rows belong to a split; of the hub's, those of the held-out split are not among the others anyway."""
     texts = [str(key[0]) for key in keys]
+    if isinstance(settings.path, Mapping):
+        return range(len(texts))
     if settings.path is not None:
-        return [i for i, text in enumerate(texts) if jsonl.split_of(text, settings) == split]
+        return [i for i, text in enumerate(texts) if _split_of(text, settings) == split]
     if split == "held_out":
         return range(len(texts))[: BENCHMARKS[settings.name].rows]
     known = _questions_of_arc() if settings.name == "mmlu" else set()
     chosen = [(jsonl.place(text) < settings.validation_share) == (split == "validation") for text in texts]
     return [i for i, text in enumerate(texts) if chosen[i] and text not in known]
+
+
+def _split_of(text: str, settings: TaskSettings) -> str:
+    """The split of a row of a file, by a hash of its text; case and spacing do not count."""
+    where = jsonl.place(text)
+    if where < settings.held_out_share:
+        return "held_out"
+    return "validation" if where < settings.held_out_share + settings.validation_share else "train"
 
 
 def _questions_of_arc() -> set[str]:
@@ -147,9 +159,9 @@ def _datasets() -> Any:
 
 def _from_file(path: Path) -> Any:
     """The rows of a JSONL, JSON (one array) or parquet file."""
-    if path.suffix == ".parquet" and path.is_file():
+    if path.suffix == ".parquet" and os.path.isfile(path):
         return _parquet(path)
-    if path.suffix == ".json" and path.is_file() and path.read_bytes()[:64].lstrip()[:1] == b"[":
+    if path.suffix == ".json" and os.path.isfile(path) and path.read_bytes()[:64].lstrip()[:1] == b"[":
         return _array(path)
     found = [row.values for row in jsonl.rows(path)]
     if not found:
@@ -170,6 +182,10 @@ def _array(path: Path) -> list[dict[str, Any]]:
         found = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise DataError(f"not JSON: {error}", where=path) from error
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", where=path) from error
+    if jsonl.too_deep(found):
+        raise DataError("JSON that is too deep to read", where=path)
     if not found or not all(isinstance(row, dict) for row in found):
         raise DataError("the array must hold JSON objects, one for each row", where=path)
     return list(found)

@@ -12,7 +12,6 @@ import contextlib
 import importlib
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -72,6 +71,8 @@ class Worker:
 def serve(function: str, seconds: float) -> None:
     """The worker's side: says that it is ready, then answers a line of arguments with a line of result, to the end of
     input."""
+    import resource  # only here: Windows has none, and what needs no limit works there
+
     module, _, name = function.partition(":")
     called = getattr(importlib.import_module(module), name)
     replies = os.fdopen(os.dup(1), "w", encoding="ascii")

@@ -6,29 +6,41 @@ a list; `*` means every item, for lists within lists: `context.*.1`. Nested list
 A row's facts come as two lists, one for each agent, or as one list that is dealt out: those marked as needed in turn
 after a shuffle, so that neither agent can answer alone, and the others by coin flips. Both agents keep the file's
 order, so a fact's place says nothing about its worth. Everything random hangs on the row's own content, never on its
-place in the file, and a hash of the question's text decides the split: the same question never sits in two.
+place in the file.
+
+A file is split as its recipe says: a file for each split, a field of the row that names it, or shares. Shares are of
+the questions with the same text and facts as one, in the order of a hash of these: 60 rows with .2 and .1 are 12 and 6
+and leave 42, a question that all rows share is no obstacle, and the same question never sits in two splits.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from ..errors import DataError
 from ..records import Question
 from ..settings.config import FieldSettings, TaskSettings
+from .bounded import Worker
 
 Item = TypeVar("Item")
 Part = tuple[float, float]
 """Where a part of some rows begins and ends, as shares of their number."""
 
 WHOLE: Part = (0.0, 1.0)
+
+_LONGEST_LINE = 16 * 2**20  # bytes; of a row that is one question
+_DEEPEST = 64  # brackets within brackets
+_LONGEST_MESSAGE = 1_000
+SECONDS = 0.5  # of processor time, for an answer pattern on one text
+_last_match = Worker("optima_lite.tasks.pattern:last_match", seconds=SECONDS)
 
 
 def load(settings: TaskSettings, *, split: str) -> list[Question]:
@@ -37,22 +49,75 @@ def load(settings: TaskSettings, *, split: str) -> list[Question]:
     An exact repeat of a row is left out. Raises DataError, with file and line, for the first row that cannot be read,
     and for a split without rows.
     """
-    if settings.path is None:
-        raise DataError("the recipe reads a file of questions and names none", hint="add task.path=FILE.jsonl")
-    path = Path(settings.path).expanduser()
+    path = file_of(settings, split)
     found: dict[str, tuple[Question, Row]] = {}
     for row in rows(path):
         question = _question(row, settings)
         earlier, first = found.setdefault(question.id, (question, row))
         if earlier != question:
             row.refuse(f"the id {question.id!r} belongs to line {first.line} already", "give each row its own id")
-    ours = [question for question, _ in found.values() if split_of(question.text, settings) == split]
     if not found:
         raise DataError("the file has no rows", where=path)
+    if isinstance(settings.path, Mapping):
+        ours = [question for question, _ in found.values()]
+    elif settings.fields.split is not None:
+        ours = [question for question, row in found.values() if _stated_split(row, settings.fields.split) == split]
+    else:
+        ours = by_shares([question for question, _ in found.values()], settings)[split]
     if not ours:
-        hint = "use a larger file, or change task.held_out_share and task.validation_share"
+        hint = "use a larger file, change the shares, or name a file for each split (task.path) or a field for it"
         raise DataError(f"none of the {len(found)} questions falls into the {split} split", where=path, hint=hint)
-    return sorted(ours, key=lambda question: (place(question.text), question.id))
+    return sorted(ours, key=lambda question: (place(identity(question)), question.id))
+
+
+def by_shares(questions: Sequence[Question], settings: TaskSettings) -> dict[str, list[Question]]:
+    """The questions of each split by the task's shares, which hold whatever the number of questions.
+
+    Each share of at least half a question gets one. With more held-out questions the others only become fewer.
+    """
+    alike: dict[str, list[Question]] = {}
+    for question in questions:
+        alike.setdefault(identity(question), []).append(question)
+    order = sorted(alike, key=lambda one: (place(one), one))
+    held_out = round(len(order) * settings.held_out_share)
+    validation = held_out + round(len(order) * settings.validation_share)
+    parts = {"train": order[validation:], "validation": order[held_out:validation], "held_out": order[:held_out]}
+    return {split: [question for one in part for question in alike[one]] for split, part in parts.items()}
+
+
+def identity(question: Question) -> str:
+    """What makes a question the one that it is: its text and its facts, whoever holds them. Without facts, its text.
+    Case and spacing do not count."""
+    parts = [question.text, *sorted(fact for hand in question.contexts for fact in hand)]
+    return "\n".join(" ".join(part.split()).casefold() for part in parts)
+
+
+_SPLIT_NAMES = {
+    "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
+    "dev": "validation", "held_out": "held_out", "test": "held_out",
+}  # fmt: skip
+
+
+def _stated_split(row: Row, path: str) -> str:
+    """The split that a row names."""
+    stated = row.text(row.at(path), path)
+    if stated.casefold() not in _SPLIT_NAMES:
+        row.refuse(f"{path} holds {stated!r}, which is no split", f"one of {', '.join(_SPLIT_NAMES)}")
+    return _SPLIT_NAMES[stated.casefold()]
+
+
+def file_of(settings: TaskSettings, split: str) -> Path:
+    """The file that `task.path` names for a split. Raises DataError where it names none, or something that is no
+    regular file: a pipe may never end."""
+    if settings.path is None:
+        raise DataError("the recipe reads a file of questions and names none", hint="add task.path=FILE.jsonl")
+    named = settings.path[split] if isinstance(settings.path, Mapping) else settings.path
+    path = Path(os.path.expanduser(named))  # Path.expanduser raises for a user that does not exist
+    if os.path.isdir(path):
+        raise DataError("a folder, not a file", where=path, hint="give one .jsonl file")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise DataError("a device or a pipe, not a file", where=path, hint="save the rows to a file first")
+    return path
 
 
 def take(items: Sequence[Item], count: int, *, start: int = 0, part: Part = WHOLE) -> list[Item]:
@@ -63,18 +128,10 @@ def take(items: Sequence[Item], count: int, *, start: int = 0, part: Part = WHOL
     return [own[(start + i) % len(own)] for i in range(min(count, len(own)))]
 
 
-def split_of(text: str, settings: TaskSettings) -> str:
-    """The split of a question, by a hash of its text; case and spacing do not count."""
-    where = place(text)
-    if where < settings.held_out_share:
-        return "held_out"
-    return "validation" if where < settings.held_out_share + settings.validation_share else "train"
-
-
 def place(text: str) -> float:
-    """A number in [0, 1) that belongs to the text."""
-    folded = " ".join(text.split()).casefold()
-    return int.from_bytes(hashlib.blake2b(folded.encode(), digest_size=6).digest()) / 2**48
+    """A number in [0, 1) that belongs to the text, even if half of a character is in it."""
+    folded = " ".join(text.split()).casefold().encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(folded, digest_size=6).digest()) / 2**48
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +143,8 @@ class Row:
     values: dict[str, Any]
 
     def refuse(self, what: str, hint: str | None = None) -> NoReturn:
+        if len(what) > _LONGEST_MESSAGE:  # it may quote the row
+            what = what[:_LONGEST_MESSAGE] + "..."
         raise DataError(what, where=f"{self.path}:{self.line}", hint=hint)
 
     def at(self, path: str) -> Any:
@@ -132,13 +191,14 @@ def rows(path: Path) -> Iterator[Row]:
     """The rows of a JSONL file. Raises DataError, with file and line, for what cannot be read."""
     try:
         with path.open("rb") as file:
-            for line, raw in enumerate(file, start=1):
+            for line, raw in enumerate(iter(partial(file.readline, _LONGEST_LINE + 1), b""), start=1):
+                if len(raw) > _LONGEST_LINE:
+                    what = f"a line of more than {_LONGEST_LINE >> 20} MB"
+                    raise DataError(what, where=f"{path}:{line}", hint="one JSON object a line, with a question in it")
                 if raw.strip() not in (b"", b"\xef\xbb\xbf"):
                     yield Row(path, line, _parsed(raw, f"{path}:{line}"))
     except FileNotFoundError as error:
         raise DataError("no such file", where=path, hint="task.path is relative to the working folder") from error
-    except IsADirectoryError as error:
-        raise DataError("a folder, not a file", where=path, hint="give one .jsonl file") from error
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", where=path) from error
 
@@ -153,9 +213,17 @@ def _parsed(raw: bytes, where: str) -> dict[str, Any]:
         raise DataError(f"not JSON: {error.msg} at column {error.colno}", where=where, hint=hint) from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; thousands of brackets
         raise DataError("JSON that is too long or too deep to read", where=where) from error
+    if too_deep(row):
+        raise DataError("JSON that is too long or too deep to read", where=where)
     if not isinstance(row, dict):
         raise DataError(f"{kind(row)} where a JSON object is needed", where=where, hint="one {...} a line")
     return row
+
+
+def too_deep(value: Any, levels: int = _DEEPEST) -> bool:
+    """Whether lists and objects are nested in more than so many levels: what reads them goes down with them."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels < 0 or any(too_deep(item, levels - 1) for item in inside if isinstance(item, dict | list))
 
 
 def _question(row: Row, settings: TaskSettings) -> Question:
@@ -201,14 +269,13 @@ def _answers(row: Row, path: str, pattern: str | None) -> tuple[str, ...]:
 
 
 def _marked(row: Row, value: Any, path: str, pattern: str) -> str:
-    """The last match's last group that took part, or the whole match; on the text as it stands, line ends included."""
+    """What the pattern takes out of the text as it stands, line ends included; empty where it matches nothing."""
     text = row.whole(value, path) if isinstance(value, str) else row.text(value, path)
-    match = None
-    for match in re.finditer(pattern, text):  # noqa: B007  (the last one)
-        pass
-    if match is None:
-        return ""
-    return " ".join(next((group for group in reversed(match.groups()) if group is not None), match[0]).split())
+    found = _last_match(pattern, text)
+    if found is None:
+        what = f"task.answer_pattern takes longer than {SECONDS} seconds on {path}, or needs too much memory"
+        row.refuse(what, "a pattern without repetition inside repetition, such as (a+)+")
+    return " ".join(str(found).split())
 
 
 def _flat(value: Any) -> Iterator[Any]:

@@ -14,16 +14,18 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
+from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
 from ..records import Dialogue, InteractionProtocol, Question, Reward, Tree, Turn
 from ..settings.config import SearchSettings
 from ..tasks.answers import agree
 from .dialogue import extend
-from .tree import ROOT, add, back_up, children, turns
+from .tree import ROOT, GrowingTree, turns
 
 Speak = Callable[[Sequence[tuple[Question, Dialogue]]], Sequence[Turn]]
 """Unfinished dialogues in, the next turn of each out, in the same order. A rollout's number is unique in its tree."""
@@ -37,9 +39,9 @@ It decides what a dialogue without agreement is worth; its answer scores 0 in th
 
 @dataclass(frozen=True, slots=True)
 class _Rollout:
-    """A dialogue being rolled out. tree: index among the trees. node: where in the tree it stands."""
+    """A dialogue being rolled out. node: where in its tree it stands."""
 
-    tree: int
+    tree: GrowingTree
     node: int
     dialogue: Dialogue
 
@@ -57,96 +59,105 @@ def search(
 
     seed: with the question's id it decides which nodes are chosen.
     """
-    trees = [Tree(question) for question in questions]
+    trees = [GrowingTree(Tree(question)) for question in questions]
     draws = [random.Random("\x1f".join(map(str, (*seed, question.id)))) for question in questions]
+    choosers = [Chooser(tree, settings=settings, draw=draw) for tree, draw in zip(trees, draws, strict=True)]
     for step in range(settings.searches):
         rollouts = []
-        for i, tree in enumerate(trees):
-            node = choose(tree, settings=settings, draw=draws[i])
-            trees[i] = replace(tree, expanded=(*tree.expanded, node))
+        for tree, chooser in zip(trees, choosers, strict=True):
+            node = chooser.choose()
+            tree.expanded.append(node)
             for number in range(step * settings.rollouts, (step + 1) * settings.rollouts):
-                rollouts.append(_Rollout(i, node, Dialogue(tree.question.id, number, turns(tree, node))))
-        ended = _roll_out(trees, rollouts, protocol=protocol, speak=speak, settings=settings)
-        rewards = score([(trees[rollout.tree].question, rollout.dialogue) for rollout in ended])
+                rollouts.append(_Rollout(tree, node, Dialogue(tree.question.id, number, turns(tree, node))))
+        ended = _roll_out(rollouts, protocol=protocol, speak=speak, merge=settings.merge_distance)
+        rewards = score([(rollout.tree.question, rollout.dialogue) for rollout in ended])
         for rollout, reward in zip(ended, rewards, strict=True):
-            trees[rollout.tree] = back_up(trees[rollout.tree], rollout.node, reward)
-    return trees
+            rollout.tree.back_up(rollout.node, reward)
+    return [tree.tree for tree in trees]
 
 
-def choose(tree: Tree, *, settings: SearchSettings, draw: random.Random) -> int:
-    """The node that the next dialogues start at.
+class Chooser:
+    """Chooses the nodes of a growing tree that the next dialogues start at.
 
     Can be chosen: the root, and nodes that something follows beyond their own children; of these none whose text is
     near that of a node chosen before (so none twice); of these the `top_k` of highest value. One of them is drawn by
     the softmax of their values. When none is left it is the root again.
     """
-    chosen = [tree.nodes[node].text for node in tree.expanded]
-    fresh = [
-        node
-        for node in _inner(tree)
-        if not any(_near(tree.nodes[node].text, text, settings.expand_distance) for text in chosen)
-    ]
-    if not fresh:
-        return ROOT
-    top = sorted(fresh, key=lambda node: -tree.nodes[node].value)[: settings.top_k]
-    highest = tree.nodes[top[0]].value
-    weights = [math.exp((tree.nodes[node].value - highest) / settings.temperature) for node in top]
-    return draw.choices(top, weights)[0]
+
+    def __init__(self, tree: GrowingTree, *, settings: SearchSettings, draw: random.Random) -> None:
+        self._tree, self._settings, self._draw = tree, settings, draw
+        self._near: set[int] = set()  # nodes near one that was chosen: for good, since texts do not change
+        self._apart: dict[int, int] = {}  # of other nodes, how many of the chosen ones they were compared with
+
+    def choose(self) -> int:
+        """The next node; to be put at the end of the tree's `expanded`."""
+        nodes, settings = self._tree.nodes, self._settings
+        top = list(islice(self._fresh(), settings.top_k))
+        if not top:
+            return ROOT
+        highest = nodes[top[0]].value
+        weights = [math.exp((nodes[node].value - highest) / settings.temperature) for node in top]
+        return self._draw.choices(top, weights)[0]
+
+    def _fresh(self) -> Iterator[int]:
+        """The nodes that can be chosen, of highest value first; compared only as far as they are asked for."""
+        nodes = self._tree.nodes
+        for node in sorted(self._tree.inner - self._near, key=lambda node: (-nodes[node].value, node)):
+            if self._is_near(node):
+                self._near.add(node)
+            else:
+                yield node
+
+    def _is_near(self, node: int) -> bool:
+        nodes, chosen = self._tree.nodes, self._tree.expanded
+        begin = self._apart.get(node, 0)
+        self._apart[node] = len(chosen)
+        return any(near(nodes[node].text, nodes[k].text, self._settings.expand_distance) for k in chosen[begin:])
 
 
-def _inner(tree: Tree) -> list[int]:
-    following = children(tree)
-    return [node for node, nexts in enumerate(following) if node == ROOT or any(following[child] for child in nexts)]
-
-
-def _near(one: str, other: str, distance: float) -> bool:
-    return one == other or _distance(one, other) < distance
-
-
-def _distance(one: str, other: str) -> float:
-    """Edits over the length of the longer text, in [0, 1]."""
-    return Levenshtein.normalized_distance(one, other)
+def near(one: str, other: str, distance: float) -> bool:
+    """Whether two texts are equal, or less than `distance` apart: edits over the length of the longer one."""
+    return one == other or Levenshtein.normalized_distance(one, other, score_cutoff=distance) < distance
 
 
 def _roll_out(
-    trees: list[Tree],
-    rollouts: Sequence[_Rollout],
-    *,
-    protocol: InteractionProtocol,
-    speak: Speak,
-    settings: SearchSettings,
+    rollouts: Sequence[_Rollout], *, protocol: InteractionProtocol, speak: Speak, merge: float
 ) -> list[_Rollout]:
-    """The rollouts at their ends; what they say is put into `trees`."""
+    """The rollouts at their ends; what they say is put into their trees."""
     current = list(rollouts)
     while active := [k for k, rollout in enumerate(current) if rollout.dialogue.ending is None]:
-        said = speak([(trees[current[k].tree].question, current[k].dialogue) for k in active])
+        said = speak([(current[k].tree.question, current[k].dialogue) for k in active])
         for k, turn in zip(active, said, strict=True):
-            i = current[k].tree
-            trees[i], current[k] = _say(trees[i], current[k], turn, protocol=protocol, merge=settings.merge_distance)
+            current[k] = _say(current[k], turn, protocol=protocol, merge=merge)
     return current
 
 
-def _say(
-    tree: Tree, rollout: _Rollout, turn: Turn, *, protocol: InteractionProtocol, merge: float
-) -> tuple[Tree, _Rollout]:
+def _say(rollout: _Rollout, turn: Turn, *, protocol: InteractionProtocol, merge: float) -> _Rollout:
     """The rollout one message on: in a new node, or in that of a sibling nearer than `merge`, which takes its place."""
-    tree = replace(tree, sampled=tree.sampled + len(turn.ids))
+    tree = rollout.tree
+    tree.sampled += len(turn.ids)
     if twin := _twin(tree, rollout.node, turn, distance=merge):
         node, stored = twin
-        return tree, replace(rollout, node=node, dialogue=extend(rollout.dialogue, stored, protocol=protocol))
+        return replace(rollout, node=node, dialogue=extend(rollout.dialogue, stored, protocol=protocol))
     dialogue = extend(rollout.dialogue, turn, protocol=protocol)
-    tree, node = add(tree, rollout.node, turn, ending=dialogue.ending)
-    return tree, replace(rollout, node=node, dialogue=dialogue)
+    node = tree.add(rollout.node, turn, ending=dialogue.ending)
+    return replace(rollout, node=node, dialogue=dialogue)
 
 
-def _twin(tree: Tree, parent: int, turn: Turn, *, distance: float) -> tuple[int, Turn] | None:
+def _twin(tree: GrowingTree, parent: int, turn: Turn, *, distance: float) -> tuple[int, Turn] | None:
     """The child of `parent` that says nearly the same as `turn`, the nearest if there are several, and its message."""
+    siblings = [(child, other) for child in tree.following[parent] if (other := tree.nodes[child].turn) is not None]
+    found = process.extract(
+        turn.text,
+        [other.text for _, other in siblings],
+        scorer=Levenshtein.normalized_distance,
+        score_cutoff=distance,
+        limit=None,
+    )
     near = [
-        (_distance(turn.text, other.text), child, other)
-        for child in children(tree)[parent]
-        if (other := tree.nodes[child].turn) is not None
-        and _near(turn.text, other.text, distance)
-        and _same_outcome(turn, other)
+        (apart, *siblings[place])
+        for _, apart, place in found
+        if (apart < distance or apart == 0) and _same_outcome(turn, siblings[place][1])
     ]
     return min(near)[1:] if near else None
 

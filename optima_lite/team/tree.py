@@ -1,8 +1,7 @@
-"""The dialogue tree of one question: grown message by message, rewarded from its leaves. Pure functions on a `Tree`.
+"""The dialogue tree of one question: grown message by message, rewarded from its leaves.
 
-Nodes stay where they are in the table, so an index names a node for good. What can be derived (children, the best and
-the worst of them) is derived when asked for, so it cannot go stale when means move. The changing functions return a
-new tree; it shares all nodes but the changed ones with the old.
+Nodes stay where they are in the table, so an index names a node for good. A `GrowingTree` keeps beside the table what a
+search asks for with every message; from a finished `Tree` all else is derived when asked for.
 """
 
 from __future__ import annotations
@@ -13,36 +12,63 @@ from dataclasses import fields, replace
 from ..records import Ending, Node, Reward, Tree, Turn
 
 ROOT = 0
+_PARTS = tuple(part.name for part in fields(Reward))
 
 
-def add(tree: Tree, parent: int, turn: Turn, *, ending: Ending | None = None) -> tuple[Tree, int]:
-    """The tree with one more message after `parent`, and the new node's index. ending: why the dialogue ends with it.
+class GrowingTree:
+    """A tree under way. A new message and a new reward cost the same in a small tree and in a large one.
 
-    Raises ValueError after a message that ended its dialogue.
+    nodes: the root first, every parent before its children. following: for every node its children, oldest first.
+    inner: the root, and the nodes that have a grandchild. expanded, sampled: as in `Tree`.
     """
-    if tree.nodes[parent].ending is not None:
-        raise ValueError(f"node {parent} ended its dialogue; nothing can follow it")
-    return replace(tree, nodes=(*tree.nodes, Node(parent, turn, ending=ending))), len(tree.nodes)
 
+    def __init__(self, tree: Tree) -> None:
+        self.question = tree.question
+        self.nodes: list[Node] = []
+        self.following: list[list[int]] = []
+        self.inner = {ROOT}
+        self.expanded, self.sampled = list(tree.expanded), tree.sampled
+        for node in tree.nodes:
+            self._append(node)
 
-def back_up(tree: Tree, node: int, reward: Reward) -> Tree:
-    """The tree after a rollout that ended at `node`: one more visit and a new running mean there and above."""
-    nodes = list(tree.nodes)
-    for passed in path(tree, node):
-        nodes[passed] = _visited(nodes[passed], reward)
-    return replace(tree, nodes=tuple(nodes))
+    @property
+    def tree(self) -> Tree:
+        """The tree as it stands."""
+        return Tree(self.question, tuple(self.nodes), tuple(self.expanded), self.sampled)
+
+    def add(self, parent: int, turn: Turn, *, ending: Ending | None = None) -> int:
+        """Put one more message after `parent`, and return the new node's index. ending: why the dialogue ends with it.
+
+        Raises ValueError after a message that ended its dialogue.
+        """
+        if self.nodes[parent].ending is not None:
+            raise ValueError(f"node {parent} ended its dialogue; nothing can follow it")
+        return self._append(Node(parent, turn, ending=ending))
+
+    def _append(self, node: Node) -> int:
+        index = len(self.nodes)
+        if node.parent is not None:
+            self.following[node.parent].append(index)
+            above = self.nodes[node.parent].parent
+            if above is not None:
+                self.inner.add(above)
+        self.nodes.append(node)
+        self.following.append([])
+        return index
+
+    def back_up(self, node: int, reward: Reward) -> None:
+        """A rollout has ended at `node`: one more visit and a new running mean there and above."""
+        for passed in path(self, node):
+            self.nodes[passed] = _visited(self.nodes[passed], reward)
 
 
 def _visited(node: Node, reward: Reward) -> Node:
     visits, old = node.visits + 1, node.reward or reward
-    means = {
-        part.name: getattr(old, part.name) + (getattr(reward, part.name) - getattr(old, part.name)) / visits
-        for part in fields(Reward)
-    }
+    means = {name: (mean := getattr(old, name)) + (getattr(reward, name) - mean) / visits for name in _PARTS}
     return replace(node, visits=visits, reward=Reward(**means))
 
 
-def path(tree: Tree, node: int) -> list[int]:
+def path(tree: Tree | GrowingTree, node: int) -> list[int]:
     """The nodes from the root to `node`, both included."""
     backwards = []
     current: int | None = node
@@ -52,7 +78,7 @@ def path(tree: Tree, node: int) -> list[int]:
     return backwards[::-1]
 
 
-def turns(tree: Tree, node: int) -> tuple[Turn, ...]:
+def turns(tree: Tree | GrowingTree, node: int) -> tuple[Turn, ...]:
     """What has been said up to `node`, its own message included."""
     return tuple(turn for passed in path(tree, node) if (turn := tree.nodes[passed].turn) is not None)
 

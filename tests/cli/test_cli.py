@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from conftest import Finished
-from optima_lite.cli.app import _ctrl_c_waits, _program
+from optima_lite.cli.console import ctrl_c_waits, program
 from optima_lite.settings.config import EXAMPLE_TOML, Recipe, load_machine, reference, shipped_recipes
 from support import MACHINE, SMALL, Outcome, call, records
 
@@ -249,7 +249,7 @@ def test_check_says_what_a_run_would_do_and_writes_nothing(here: Path) -> None:
     outcome = call("check", "small.yaml", "training.iterations=5")
     assert outcome.code == 0
     assert "5 iterations of 4 questions x 2 dialogues of up to 4 x 24 tokens; 4 held-out questions" in outcome.out
-    for subject in ("recipe", "model", "data", "disk", "run folder"):
+    for subject in ("recipe", "model", "data to train on", "disk", "run folder"):
         assert f" {subject}: " in outcome.out
     assert [path.name for path in here.iterdir()] == ["small.yaml"]
 
@@ -462,7 +462,7 @@ def test_commands_to_go_on_with_can_be_typed(
 ) -> None:
     monkeypatch.setattr(sys, "argv", [typed])
     monkeypatch.setattr(shutil, "which", lambda name: on_path)
-    assert _program() == told
+    assert program() == told
 
 
 # --- As a process ---------------------------------------------------------------------------------
@@ -488,12 +488,12 @@ def test_ctrl_c_before_the_command_line_is_there_is_quiet(program: list[str], tm
 
 def test_ctrl_c_waits_for_an_import_and_then_counts() -> None:
     done = []
-    with pytest.raises(KeyboardInterrupt), _ctrl_c_waits():
+    with pytest.raises(KeyboardInterrupt), ctrl_c_waits():
         os.kill(os.getpid(), signal.SIGINT)
         done.append("imported whole")
     assert done
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    with _ctrl_c_waits():
+    with ctrl_c_waits():
         pass
 
 

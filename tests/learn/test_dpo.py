@@ -247,11 +247,7 @@ Spoil = Callable[[Policy, PairIds], PairIds]
 @pytest.mark.parametrize(
     ("spoil", "problem"),
     [
-        (lambda policy, p: PairIds(p.prompt[1:], p.chosen, p.rejected), "0 beginning-of-text tokens instead of 1"),
-        (
-            lambda policy, p: PairIds(p.prompt[:1] + p.prompt, p.chosen, p.rejected),
-            "2 beginning-of-text tokens instead of 1",
-        ),
+        (lambda policy, p: PairIds(p.prompt[:1] + p.prompt, p.chosen, p.rejected), "two beginning-of-text tokens"),
         (lambda policy, p: PairIds(p.prompt, p.chosen[:-1], p.rejected), "a chosen message whose end is not learnt"),
         (lambda policy, p: PairIds(p.prompt, (), p.rejected), "a chosen message whose end is not learnt"),
         (lambda policy, p: PairIds(p.prompt, p.chosen, ()), "no difference between chosen and rejected"),

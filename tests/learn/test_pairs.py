@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from optima_lite.learn.selection import pairs
 from optima_lite.records import PreferencePair, Reward, Tree, from_json, to_json
 from optima_lite.settings.config import SelectionSettings
-from optima_lite.team.tree import ROOT, add, back_up, children, turns
-from scripted_tree import CUT, question, said, tree
+from optima_lite.team.tree import ROOT, children, turns
+from scripted_tree import CUT, add, back_up, question, said, tree
 
 
 def planted(name: str, *siblings: tuple[str, float], below: Sequence[str] = (), visits: int = 1) -> Tree:

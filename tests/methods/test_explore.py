@@ -41,7 +41,7 @@ def test_the_trees_of_a_recipe_s_held_out_questions(recipe: tuple[Path, str, Pat
     outcome = call("search", *recipe, *FEW, "--sample", "2")
     assert outcome.code == 0, outcome.err
     lines = outcome.out.splitlines()
-    assert lines[0] == "probe: 20 questions" and "search: 2 questions" in lines
+    assert lines[0] == "probe: 20 questions" and "search: 8 dialogues" in lines
     assert visits(outcome) == [4, 4]
     assert outcome.out.count("  (answer: ") == 2
     assert re.search(r"^[├└]── (chosen |rejected )*Alice: ", outcome.out, re.MULTILINE)

@@ -19,6 +19,8 @@ from torch import Tensor
 from transformers import AddedToken, LlamaConfig, LlamaForCausalLM
 
 from optima_lite.errors import ModelError
+from optima_lite.model import decoding
+from optima_lite.model.decoding import Decoding
 from optima_lite.model.generate import Generator
 from optima_lite.model.policy import Policy
 from optima_lite.model.prefix_cache import PrefixCache
@@ -201,6 +203,28 @@ def test_only_special_tokens_that_end_a_turn_are_sampled() -> None:
     generator = Generator(policy, max_batch_tokens=1 << 20)
     said = generator.generate([[9]] * 64, sampling=Sampling(1.0, 1.0, 40), keys=range(64))
     assert {token for ids in said for token in ids} == set(range(VOCABULARY)) - {0, PAD}
+
+
+@pytest.mark.parametrize("size", [0, CACHES["roomy"]])
+def test_a_nucleus_that_goes_beyond_its_candidates_is_drawn_again(
+    exact: Policy, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    prompts = texts(12, 9)
+    expected = [say_one(exact, prompt, NUCLEUS, key) for key, prompt in enumerate(prompts)]
+    voided = 0
+    sample = Decoding._sample
+
+    def watched(self: Decoding, *args: Any) -> list[list[int]]:
+        nonlocal voided
+        found = sample(self, *args)
+        voided += any(beyond for *_, beyond in found)
+        return found
+
+    monkeypatch.setattr(decoding, "_CANDIDATES", 1)
+    monkeypatch.setattr(Decoding, "_sample", watched)
+    generator = Generator(exact, max_batch_tokens=300, max_cache_bytes=size)
+    assert generator.generate(prompts, sampling=NUCLEUS, keys=range(9)) == expected
+    assert voided == 2, "one candidate does not suffice, eight do not, and all later slices look among 64"
 
 
 def test_no_prompts_no_results(exact: Policy) -> None:
@@ -389,7 +413,7 @@ def test_too_little_memory_halves_the_batches_and_loses_nothing(
     assert generator.states.max_batch_tokens < 10 * 60
 
 
-@pytest.mark.parametrize(("where", "call"), [("generate", 2), ("keep", 3)])
+@pytest.mark.parametrize(("where", "call"), [("sample", 2), ("keep", 3)])
 def test_memory_that_runs_out_in_the_middle_keeps_what_was_sampled(
     exact: Policy, monkeypatch: pytest.MonkeyPatch, where: str, call: int
 ) -> None:
@@ -398,7 +422,7 @@ def test_memory_that_runs_out_in_the_middle_keeps_what_was_sampled(
     sampling = Sampling(1.0, 1.0, 40)
     expected = [say_one(exact, prompt, sampling, key) for key, prompt in enumerate(prompts)]
     generator = Generator(exact, max_batch_tokens=1 << 20)
-    owner, name = (exact.model, "generate") if where == "generate" else (PrefixCache, "add")
+    owner, name = (Decoding, "_sample") if where == "sample" else (PrefixCache, "add")
     work, calls = getattr(owner, name), 0
 
     def failing(*args: Any, **kwargs: Any) -> Any:
@@ -418,14 +442,14 @@ def test_the_cache_gives_way_before_a_single_row_does(exact: Policy, monkeypatch
     generator = Generator(exact, max_batch_tokens=1 << 20)
     prompts = [tuple(range(9, 29))]
     expected = generator.generate(prompts, sampling=SAMPLED, keys=[0])
-    generate = exact.model.generate
+    sample = Decoding._sample
 
-    def crowded(**kwargs: Any) -> Any:
+    def crowded(*args: Any) -> Any:
         if generator.states.cache.bytes:
             raise OUT_OF_MEMORY["GPU"]
-        return generate(**kwargs)
+        return sample(*args)
 
-    monkeypatch.setattr(exact.model, "generate", crowded)
+    monkeypatch.setattr(Decoding, "_sample", crowded)
     assert generator.generate(prompts, sampling=SAMPLED, keys=[0]) == expected
 
 

@@ -14,11 +14,12 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from optima_lite.model.generate import Generator  # noqa: E402
-from optima_lite.model.memory import Shape, weight_bytes  # noqa: E402
+from optima_lite.model.memory import weight_bytes  # noqa: E402
 from optima_lite.model.policy import Policy, bundled, load  # noqa: E402
 from optima_lite.model.render import Rendered, Renderer  # noqa: E402
 from optima_lite.model.sampling import Sampling  # noqa: E402
-from optima_lite.model.selftest import Agreement, agreement  # noqa: E402
+from optima_lite.model.selftest import agreement  # noqa: E402
+from optima_lite.model.shapes import Shape  # noqa: E402
 from optima_lite.settings.config import Machine, ModelSettings  # noqa: E402
 from optima_lite.team.prompts import Message  # noqa: E402
 
@@ -182,35 +183,3 @@ def test_the_forecast_of_the_weights_is_what_lies_in_memory(four_bits: Path) -> 
                 held += state.absmax.nbytes + state.state2.absmax.nbytes
     expected = weight_bytes(Shape.from_config(policy.model.get_base_model().config.to_dict()), policy.setup)
     assert held == pytest.approx(expected, rel=0.01)
-
-
-# --- The self-test --------------------------------------------------------------------------------
-
-
-def test_a_sound_model_agrees_with_itself(policy: Policy) -> None:
-    before = {name: weight.clone() for name, weight in policy.model.named_parameters()}
-    found = agreement(policy)
-    assert found == Agreement(batches=True, cache=True, furthest=found.furthest)
-    assert found.furthest < 1e-4
-    assert all(torch.equal(before[name], weight) for name, weight in policy.model.named_parameters())
-
-
-def test_a_model_that_ignores_the_mask_is_found_out(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = policy.model.get_base_model().model
-    real = model.forward
-    monkeypatch.setattr(model, "forward", lambda *a, **k: real(*a, **{**k, "attention_mask": None}))
-    assert not agreement(policy).batches
-
-
-def test_a_cache_that_hands_out_wrong_states_is_found_out(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
-    from optima_lite.model.prefix_cache import PrefixCache
-
-    real = PrefixCache.find
-
-    def wrong(self: Any, ids: Any, **how: Any) -> Any:
-        length, pieces = real(self, ids, **how)
-        return length, [piece * 1.5 for piece in pieces]
-
-    monkeypatch.setattr(PrefixCache, "find", wrong)
-    found = agreement(policy)
-    assert (found.batches, found.cache) == (True, False)

@@ -15,20 +15,18 @@ from hypothesis import strategies as st
 from optima_lite.model.memory import (
     FEWEST_TOKENS,
     GIB,
-    LLAMA3,
     MOST_TOKENS,
     OVERHEAD,
     Limits,
     Setup,
-    Shape,
     adapter_bytes,
     fit,
     forecast,
     is_out_of_memory,
-    known,
     planned,
     weight_bytes,
 )
+from optima_lite.model.shapes import LLAMA3
 from optima_lite.settings.config import Machine, Recipe
 
 GPU, CPU = Setup(quantised=True, gpu=True, lora_rank=16), Setup(quantised=False, gpu=False, lora_rank=16)
@@ -40,46 +38,9 @@ def recipe(**sections: Any) -> Recipe:
     return Recipe.from_dict({"model": {"name": "tiny"}, "task": {"name": "world"}, **sections}, where="test")
 
 
-@pytest.mark.parametrize(("name", "billions"), [("1b", 1.2358), ("3b", 3.2127), ("8b", 8.0303)])
-def test_the_known_shapes_have_the_published_numbers_of_parameters(name: str, billions: float) -> None:
-    shape = LLAMA3[name]
-    assert (shape.linear_parameters + shape.other_parameters) / 1e9 == pytest.approx(billions, abs=1e-4)
-
-
 def test_the_8b_in_four_bits_weighs_what_its_file_on_the_hub_does() -> None:
     assert weight_bytes(EIGHT, GPU) / 1e9 == pytest.approx(5.70, abs=0.01)
     assert adapter_bytes(EIGHT, GPU) == 41_943_040 * 4, "the published size of a rank-16 adapter on all linear maps"
-
-
-def test_a_shape_is_read_from_a_config() -> None:
-    config = {
-        "num_hidden_layers": 32,
-        "hidden_size": 4096,
-        "intermediate_size": 14336,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "vocab_size": 128256,
-        "head_dim": None,
-    }
-    assert Shape.from_config(config) == EIGHT
-    old = {key: value for key, value in config.items() if key not in {"num_key_value_heads", "head_dim"}}
-    assert Shape.from_config(old).kv_heads == 32, "models before grouped queries"
-
-
-@pytest.mark.parametrize(
-    ("name", "shape"),
-    [
-        ("unsloth/llama-3-8b-Instruct-bnb-4bit", "8b"),
-        ("meta-llama/Meta-Llama-3-8B-Instruct", "8b"),
-        ("meta-llama/Llama-3.1-8B-Instruct", "8b"),
-        ("meta-llama/Llama-3.2-3B-Instruct", "3b"),
-        ("unsloth/Llama-3.2-1B-Instruct", "1b"),
-        ("meta-llama/Meta-Llama-3-70B-Instruct", None),
-        ("tiny", None),
-    ],
-)
-def test_llama_3_is_known_by_its_name(name: str, shape: str | None) -> None:
-    assert known(name) == (LLAMA3[shape] if shape else None)
 
 
 @pytest.mark.parametrize(("card", "rows", "phases"), [(24, 4096, 4), (16, 4096, 4), (12, 2048, 4), (12, 4096, 3)])

@@ -13,8 +13,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from optima_lite.errors import ModelError  # noqa: E402
+from optima_lite.model.families import SUPPORTED  # noqa: E402
 from optima_lite.model.generate import Generator  # noqa: E402
 from optima_lite.model.policy import Policy, bundled, check_folder, load, locate  # noqa: E402
+from optima_lite.model.render import Renderer  # noqa: E402
 from optima_lite.model.sampling import Sampling  # noqa: E402
 from optima_lite.settings.config import Machine, ModelSettings  # noqa: E402
 
@@ -112,6 +114,7 @@ def test_a_complete_folder_passes(model: Model) -> None:
     check_folder(model())
 
 
+FAMILIES = f"a chat model of one of these families: {SUPPORTED}"
 REFUSED: list[tuple[dict[str, str | None], str, str]] = [
     ({"config__json": None}, "this model folder has no config.json", "download the model again"),
     (
@@ -123,17 +126,17 @@ REFUSED: list[tuple[dict[str, str | None], str, str]] = [
     (
         {"config__json": json.dumps({"architectures": ["LlamaForCausalLM"], "auto_map": {}})},
         "this model asks to run code of its own, which is refused",
-        "a model whose architecture transformers knows",
+        FAMILIES,
     ),
     (
         {"config__json": json.dumps({"architectures": ["GPT2LMHeadModel"]})},
-        "not a Llama but GPT2LMHeadModel",
-        "a Llama-architecture chat model (Llama 3, 3.1, 3.2, or the bundled `tiny`)",
+        "cannot train GPT2LMHeadModel",
+        FAMILIES,
     ),
     (
         {"config__json": "{}"},
-        "not a Llama but of unknown architecture",
-        "a Llama-architecture chat model (Llama 3, 3.1, 3.2, or the bundled `tiny`)",
+        "cannot train a model of unknown architecture",
+        FAMILIES,
     ),
     (
         {"config__json": json.dumps({"architectures": ["LlamaForCausalLM"]})},
@@ -337,21 +340,12 @@ def test_everything_that_changes_the_model_advances_the_version(policy: Policy, 
     assert policy.version > inside and not policy.model.training
 
 
-def test_a_tokenizer_without_padding_gets_one_that_ends_nothing(tokenizer: Any) -> None:
+def test_a_tokenizer_without_padding_gets_a_token_that_nothing_else_uses(tokenizer: Any, renderer: Renderer) -> None:
     from optima_lite.model.policy import _padding
 
-    ends = tuple(tokenizer.convert_tokens_to_ids(["<|eot_id|>", "<|end_of_text|>"]))
-    assert tokenizer.convert_tokens_to_ids(_padding(tokenizer, ends)) not in ends
-
-    class Bare:
-        unk_token_id = 0
-
-        def convert_tokens_to_ids(self, token: str) -> int:
-            return 0
-
+    taken = {*renderer.end_ids, *renderer.written}
+    found = tokenizer.convert_tokens_to_ids(_padding(tokenizer, taken=taken, vocabulary=len(tokenizer)))
+    assert found not in taken and found in tokenizer.all_special_ids
     with pytest.raises(ModelError) as raised:
-        _padding(Bare(), ends)
-    assert said(raised) == (
-        "its tokenizer has no token to pad with",
-        "set pad_token in its tokenizer_config.json",
-    )
+        _padding(tokenizer, taken=taken, vocabulary=found)  # the model has no such id
+    assert said(raised) == ("its tokenizer has no token to pad with", "set pad_token in its tokenizer_config.json")

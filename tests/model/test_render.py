@@ -145,10 +145,10 @@ def test_ids_become_text_without_special_tokens(renderer: Renderer) -> None:
     ("template", "message"),
     [
         (None, "its tokenizer has no chat template"),
-        ("{{ messages[0].content }}", "its chat template drops or repeats a message"),
+        ("{{ messages[0].content }}", "its chat template drops, repeats or moves a message"),
         (
             "{% for m in messages %}{{ m.content }}{{ m.content }}{% endfor %}",
-            "its chat template drops or repeats a message",
+            "its chat template drops, repeats or moves a message",
         ),
     ],
 )

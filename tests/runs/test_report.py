@@ -188,7 +188,7 @@ def drawings(run: RunFolder) -> dict[str, str]:
     pair = report.typical_pair(run, rows)
     assert pair
     return {
-        "report_evaluations.txt": text(report.evaluation_table(rows), width=80),
+        "report_evaluations.txt": text(report.evaluation_table(rows, report.undone_remarks(run)), width=80),
         "report_gain.txt": text(report.gain_table(run, rows), width=80),
         "report_curve.txt": text(report.Curve(rows), width=80),
         "report_curve_ascii.txt": text(report.Curve(rows), width=80, encoding="ascii"),
@@ -256,7 +256,7 @@ def test_a_run_that_has_just_begun_reports_what_it_has(tmp_path: Path) -> None:
             None,
         )
         table = cells(report.imitation_table([facts]))
-        assert (table["mean reward"], table["selected"]) == (["-"], ["-"])
+        assert (table["reward among siblings"], table["selected"]) == (["-"], ["-"])
         assert "verdict" not in table, "nothing has been judged"
         run.append("iteration_00/6_trees", [Tree(question(0), sampled=7)])
         (searched,) = report.preferences(run)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from optima_lite import records
 from optima_lite.errors import RunError
 from optima_lite.runs import store
 from optima_lite.runs.progress import Timing
@@ -178,7 +180,7 @@ def test_a_row_of_another_shape_is_told_not_cut(run: Run) -> None:
     path.write_text('{"number":0,"text":""}\n{"count":1}\n')
     with pytest.raises(RunError) as error:
         run.rows("stage", Row, chunk=1, total=2)
-    assert error.value.what == "line 2 is not a Row of this version (KeyError: 'number')"
+    assert error.value.what == "line 2 is not a Row of this version (Object missing required field `number`)"
     assert len(path.read_text().splitlines()) == 2
 
 
@@ -215,6 +217,71 @@ for start in range(0, 1_000_000, 5):
         rows = run.rows("stage", Row, chunk=5, total=1_000_000)
         assert len(rows) >= 25 and len(rows) % 5 == 0
         assert rows == numbered(range(len(rows)))
+
+
+def counted(run: Run, monkeypatch: pytest.MonkeyPatch) -> list[Row]:
+    """Every row that is read from here on."""
+    read: list[Row] = []
+
+    def decode(kind: Any, line: bytes) -> Any:
+        read.append(records.decode(kind, line))
+        return read[-1]
+
+    monkeypatch.setattr(store, "decode", decode)
+    return read
+
+
+def test_rows_are_read_when_they_are_asked_for(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.append("stage", numbered(range(10)))
+    rows = run.rows("stage", Row, chunk=5, total=10)
+    read = counted(run, monkeypatch)
+    assert (len(rows), read) == (10, [])
+    assert rows[3] == rows[-7] == Row(3, numbered([3])[0].text)
+    assert rows[4:6] == numbered([4, 5]) and rows[::3] == numbered([0, 3, 6, 9]) and rows[9:1] == rows[10:] == []
+    assert len(read) == 2 + 2 + 4
+    assert next(iter(rows)) == rows[0] and len(read) == 10
+    with pytest.raises(IndexError):
+        rows[10]
+    assert rows == numbered(range(10)) and rows != numbered(range(9)) and rows != numbered(range(1, 11))
+
+
+def test_a_stage_is_looked_at_once_and_worked_on_chunk_by_chunk(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run.chunks("iteration_00/1_dialogues", Row, range(100), size=4, work=numbered)
+    run.append("iteration_00/2_rewards", first[:60])
+    read = counted(run, monkeypatch)
+    first = run.chunks("iteration_00/1_dialogues", Row, range(100), size=4, work=pytest.fail)
+    second = run.chunks("iteration_00/2_rewards", Row, first, size=4, work=list)
+    assert len(read) == 100 + 60 + 40 + 100, "each stage once, the chunks that were missing, and what came of them"
+    assert second == first
+
+
+def test_a_stage_of_any_size_fits_in_memory(run: Run) -> None:
+    def peak(rows: int) -> int:
+        name = f"iteration_00/{rows}_rows"
+        items = range(rows)
+        run.append(name, [Row(i, "x" * 1000) for i in items])
+        tracemalloc.start()
+        try:
+            stored = run.chunks(name, Row, items, size=10, work=pytest.fail)
+            assert sum(len(row.text) for row in stored) == rows * 1000
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    few, many = peak(100), peak(3000)
+    assert many < few + 100_000, "of 3 MB of rows nothing but their places"
+
+
+def test_rows_that_were_damaged_or_deleted_since_are_told(run: Run) -> None:
+    run.append("stage", numbered(range(3)))
+    rows = run.read("stage", Row)
+    path = run.folder / "stage.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'{"number":1', b"0" * 11))
+    with pytest.raises(RunError, match="line 2 is damaged"):
+        list(rows)
+    path.unlink()
+    with pytest.raises(RunError, match="line 1 is damaged"):
+        list(rows)
 
 
 # --- Stages that are not chunked ------------------------------------------------------------------

@@ -17,8 +17,8 @@ from optima_lite.learn.selection import pairs
 from optima_lite.records import PreferencePair, Tree
 from optima_lite.runs.tree_view import TreeView
 from optima_lite.settings.config import SelectionSettings
-from optima_lite.team.tree import ROOT, add
-from scripted_tree import PAIR, question, said, tree
+from optima_lite.team.tree import ROOT
+from scripted_tree import PAIR, add, question, said, tree
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SMALL = tree("view", searches=2)

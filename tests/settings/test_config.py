@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -279,12 +280,12 @@ def test_a_section_without_lines_is_its_defaults(write: Write) -> None:
         ("prompts: {formats: [jsn]}", 'not "jsn"; did you mean json?'),
         ("prompts: {formats: json}", 'prompts.formats: must be a list, not "json"'),
         ("prompts: {system: 5}", "prompts.system: must be text, not 5"),
-        ("sampling: {temperature: 0}", "sampling.temperature: must be above 0, not 0"),
+        ("sampling: {temperature: 0}", "sampling.temperature: must be at least 0.001, not 0"),
         ("sampling: {temperature: .inf}", "sampling.temperature: must be a finite number, not Infinity"),
         ("sampling: {temperature: .nan}", "sampling.temperature: must be a finite number, not NaN"),
         ("sampling: {top_p: 1.5}", "sampling.top_p: must be at most 1, not 1.5"),
         ("sampling: {top_p: yes}", 'sampling.top_p: must be a number, not "yes"'),
-        ("sampling: {pool_temperature: -1}", "sampling.pool_temperature: must be above 0, not -1"),
+        ("sampling: {pool_temperature: -1}", "sampling.pool_temperature: must be at least 0.001, not -1"),
         ("reward: {token_weight: -0.6}", "reward.token_weight: must be at least 0, not -0.6"),
         ("reward: {readability_weight: -1}", "reward.readability_weight: must be at least 0, not -1"),
         ("reward: {readability: caped}", 'must be inverse, capped or relative, not "caped"; did you mean capped?'),
@@ -333,6 +334,10 @@ def test_what_each_mistake_says(write: Write, text: str, message: str) -> None:
         ("micro_batch=2", "command line: micro_batch: no such key; micro_batch belongs in optima_lite.toml"),
         ("variants.a.seed=2", "command line: variants.a.seed: no such key; choose variants with --variant"),
         ("task.path=x.jsonl", "command line: task.path: is not read by task.name world"),
+        (
+            "reward.schemas.Alice={}",
+            "command line: reward.schemas.Alice: the schemas are set all at once: reward.schemas='{Alice: {...}}'",
+        ),
         ("protocol.roles=[A", "command line: protocol.roles: not valid YAML: expected ',' or ']'"),
     ],
 )
@@ -508,6 +513,10 @@ def test_without_a_config_folder_the_home_folder_s_is_used(
         ('offline = "yes"', 'm.toml:1: offline: must be true or false, not "yes"'),
         ("[models]\na = 3", "m.toml:1: models: a must be text, not 3"),
         ("models = 3", "m.toml:1: models: must be a table, not 3"),
+        (
+            'backend = "unsloth"',
+            "m.toml:1: backend: cannot be unsloth, which does not extend the attention states it is given; use auto",
+        ),
         ("[training]\nepochs = 3", "m.toml:1: training: no such key; it belongs in the recipe"),
         ("epochs = 3", "m.toml:1: epochs: no such key; training.epochs belongs in the recipe"),
         ("threads = 1\nthreads = 2", "m.toml: not valid TOML: Cannot overwrite a value"),
@@ -526,3 +535,97 @@ def test_the_example_is_the_file_of_the_repository_and_states_the_defaults(no_ma
     Path("m.toml").write_text(uncommented)
     assert load_machine(Path("m.toml")).model_copy(update={"models": {}}) == Machine()
     assert all(f"\n{name} = " in uncommented for name in Machine.model_fields if name != "models")
+
+
+# ---- Settings that nothing reads
+
+
+JSONL = "model: {name: tiny}\ntask: {name: jsonl, path: rows.jsonl, answer_pattern: x, held_out_share: 0.3}\n"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["task.answer_pattern=x"], "task.answer_pattern: is read by task.name jsonl only; world knows its own layout"),
+        (["task.name=gsm8k", "task.fields.question=q"], "task.fields.question: is read by task.name jsonl only; gsm8k"),
+        (["task.name=gsm8k", "task.held_out_share=0.5"], "task.held_out_share: splits a file of rows; there is none"),
+        (["task.validation_share=0.5"], "task.validation_share: splits rows; task.name world makes its own questions"),
+        (["prompts.formats=[json, xml, json]"], "prompts.formats: holds json twice"),
+        (["prompts.system=You are {nmae}."], "prompts.system: knows {name} and {partner}, not {nmae}; write { nmae }"),
+        (["prompts.solo_system=I am {Name}."], "prompts.solo_system: knows {name} and {partner}, not {Name}"),
+        (["schedule=idpo", "training.iterations=1"], "schedule: idpo prefers from the second iteration on; training"),
+    ],
+)
+def test_a_setting_that_nothing_reads_is_refused(write: Write, overrides: list[str], message: str) -> None:
+    assert refusal(write(BASE), *overrides).startswith(f"command line: {message}")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["task.answer_pattern=null", "task.fields.question=question"],
+        ["task.name=gsm8k", "task.path=rows.jsonl", "task.held_out_share=0.5"],
+        [r"prompts.system='You are {name}. Write \boxed{answer}, x_{i} or { word }.'"],
+        ["schedule=idpo", "training.iterations=2"],
+        ["preset=official"],
+    ],
+)
+def test_defaults_and_what_is_read_may_be_stated(write: Write, overrides: list[str]) -> None:
+    load_recipe(write(BASE), overrides=overrides)
+
+
+def test_a_stored_run_with_an_idle_setting_still_opens(write: Write) -> None:
+    stored = MINIMAL.to_dict() | {"schedule": "idpo"}
+    stored["training"]["iterations"] = 1
+    assert Recipe.from_dict(stored, where="manifest").schedule == "idpo"
+
+
+# ---- Sizes
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model.name=" + "x" * 10_000,
+        'task.path="a\\0b"',
+        "training.questions=" + "9" * 4000,
+        "training.questions=10000000",
+        "model.lora_rank=1000000",
+        "sampling.temperature=1e-300",
+        "task.answer_pattern=" + "(a?)" * 300,
+        "prompts.formats=[" + ", ".join(f"x{i}" for i in range(10_000)) + "]",
+        "x" * 90_000 + "=1",
+        "seed=" + "1" * 100_000,
+        ".".join("x" * 5000) + "=1",
+    ],
+    ids=lambda text: text[:30],
+)
+def test_what_is_too_long_or_too_large_is_refused_in_few_lines(write: Write, override: str) -> None:
+    assert len(refusal(write(BASE), override)) < 15_000
+
+
+def test_thousands_of_wrong_keys_are_told_in_few_lines(write: Write) -> None:
+    said = refusal(write(BASE + "".join(f"key_{i}: 1\n" for i in range(7_000))))
+    assert said.startswith("7000 mistakes in the settings\n  r.yaml:3: key_0: no such key\n")
+    assert said.endswith("... and 6,980 more") and said.count("\n") == 21
+
+
+def test_only_a_regular_file_of_sane_size_is_read(write: Write, tmp_path: Path) -> None:
+    large = write(BASE + "# " + "x" * 100_000)
+    assert refusal(large) == "r.yaml: larger than 100 kB, so it holds no settings"
+    os.mkfifo("pipe")
+    for device in ("pipe", "/dev/zero"):
+        with pytest.raises(ConfigError, match="not a file"):
+            load_machine(Path(device))
+        assert "no such recipe" in refusal(Path(device))
+    for name in ("x" * 10_000, "null\0character"):
+        with pytest.raises(ConfigError):
+            load_machine(Path(name))
+        assert "no such recipe" in refusal(Path(name))
+
+
+def test_a_machine_file_with_a_number_of_thousands_of_digits(tmp_path: Path) -> None:
+    path = tmp_path / "m.toml"
+    path.write_text("micro_batch = " + "9" * 5000)
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load_machine(path)

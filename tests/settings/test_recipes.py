@@ -9,7 +9,8 @@ from typing import get_args
 import pytest
 import yaml
 
-from optima_lite.model.memory import GIB, LLAMA3, OVERHEAD, Setup, planned
+from optima_lite.model.memory import GIB, OVERHEAD, Setup, planned
+from optima_lite.model.shapes import LLAMA3
 from optima_lite.settings.config import (
     BenchmarkName,
     LoadedRecipe,

@@ -16,7 +16,7 @@ pytest.importorskip("torch")
 from conftest import Finished
 from optima_lite.records import Dialogue, Ending, Question, Reward, Rollouts, StopRule, Turn
 from optima_lite.runs.report import preparation_tokens
-from optima_lite.runs.store import read_run
+from optima_lite.runs.store import Run, read_run
 from optima_lite.settings.config import Machine, load_recipe
 from optima_lite.stage import baselines
 from optima_lite.stage.baselines import ALONE, autoform, best_format, debaters, voted
@@ -60,9 +60,10 @@ def test_a_vote_pays_for_all_its_samples(cast: Cast) -> None:
 
 
 def test_the_best_format_is_chosen_by_reward_and_its_search_is_counted(
-    cast: Cast, monkeypatch: pytest.MonkeyPatch
+    cast: Cast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = baselines._Bench(saying(cast, formats=("json", "table")), 0, lambda event: None)
+    kept = Run.open(tmp_path / "kept", {"recipe": {}, "recipe_name": "x", "variants": [], "versions": {}})
+    bench = baselines._Bench(saying(cast, formats=("json", "table")), 0, 4, kept, lambda event: None)
     asked: dict[str, list[Rollouts]] = {}
     real = baselines._Bench.ask
 
@@ -206,3 +207,35 @@ def test_a_run_meets_the_task_of_another_recipe(finished: Finished, tmp_path: Pa
     assert all(row["turns"] <= 2 for row in rows)
     outcome = call("eval", finished.folder, "--task", "nowhere.yaml")
     assert outcome.code == 2 and "nowhere.yaml: no such recipe" in outcome.err
+
+
+def test_questions_bound_every_part_and_a_second_call_samples_nothing(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = ("eval", finished.folder, "--baselines", "--samples", "2", "--questions", "1", "--json")
+    first = call(*wanted, "--config", finished.arguments[2])
+    assert first.code == 0, first.err
+    sizes = {event["phase"]: event["total"] for event in first.events[:-1] if event["event"] == "phase_started"}
+    assert sizes.pop("single agent") == 2 and set(sizes.values()) == {1} and len(sizes) > 14
+    planned = next(event["phases"] for event in first.events if event["event"] == "planned")
+    assert {phase["phase"]: phase["total"] for phase in planned} == sizes | {"single agent": 2}
+
+    monkeypatch.setattr(baselines, "sample", lambda *arguments, **options: pytest.fail("was sampled already"))
+    second = call(*wanted, "--config", finished.arguments[2])
+    assert second.events[-1] == first.events[-1]
+
+
+def test_baselines_go_on_where_they_were_interrupted(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = ("eval", finished.folder, "--baselines", "--samples", "1", "--questions", "2", "--json", "--seed", "5")
+    real, calls = baselines.sample, list[int]()
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(baselines, "sample", interrupted)
+    assert call(*wanted, "--config", finished.arguments[2]).code == 130
+    assert call(*wanted, "--config", finished.arguments[2]).code == 0
+    assert len(calls) == 1 + 1 + 1 + 1 + 1 + 14 + 1 + 2, "each part once, and the interrupted one again"

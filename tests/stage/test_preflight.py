@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 import json
-import shutil
-import sys
-from collections import namedtuple
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from optima_lite.errors import ConfigError
+from families import ALWAYS_THINKING, write_model
+from optima_lite.errors import ConfigError, ModelError
+from optima_lite.model.memory import OVERHEAD, Setup, planned
+from optima_lite.model.shapes import LLAMA3
 from optima_lite.settings.config import LoadedRecipe, Machine, load_recipe
 from optima_lite.stage import preflight
-from optima_lite.stage.preflight import Finding, Status, check, doctor, versions
+from optima_lite.stage.findings import Finding, Status
+from optima_lite.stage.preflight import check
 from support import SMALL
-
-Version = namedtuple("Version", "major minor micro releaselevel serial")
 
 
 @pytest.fixture
@@ -50,76 +47,16 @@ def test_a_missing_extra_is_found_before_anything_runs(
         preflight.require(maths.recipe, machine=Machine())
 
 
-def test_versions_name_what_decides_a_run() -> None:
-    known = versions()
-    assert {"python", "optima-lite", "torch", "transformers", "trl", "peft"} <= known.keys()
-    assert known["torch"] == importlib.metadata.version("torch")
-
-
-def test_this_machine_is_fine() -> None:
-    findings = list(doctor(Machine()))
-    assert not [finding for finding in findings if finding.status is Status.PROBLEM]
-    assert all(finding.hint is None for finding in findings if finding.status is Status.OK)
-
-
-@pytest.mark.parametrize("version", [(3, 10, 9), (3, 14, 0)])
-def test_another_python_is_a_problem(monkeypatch: pytest.MonkeyPatch, version: tuple[int, int, int]) -> None:
-    monkeypatch.setattr(sys, "version_info", Version(*version, "final", 0))
-    python = preflight._python()
-    assert (python.status, python.hint) == (Status.PROBLEM, "use Python 3.11 to 3.13")
-
-
-@pytest.mark.parametrize(
-    ("version", "status", "detail"),
-    [
-        (None, Status.PROBLEM, "not installed"),
-        ("0.1", Status.PROBLEM, "0.1, supported: "),
-        ("1.15.0", Status.PROBLEM, "1.15.0, supported: "),
-        ("1.16.0", Status.OK, "1.16.0"),
-    ],
-)
-def test_a_package_outside_its_range_is_a_problem(
-    monkeypatch: pytest.MonkeyPatch, version: str | None, status: Status, detail: str
-) -> None:
-    real = preflight._version
-    monkeypatch.setattr(preflight, "_version", lambda name: version if name == "trl" else real(name))
-    trl = found(doctor(Machine()), "trl")
-    assert trl.status is status and trl.detail.startswith(detail)
-    assert (trl.hint is None) == (status is Status.OK)
-    if trl.hint:
-        assert trl.hint.startswith("pip install 'trl")
-
-
-def test_without_a_gpu_the_tiny_model_is_recommended(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch = pytest.importorskip("torch")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    gpu = preflight._gpu()
-    assert gpu.status is Status.NOTE and "fine for the bundled tiny model" in gpu.detail
-
-
-def test_a_card_is_named_with_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch = pytest.importorskip("torch")
-    card = namedtuple("Card", "name total_memory major minor")("NVIDIA RTX 4090", 24 * 2**30, 8, 9)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: card)
-    assert preflight._gpu().detail.startswith("NVIDIA RTX 4090, 24 GiB")
-
-
-def test_a_disk_that_is_full_or_read_only_is_a_problem(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    usage = namedtuple("Usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(100, 99, 2**29))
-    disk = preflight._disk(tmp_path / "not" / "yet")
-    assert (disk.status, disk.detail) == (Status.PROBLEM, f"0.5 GiB free at {tmp_path}")
-    monkeypatch.setattr(preflight.os, "access", lambda path, mode: False)
-    disk = preflight._disk(tmp_path)
-    assert (disk.status, disk.detail) == (Status.PROBLEM, f"{tmp_path} cannot be written")
-    assert disk.hint == "set run_folder in optima_lite.toml"
-
-
 def test_check_of_a_recipe_that_can_run(loaded: LoadedRecipe) -> None:
     findings = list(check(loaded, machine=Machine(), folder=Path("runs/small")))
     assert not [finding for finding in findings if finding.status is Status.PROBLEM]
-    assert found(findings, "data").detail == "4 training questions an iteration, 4 held out"
+    told = [found(findings, f"data to {use}") for use in ("train on", "decide on", "report on")]
+    assert [one.detail for one in told] == [
+        "endless training questions, 4 asked for in an iteration",
+        "endless validation questions, 2 asked for",
+        "endless held-out questions, 4 asked for",
+    ]
+    assert all(one.status is Status.NOTE and "chance decides" in (one.hint or "") for one in told)
 
 
 @pytest.mark.parametrize(
@@ -136,18 +73,30 @@ def test_a_model_of_the_hub_is_a_note(loaded: LoadedRecipe, name: str, machine: 
     assert (model.status, model.detail) == (Status.NOTE, detail)
 
 
-def test_the_backend_is_told_and_why_it_is_not_the_one_that_was_asked_for(
-    loaded: LoadedRecipe, monkeypatch: pytest.MonkeyPatch
+def test_what_a_run_would_refuse_of_a_model_is_a_problem_here(
+    loaded: LoadedRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def told(backend: str) -> Finding:
-        machine = Machine.model_validate({"backend": backend})
-        return found(check(loaded, machine=machine, folder=Path("runs/small")), "backend")
+    hub = pytest.importorskip("huggingface_hub")
 
-    assert told("transformers") == Finding("backend", Status.OK, "transformers")
-    real = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "unsloth" else real(name, *a))
-    why = "plain transformers instead of Unsloth: it is not installed (pip install 'optima-lite[gpu]')"
-    assert told("unsloth") == Finding("backend", Status.NOTE, why)
+    def told(name: str, *overrides: str) -> Finding:
+        recipe = load_recipe("small.yaml", overrides=[f"model.name={name}", *overrides])
+        return found(check(recipe, machine=Machine(), folder=Path("runs/small")), "model")
+
+    (tmp_path / "config.json").write_text('{"architectures": ["Gemma2ForCausalLM"]}')
+    monkeypatch.setattr(hub, "hf_hub_download", lambda *a, **k: str(tmp_path / "config.json"))
+    refused = told("google/gemma-2-2b-it")
+    assert refused.status is Status.PROBLEM and refused.hint is not None
+    assert refused.detail.startswith("cannot train Gemma2ForCausalLM: it caps its attention scores")
+
+    short = write_model(tmp_path / "short", "mistral with a window")
+    note = "rows are kept to 160 tokens, which its sliding attention windows hold"
+    assert told(str(short)) == Finding("model", Status.NOTE, f"{short}; {note}")
+    assert told(str(short), "model.max_length=128") == Finding("model", Status.OK, str(short))
+    (short / "chat_template.jinja").write_text(ALWAYS_THINKING)
+    assert told(str(short)).status is Status.PROBLEM
+    with pytest.raises(ModelError, match="think aloud"):
+        recipe = load_recipe("small.yaml", overrides=[f"model.name={short}"]).recipe
+        preflight.require(recipe, machine=Machine())
 
 
 @pytest.mark.parametrize(
@@ -169,8 +118,8 @@ def test_a_file_with_few_held_out_questions_is_a_note(loaded: LoadedRecipe) -> N
     rows = [f'{{"question": "What is {i}?", "answers": "{i}", "context": []}}\n' for i in range(60)]
     Path("rows.jsonl").write_text("".join(rows))
     few = load_recipe("small.yaml", overrides=["task.name=jsonl", "task.path=rows.jsonl", "evaluation.questions=500"])
-    data = found(check(few, machine=Machine(), folder=Path("runs/small")), "data")
-    assert data.status is Status.NOTE and data.detail.endswith(" held out of 500 asked for")
+    data = found(check(few, machine=Machine(), folder=Path("runs/small")), "data to report on")
+    assert (data.status, data.detail) == (Status.NOTE, "12 held-out questions, fewer than the 500 asked for")
 
 
 def test_the_run_folder_is_told_as_train_would_find_it(loaded: LoadedRecipe) -> None:
@@ -193,3 +142,47 @@ def test_the_run_folder_is_told_as_train_would_find_it(loaded: LoadedRecipe) -> 
     assert other.hint and other.hint.startswith("--run OTHER")
     (folder / "manifest.json").unlink()
     assert told().detail == "runs/small-seed0: holds other files and no manifest.json, so it is not a run folder"
+
+
+def test_the_forecast_has_the_room_that_the_run_would_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other programs hold of a card, or of this machine's memory, is no room for either of the two."""
+    torch = pytest.importorskip("torch")
+    from optima_lite.model import policy
+
+    gib = 2**30
+    monkeypatch.setattr(preflight, "free_memory", lambda: 3 * gib)
+    assert preflight._room(Machine(), None) == 3 * gib
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (10 * gib, 24 * gib))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 2 * gib)
+    assert preflight._room(Machine(), None) == policy.card_room(Machine()) == 12 * gib - gib // 4
+    assert preflight._room(Machine(max_vram_gib=8), None) == 8 * gib - gib // 4
+    assert preflight._room(Machine(), 24) == 24 * gib - OVERHEAD, "a card that is asked about is taken to be free"
+
+
+def test_a_run_on_a_card_is_not_bound_to_the_limits_it_began_with() -> None:
+    pytest.importorskip("torch")
+    from optima_lite.stage.cast import settling
+
+    stored = {"micro_batch": 2}
+    for on_card, found in ((False, 2), (True, 16)):
+        settle = settling(lambda key, decide: stored.get(key) or decide(), on_card=on_card)
+        assert settle("micro_batch", lambda: 16) == found
+
+
+def test_advice_on_a_model_of_millions_of_positions_comes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The longest rows that fit are found in some twenty forecasts, however long the model's own are."""
+    recipe, asked = load_recipe("quickstart").recipe, []
+
+    def count(*args: Any, **kwargs: Any) -> Any:
+        asked.append(kwargs["row_tokens"])
+        return planned(*args, **kwargs)
+
+    monkeypatch.setattr(preflight, "planned", count)
+    setup = Setup(quantised=True, gpu=True, lora_rank=16)
+    advice = preflight._advice(recipe, Machine(), LLAMA3["8b"], setup, rows=2**24, room=20 * 2**30)
+    length = int(advice.removeprefix("model.max_length=").removesuffix(" fits"))
+    for tokens, fits in ((length, True), (length + 256, False)):
+        phases = planned(recipe, Machine(), LLAMA3["8b"], setup, row_tokens=tokens, room=20 * 2**30)[1]
+        assert all(phase.total <= 20 * 2**30 for phase in phases) is fits
+    assert len(asked) < 20

@@ -16,7 +16,8 @@ from optima_lite.records import Question
 from optima_lite.settings.config import TaskSettings
 from optima_lite.tasks.answers import exact, extract, f1, installed, math, numeric
 from optima_lite.tasks.benchmarks import BENCHMARKS
-from optima_lite.tasks.jsonl import place, split_of
+from optima_lite.tasks.benchmarks import _split_of as split_of
+from optima_lite.tasks.jsonl import place
 from optima_lite.tasks.questions import questions
 
 Row = dict[str, Any]
@@ -392,3 +393,20 @@ def test_only_the_right_choice_is_right(name: str, real_data: Path) -> None:
         choices = row["choices"]["text"] if name == "arc_challenge" else row["choices"]
         twins += sum(exact(one, [other]) == 1 for i, one in enumerate(choices) for other in choices[:i])
     assert twins == {"arc_challenge": 0, "mmlu": 1}[name]  # one question has both II and ii to choose from
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_half_of_a_character_in_any_column_is_refused(name: str, tmp_path: Path) -> None:
+    (row,) = made_up(name, 1)
+    for column in BENCHMARKS[name].key:
+        broken = row | {column: ["\ud800"] if isinstance(row[column], list) else "\ud800"}
+        path = written(tmp_path, [broken])
+        with pytest.raises(DataError):
+            questions(settings(name, path, held_out_share=0.0, validation_share=0.0), "train", 1, seed=0)
+
+
+def test_an_array_nested_hundreds_of_levels_deep_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text("[" * 450 + "]" * 450)
+    with pytest.raises(DataError, match="too deep to read"):
+        questions(settings("gsm8k", path), "train", 1, seed=0)

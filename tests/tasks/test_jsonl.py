@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -185,17 +186,43 @@ def test_nothing_depends_on_the_order_of_the_file(write: Write) -> None:
 # ---- splits
 
 
-def test_splits_have_their_shares_and_share_no_question(write: Write) -> None:
-    path = write(
-        *rows(2000), *[row | {"question": row["question"].lower() + " ", "answers": "other"} for row in rows(50)]
-    )
-    task = settings(path, held_out_share=0.2, validation_share=0.1)
-    parts = {split: jsonl.load(task, split=split) for split in SPLITS}
-    texts = {split: {question.text.casefold() for question in part} for split, part in parts.items()}
-    assert [round(len(part) / 2050, 1) for part in parts.values()] == [0.7, 0.1, 0.2]
-    assert sum(len(part) for part in parts.values()) == 2050
-    assert not texts["train"] & texts["held_out"] and not texts["train"] & texts["validation"]
-    assert len({question.id for part in parts.values() for question in part}) == 2050
+@pytest.mark.parametrize(("count", "sizes"), [(60, [42, 6, 12]), (10, [7, 1, 2]), (2000, [1400, 200, 400])])
+def test_splits_have_their_shares_whatever_the_size_of_the_file(write: Write, count: int, sizes: list[int]) -> None:
+    task = settings(write(*rows(count)), held_out_share=0.2, validation_share=0.1)
+    parts = [jsonl.load(task, split=split) for split in SPLITS]
+    assert [len(part) for part in parts] == sizes
+    assert len({question.id for part in parts for question in part}) == count
+
+
+def test_a_question_of_which_only_the_answer_or_the_case_differs_sits_in_one_split(write: Write) -> None:
+    again = [row | {"question": row["question"].lower() + " ", "answers": "other"} for row in rows(50)]
+    task = settings(write(*rows(100), *again), held_out_share=0.2, validation_share=0.1)
+    texts = [{question.text.casefold() for question in jsonl.load(task, split=split)} for split in SPLITS]
+    assert not texts[0] & texts[1] and not texts[0] & texts[2] and not texts[1] & texts[2]
+    assert sum(len(jsonl.load(task, split=split)) for split in SPLITS) == 150
+
+
+def tickets(count: int) -> list[dict[str, Any]]:
+    """One question for all rows, as in classification: only the facts differ."""
+    question = {"question": "Which team should handle this ticket?"}
+    return [
+        question | {"answers": ["billing", "login"][i % 2], "context": [f"ticket {i}", "rules"]} for i in range(count)
+    ]
+
+
+def test_a_constant_question_is_split_by_its_facts(write: Write) -> None:
+    task = settings(write(*tickets(60)), held_out_share=0.2, validation_share=0.1)
+    assert [len(jsonl.load(task, split=split)) for split in SPLITS] == [42, 6, 12]
+
+
+@given(count=st.integers(3, 200), held_out=st.integers(0, 50), validation=st.integers(0, 49), seed=st.integers(0, 9))
+def test_shares_hold_and_lose_nothing(count: int, held_out: int, validation: int, seed: int) -> None:
+    questions = [Question(str(i), f"Q{i} {seed}", ("x",), ((), ())) for i in range(count)]
+    task = TaskSettings(name="jsonl", held_out_share=held_out / 100, validation_share=validation / 100)
+    parts = jsonl.by_shares(questions, task)
+    assert sorted(question.id for part in parts.values() for question in part) == sorted(q.id for q in questions)
+    assert len(parts["held_out"]) == round(count * task.held_out_share)
+    assert abs(len(parts["validation"]) - count * task.validation_share) <= 0.5
 
 
 def test_more_held_out_rows_take_from_the_others_only(write: Write) -> None:
@@ -203,6 +230,30 @@ def test_more_held_out_rows_take_from_the_others_only(write: Write) -> None:
     few = {q.id for q in jsonl.load(settings(path, held_out_share=0.2), split="held_out")}
     many = {q.id for q in jsonl.load(settings(path, held_out_share=0.4), split="held_out")}
     assert few < many
+
+
+def test_a_field_says_where_a_row_belongs(write: Write) -> None:
+    named = ["train", "Dev", "test", "held_out", "validation"]
+    path = write(*[row | {"part": name} for row, name in zip(rows(5), named, strict=True)])
+    parts = {split: jsonl.load(settings(path, fields={"split": "part"}), split=split) for split in SPLITS}
+    texts = {split: {question.text for question in part} for split, part in parts.items()}
+    assert texts == {"train": {"Q0"}, "validation": {"Q1", "Q4"}, "held_out": {"Q2", "Q3"}}
+    path = write(rows(1)[0] | {"part": "later"})
+    assert refusal(path, fields={"split": "part"}).startswith(
+        "F:1: part holds 'later', which is no split\n  try: one of train, "
+    )
+
+
+def test_a_file_for_each_split(tmp_path: Path) -> None:
+    files = {}
+    for number, split in enumerate(SPLITS):
+        files[split] = str(tmp_path / f"{split}.jsonl")
+        Path(files[split]).write_text("".join(json.dumps(row) + "\n" for row in rows(3 + number)), encoding="utf-8")
+    task = TaskSettings(name="jsonl", path=files)
+    assert [len(jsonl.load(task, split=split)) for split in SPLITS] == [3, 4, 5]
+    Path(files["held_out"]).unlink()
+    with pytest.raises(DataError, match=r"held_out\.jsonl: no such file"):
+        jsonl.load(task, split="held_out")
 
 
 def test_an_exact_repeat_is_left_out(write: Write) -> None:
@@ -411,3 +462,44 @@ def test_real_gsm8k_rows(real_data: Path) -> None:
 )
 def test_other_real_layouts(real_data: Path, name: str, fields: dict[str, str], count: int) -> None:
     assert len(load(real_data / f"{name}.jsonl", fields=fields)) == count
+
+
+# ---- hostile files
+
+
+@pytest.mark.parametrize("pattern", ["(a+)+$", "(a|aa)+$", "([a-zA-Z]+)*$", "(x+x+)+y"])
+def test_a_pattern_that_never_ends_is_refused(write: Write, pattern: str) -> None:
+    path = write({"question": "Q", "answers": "a" * 5000 + "x" * 5000 + "!", "context": []})
+    said = refusal(path, answer_pattern=pattern)
+    assert said.startswith("F:1: task.answer_pattern takes longer than 0.5 seconds on answers"), said
+
+
+def test_a_row_nested_hundreds_of_levels_deep_is_refused(write: Write) -> None:
+    for levels, refused in ((60, False), (450, True), (900, True)):
+        path = write('{"question": "Q", "context": [], "answers": ' + "[" * levels + '"x"' + "]" * levels + "}")
+        if refused:
+            assert refusal(path) == "F:1: JSON that is too long or too deep to read"
+        else:
+            assert only(path).answers == ("x",)
+
+
+def test_what_is_no_regular_file_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    for path in (tmp_path / "pipe.jsonl", Path("/dev/zero")):
+        assert refusal(path).startswith("F: a device or a pipe, not a file")
+
+
+@pytest.mark.parametrize("name", ["~nosuchuser/rows.jsonl", "x" * 4000, "/".join(["x" * 300] * 10)])
+def test_a_name_that_no_file_has_is_told(name: str) -> None:
+    with pytest.raises(DataError, match=r"no such file|cannot be read: File name too long"):
+        load(Path(name))
+
+
+def test_a_line_without_end_is_not_read_whole(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jsonl, "_LONGEST_LINE", 2**20)
+    path = write({"question": "Q", "answers": "x", "context": []}, '{"question": "' + "x" * 2**20)
+    assert refusal(path).startswith("F:2: a line of more than 1 MB")
+
+
+def test_a_message_does_not_quote_a_whole_row(write: Write) -> None:
+    assert len(refusal(write({f"key {i}": i for i in range(10_000)}))) < 1_200

@@ -34,7 +34,8 @@ from optima_lite.settings.config import (
 )
 from optima_lite.tasks import official
 from optima_lite.tasks.answers import Scoring
-from optima_lite.team.tree import add, back_up, children
+from optima_lite.team.tree import children
+from scripted_tree import add, back_up
 from support import SMALL, call
 
 ROLES = ("Alice", "Bob")

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -22,9 +23,10 @@ from rapidfuzz.distance import Levenshtein
 
 from optima_lite.records import Dialogue, Ending, Question, Reward, Tree, Turn, from_json, to_json
 from optima_lite.settings.config import SearchSettings
-from optima_lite.team.search import choose, search
-from optima_lite.team.tree import ROOT, add, back_up, children, path, turns
-from scripted_tree import CUT, PAIR, question, said, score, speak, tree
+from optima_lite.team import search as searching
+from optima_lite.team.search import Chooser, search
+from optima_lite.team.tree import ROOT, GrowingTree, children, path, turns
+from scripted_tree import CUT, PAIR, add, back_up, question, said, score, speak, tree
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "search_tree.jsonl"
 DEFAULTS = SearchSettings()
@@ -252,12 +254,12 @@ def planted(*branches: tuple[str, float], expanded: tuple[int, ...] = (ROOT,)) -
 
 
 def drawn(grown: Tree, draws: int = 400, **given: float) -> Counter[str]:
-    draw, chosen = random.Random(0), SearchSettings.model_validate(given)
-    return Counter(grown.nodes[choose(grown, settings=chosen, draw=draw)].text for _ in range(draws))
+    chooser = Chooser(GrowingTree(grown), settings=SearchSettings.model_validate(given), draw=random.Random(0))
+    return Counter(grown.nodes[chooser.choose()].text for _ in range(draws))
 
 
 def test_it_starts_at_the_root() -> None:
-    assert choose(Tree(question("q")), settings=DEFAULTS, draw=random.Random(0)) == ROOT
+    assert set(drawn(Tree(question("q")))) == {""}
 
 
 def test_leaves_and_parents_of_leaves_are_never_chosen() -> None:
@@ -285,13 +287,50 @@ def test_what_was_chosen_and_its_like_are_left_out() -> None:
 
 def test_when_nothing_is_left_it_is_the_root_again() -> None:
     grown = planted(("abcdefgh", 1.0), ("abcdefgX", 0.9), expanded=(ROOT, 1))
-    assert choose(grown, settings=DEFAULTS, draw=random.Random(0)) == ROOT
+    assert set(drawn(grown)) == {""}
 
 
 def test_great_values_and_small_temperatures_are_no_trouble() -> None:
     grown = planted(("abcdef", 1e6), ("uvwxyz", -1e6))
     assert set(drawn(grown, temperature=1e-300)) == {"abcdef"}
     assert path(grown, 1) == [ROOT, 1]
+
+
+# --- Work -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("searches", [8, 64, 256])
+def test_the_texts_compared_for_a_message_do_not_grow_with_the_tree(
+    monkeypatch: pytest.MonkeyPatch, searches: int
+) -> None:
+    compared = 0
+    extract, near = searching.process.extract, searching.near
+
+    def counted_extract(query: str, choices: Sequence[str], **given: Any) -> Any:
+        nonlocal compared
+        compared += len(choices)
+        return extract(query, choices, **given)
+
+    def counted_near(one: str, other: str, distance: float) -> bool:
+        nonlocal compared
+        compared += 1
+        return near(one, other, distance)
+
+    def chatter(drafts: Sequence[tuple[Question, Dialogue]]) -> list[Turn]:
+        draws = [random.Random(f"{dialogue.rollout} {len(dialogue.turns)}") for _, dialogue in drafts]
+        texts = ["".join(draw.choices("abcdefgh ", k=40)) for draw in draws]
+        return [said(text, speaker=len(draft.turns) % 2) for text, (_, draft) in zip(texts, drafts, strict=True)]
+
+    def luck(finished: Sequence[tuple[Question, Dialogue]]) -> list[Reward]:
+        return [Reward(random.Random(dialogue.rollout).random(), 0, 0, 0, 0) for _, dialogue in finished]
+
+    monkeypatch.setattr(searching.process, "extract", counted_extract)
+    monkeypatch.setattr(searching, "near", counted_near)
+    many = SearchSettings(searches=searches)
+    (grown,) = search([question("q")], protocol=PAIR, speak=chatter, score=luck, settings=many, seed=())
+    messages = len(grown.nodes) - 1
+    assert messages > 6 * searches
+    assert compared < 25 * messages, compared / messages
 
 
 if __name__ == "__main__" and sys.argv[1:] == ["--write-golden"]:

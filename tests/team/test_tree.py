@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from optima_lite.records import Ending, Question, Reward, Tree, Turn, from_json, to_json
 from optima_lite.team import tree as trees
-from optima_lite.team.tree import ROOT, add, back_up, best, children, path, turns, worst
+from optima_lite.team.tree import ROOT, GrowingTree, best, children, path, turns, worst
+from scripted_tree import add, back_up
 
 QUESTION = Question("q", "?", ("a",), ((), ()))
 Rollout = tuple[tuple[str, ...], Reward]
@@ -62,10 +63,23 @@ def test_a_tree_by_hand() -> None:
     assert (best(tree, [2, 3]), worst(tree, [2, 3])) == (2, 3)
 
 
-def test_the_old_tree_stays_as_it_was() -> None:
-    before, node = add(Tree(QUESTION), ROOT, Turn(0, (1,), "a"))
-    back_up(before, node, reward(1.0))
+def test_a_tree_that_was_taken_stays_as_it_was_when_it_grows_on() -> None:
+    growing = GrowingTree(Tree(QUESTION))
+    node = growing.add(ROOT, Turn(0, (1,), "a"))
+    before = growing.tree
+    growing.back_up(growing.add(node, Turn(1, (2,), "b")), reward(1.0))
     assert [(one.visits, one.reward, one.value) for one in before.nodes] == [(0, None, 0.0)] * 2
+    assert [one.visits for one in growing.tree.nodes] == [1, 1, 1]
+
+
+@given(rollouts_)
+def test_what_is_kept_while_growing_is_what_the_tree_says(rollouts: list[Rollout]) -> None:
+    tree = grown(rollouts)
+    growing = GrowingTree(tree)
+    assert growing.tree == tree
+    assert growing.following == children(tree)
+    grandparents = {path(tree, node)[-3] for node in range(len(tree.nodes)) if len(path(tree, node)) > 2}
+    assert growing.inner == {ROOT} | grandparents
 
 
 def test_nothing_follows_an_ending() -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
-from ...learn.reward import Scale, scale
+from ...learn import reward
+from ...learn.reward import Scale
 from ...learn.rollout import Advance, search_rewards
-from ...records import Dialogue, Question, Rollouts, Tree, Turn
+from ...records import Dialogue, Question, Reward, Rollouts, Tree, Turn
 from ...runs.progress import Observer, phase
 from ...runs.store import IMITATED, PREFERRED, RunFolder
 from ...stage.cast import Cast
-from ...stage.evaluate import examine
+from ...stage.evaluate import examine, parts_of
 from ...tasks.questions import questions
 from ...team.search import search
 
@@ -27,7 +27,7 @@ def grow(
     """A tree for every question, by the pair as it stands; the questions' facts must fit (see `Cast.fit`).
 
     probe: ranked dialogues of the same pair; they give the scale of the rewards. seed: decides the messages and, with
-    the question's id, which nodes are chosen. advance: is told of the sampled tokens, and of the trees at their end.
+    the question's id, which nodes are chosen. advance: is told of the sampled tokens, and of the dialogues that ended.
     """
     recipe, pair = cast.recipe, cast.pair
     pair.generator.forget()  # a chunk's batches must not depend on the chunks before it
@@ -37,14 +37,25 @@ def grow(
         advance(0, sum(len(turn.ids) for turn in turns))
         return turns
 
-    score = partial(search_rewards, pair, settings=recipe.reward, scale=_scale(cast, probe))
-    trees = search(asked, protocol=pair.protocol, speak=speak, score=score, settings=recipe.search, seed=seed)
-    advance(len(trees), 0)
+    def score(ended: Sequence[tuple[Question, Dialogue]]) -> list[Reward]:
+        rewards = search_rewards(pair, ended, settings=recipe.reward, scale=scale)
+        advance(len(ended), 0)
+        return rewards
+
+    scale = _scale(cast, probe)
+    trees: list[Tree] = []
+    rollouts = [(question, [Dialogue(question.id, k) for k in range(recipe.search.rollouts)]) for question in asked]
+    read = recipe.reward.loss_condition == "dialogue"
+    for window in pair.windows(
+        rollouts, sampling=cast.sampling(pair), times=recipe.search.searches, sides=2 if read else 1
+    ):
+        chosen = [question for question, _ in window]
+        trees += search(chosen, protocol=pair.protocol, speak=speak, score=score, settings=recipe.search, seed=seed)
     return trees
 
 
 def _scale(cast: Cast, probe: Sequence[Rollouts]) -> Scale:
-    return scale(probe, percentile=cast.recipe.search.normaliser_percentile, settings=cast.recipe.reward)
+    return reward.scale(probe, percentile=cast.recipe.search.normaliser_percentile, settings=cast.recipe.reward)
 
 
 def explore(
@@ -57,7 +68,8 @@ def explore(
     """
     probe = probe or _quick_probe(cast, observe)
     fitted, _ = cast.fit(cast.pair, asked)
-    with phase(observe, "search", iteration=None, total=len(fitted), unit="questions") as advance:
+    dialogues = len(fitted) * cast.recipe.search.searches * cast.recipe.search.rollouts
+    with phase(observe, "search", iteration=None, total=dialogues, unit="dialogues", parts=("search",)) as advance:
         return grow(
             cast,
             fitted,
@@ -67,7 +79,7 @@ def explore(
         )
 
 
-def stored_probe(run: RunFolder, iteration: int | None) -> list[Rollouts]:
+def stored_probe(run: RunFolder, iteration: int | None) -> Sequence[Rollouts]:
     """How the pair that is in force after an iteration, or untrained for None, answered the validation questions.
 
     None at all while a run has not come so far. Raises KeyError for an iteration without a finished step.
@@ -82,12 +94,13 @@ def _quick_probe(cast: Cast, observe: Observer) -> list[Rollouts]:
     recipe = cast.recipe
     drawn = questions(recipe.task, "validation", _QUICK, seed=0)
     fitted, _ = cast.fit(cast.pair, drawn)
-    with phase(observe, "probe", iteration=None, total=len(fitted), unit="questions") as advance:
+    parts = parts_of(len(cast.pair.protocol.roles))
+    with phase(observe, "probe", iteration=None, total=len(fitted), unit="questions", parts=parts) as advance:
         return examine(
             cast.pair,
             fitted,
             sampling=cast.sampling(cast.pair),
             seed=recipe.seed,
             settings=recipe.reward,
-            advance=lambda done, tokens: advance(done, tokens=tokens),
+            advance=advance,
         )

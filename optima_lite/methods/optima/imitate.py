@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 from ...learn.reward import mean
 from ...learn.rollout import ranked, sample
@@ -33,12 +34,15 @@ def imitate(stage: Stage, iteration: int) -> Path:
     return _train(stage, iteration, chosen)
 
 
-def _sample(stage: Stage, iteration: int) -> list[Rollouts]:
+def _sample(stage: Stage, iteration: int) -> Sequence[Rollouts]:
     recipe, pair = stage.cast.recipe, stage.cast.pair
     rollouts = recipe.sampling.rollouts
     drawn = training_questions(recipe, iteration, preference=False)
     fitted = stage.fit(pair, drawn, stage_name(iteration, "0_questions"))
-    with stage.phase("generate", iteration=iteration, total=len(fitted) * rollouts, unit="dialogues") as advance:
+    total = len(fitted) * rollouts
+    with stage.phase(
+        "generate", iteration=iteration, total=total, unit="dialogues", parts=("sample siblings",)
+    ) as advance:
 
         def work(chunk: Sequence[Question]) -> list[Rollouts]:
             return sample(
@@ -61,25 +65,28 @@ def _sample(stage: Stage, iteration: int) -> list[Rollouts]:
         )
 
 
-def _rank(stage: Stage, iteration: int, rollouts: Sequence[Rollouts]) -> list[Rollouts]:
+def _rank(stage: Stage, iteration: int, rollouts: Sequence[Rollouts]) -> Sequence[Rollouts]:
     recipe = stage.cast.recipe
-    with stage.phase("rank", iteration=iteration, total=len(rollouts), unit="questions") as advance:
+    each = recipe.sampling.rollouts
+    total = len(rollouts) * each
+    with stage.phase("rank", iteration=iteration, total=total, unit="dialogues", parts=("read siblings",)) as advance:
 
         def work(chunk: Sequence[Rollouts]) -> list[Rollouts]:
             scored = ranked(stage.cast.pair, chunk, settings=recipe.reward)
-            advance(len(chunk))
+            advance(len(chunk) * each)
             return scored
 
         scored = stage.run.chunks(
             stage_name(iteration, "2_rewards"),
             Rollouts,
             rollouts,
-            size=max(1, CHUNK // recipe.sampling.rollouts),
+            size=max(1, CHUNK // each),
             work=work,
-            stored=lambda found: advance(found, stored=True),
+            stored=lambda found: advance(found * each, stored=True),
         )
     stage.tell_undecided(undecided(scored))
-    stage.observe(Ranked(iteration, mean([reward for group in scored for reward in group.rewards])))
+    tokens = fmean(dialogue.tokens for group in scored for dialogue in group.dialogues)
+    stage.observe(Ranked(iteration, mean([reward for group in scored for reward in group.rewards]), tokens))
     return scored
 
 

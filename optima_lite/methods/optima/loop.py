@@ -16,18 +16,20 @@ from pathlib import Path
 
 from ...learn.rollout import Agents
 from ...records import Question
-from ...runs.progress import Evaluated, Note, Observer, RunStarted, Timings, fan_out, phase
-from ...runs.report import evaluation_stage, summary
+from ...runs.progress import Evaluated, Note, Observer, Planned, RunStarted, Timings, fan_out, phase
+from ...runs.report import evaluation_stage, summary, undone_remark
 from ...runs.store import Run, RunFolder
-from ...settings.config import LoadedRecipe, Machine, Recipe
+from ...settings.config import LoadedRecipe, Machine
 from ...stage.baselines import ALONE
 from ...stage.cast import Cast, assemble
+from ...stage.doctor import versions
 from ...stage.evaluate import summarise
 from ...stage.judge import Judge
-from ...stage.preflight import require, versions
-from ...stage.stage import Stage
+from ...stage.preflight import require
+from ...stage.stage import Stage, require_something_right
 from ...tasks.questions import questions
 from .imitate import imitate
+from .plan import improvement, plan, steps
 from .prefer import prefer
 
 
@@ -47,6 +49,7 @@ def train(loaded: LoadedRecipe, *, machine: Machine, folder: Path, observe: Obse
     with Run.open(folder, manifest) as run:
         observe = fan_out(observe, Timings(sink=lambda timing: run.append_timings([timing])))
         observe(RunStarted(loaded.name, str(folder), recipe.training.iterations, run.resumed))
+        observe(Planned(plan(recipe)))
         with phase(observe, "load", iteration=None, total=1, unit="models") as advance:
             cast = assemble(recipe, machine=machine, settle=run.settle, notify=lambda text: observe(Note(text)))
             advance(1)
@@ -55,6 +58,7 @@ def train(loaded: LoadedRecipe, *, machine: Machine, folder: Path, observe: Obse
         for greedy in (False, True):
             _evaluate(stage, cast.pair, held_out, "untrained", greedy=greedy)
             _evaluate(stage, cast.single, held_out, "single_agent", greedy=greedy)
+        require_something_right(run, recipe)
         _improve(stage, held_out)
 
 
@@ -73,6 +77,7 @@ def train_alone(cast: Cast, run: RunFolder, *, observe: Observer) -> None:
     with Run.open(run.folder / ALONE, manifest) as own:
         observe = fan_out(observe, Timings(sink=lambda timing: own.append_timings([timing])))
         observe(RunStarted(name, str(own.folder), recipe.training.iterations, own.resumed))
+        observe(Planned(tuple(improvement(recipe, roles=1))))
         cast.policy.restart(seed=recipe.seed)
         _improve(Stage(alone, own, observe), questions(recipe.task, "held_out", recipe.evaluation.questions, seed=0))
 
@@ -96,13 +101,6 @@ def _improve(stage: Stage, held_out: Sequence[Question]) -> None:
     stage.run.write_json("summary.json", summary(stage.run))
 
 
-def steps(recipe: Recipe, iteration: int) -> Sequence[str]:
-    """The training steps of an iteration by the recipe's schedule."""
-    if recipe.schedule == "isft" or (recipe.schedule == "idpo" and iteration == 0):
-        return ("imitate",)
-    return ("prefer",) if recipe.schedule == "idpo" else ("imitate", "prefer")
-
-
 def _evaluate(
     stage: Stage, agents: Agents, held_out: Sequence[Question], name: str, *, greedy: bool, iteration: int | None = None
 ) -> None:
@@ -114,4 +112,4 @@ def _evaluate(
     examined = stage.examine(agents, fitted, where, greedy=greedy, label=label, iteration=iteration)
     row = summarise(examined, name=name, decoding=decoding, scoring=agents.scoring)
     stage.run.write_json(f"{where}.json", row)
-    stage.observe(Evaluated(row))
+    stage.observe(Evaluated(row, "" if iteration is None else undone_remark(stage.run, iteration)))

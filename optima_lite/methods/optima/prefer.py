@@ -27,11 +27,13 @@ def prefer(stage: Stage, iteration: int, *, probe: Sequence[Rollouts]) -> Path:
     return _train(stage, iteration, chosen)
 
 
-def _search(stage: Stage, iteration: int, probe: Sequence[Rollouts]) -> list[Tree]:
+def _search(stage: Stage, iteration: int, probe: Sequence[Rollouts]) -> Sequence[Tree]:
     recipe = stage.cast.recipe
     drawn = training_questions(recipe, iteration, preference=True)
     fitted = stage.fit(stage.cast.pair, drawn, stage_name(iteration, "6_questions"))
-    with stage.phase("search", iteration=iteration, total=len(fitted), unit="questions") as advance:
+    each = recipe.search.searches * recipe.search.rollouts
+    total = len(fitted) * each
+    with stage.phase("search", iteration=iteration, total=total, unit="dialogues", parts=("search",)) as advance:
 
         def work(chunk: Sequence[Question]) -> list[Tree]:
             return grow(
@@ -46,9 +48,9 @@ def _search(stage: Stage, iteration: int, probe: Sequence[Rollouts]) -> list[Tre
             stage_name(iteration, "6_trees"),
             Tree,
             fitted,
-            size=max(1, CHUNK // (recipe.search.searches * recipe.search.rollouts)),
+            size=max(1, CHUNK // each),
             work=work,
-            stored=lambda found: advance(found, stored=True),
+            stored=lambda found: advance(found * each, stored=True),
         )
     roots = [tree.nodes[ROOT] for tree in trees]
     stage.tell_undecided(round(sum(root.reward.undecided * root.visits for root in roots if root.reward)))

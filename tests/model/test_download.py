@@ -1,116 +1,16 @@
-"""Which library loads the model, what is said when it is another than was asked for, and how a download goes wrong."""
+"""How a download goes wrong, and what is refused before it begins."""
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
-import sys
-import types
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from optima_lite.errors import ModelError
-from optima_lite.model import backend
-from optima_lite.model.backend import Backend, decide
 from optima_lite.settings.config import Machine, ModelSettings
 
 NAME = "somebody/llama"
-Unsloth = Callable[..., None]
-
-
-@pytest.fixture
-def unsloth(monkeypatch: pytest.MonkeyPatch) -> Unsloth:
-    """Makes Unsloth seem installed on a machine with or without a GPU; its import may raise."""
-    torch = pytest.importorskip("torch")
-
-    def install(*, gpu: bool = True, error: Exception | None = None) -> None:
-        class Finder:
-            def find_spec(self, name: str, *others: Any) -> Any:
-                return importlib.machinery.ModuleSpec(name, self) if name == "unsloth" else None  # type: ignore[arg-type]
-
-            def create_module(self, spec: Any) -> types.ModuleType:
-                return types.ModuleType(spec.name)
-
-            def exec_module(self, module: types.ModuleType) -> None:
-                print("a banner")
-                if error:
-                    raise error
-
-        monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
-        monkeypatch.delitem(sys.modules, "unsloth", raising=False)
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-
-    yield install
-    sys.modules.pop("unsloth", None)
-
-
-@pytest.fixture
-def bare(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = importlib.util.find_spec
-    monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: None if name == "unsloth" else real(name))
-
-
-def test_plain_transformers_is_used_without_a_word_where_unsloth_is_not_installed(bare: None) -> None:
-    assert decide("auto") == decide("transformers") == Backend("transformers", None)
-
-
-def test_unsloth_that_was_asked_for_and_is_not_there_is_told(bare: None) -> None:
-    assert decide("unsloth") == Backend(
-        "transformers", "plain transformers instead of Unsloth: it is not installed (pip install 'optima-lite[gpu]')"
-    )
-
-
-@pytest.mark.parametrize("wanted", ["auto", "unsloth"])
-def test_unsloth_is_used_where_it_works(wanted: str, unsloth: Unsloth, capsys: pytest.CaptureFixture[str]) -> None:
-    unsloth()
-    assert decide(wanted) == Backend("unsloth", None)
-    assert capsys.readouterr().out == "", "its banner would spoil --json"
-
-
-def test_unsloth_is_not_even_imported_when_it_is_not_wanted(unsloth: Unsloth) -> None:
-    unsloth()
-    assert decide("transformers") == Backend("transformers", None)
-    assert "unsloth" not in sys.modules
-
-
-def test_unsloth_needs_a_gpu(unsloth: Unsloth) -> None:
-    unsloth(gpu=False)
-    why = "plain transformers instead of Unsloth: it needs a GPU, and torch finds none"
-    assert decide("auto") == Backend("transformers", why)
-    assert "unsloth" not in sys.modules
-
-
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (ImportError("operator torchvision::nms does not exist\nmore"), "operator torchvision::nms does not exist"),
-        (
-            NotImplementedError("Unsloth cannot find any torch accelerator?"),
-            "Unsloth cannot find any torch accelerator?",
-        ),
-        (RuntimeError(), "RuntimeError"),
-    ],
-)
-def test_an_import_that_fails_is_one_line(error: Exception, reason: str, unsloth: Unsloth) -> None:
-    unsloth(error=error)
-    assert decide("auto") == Backend(
-        "transformers", f"plain transformers instead of Unsloth: its import fails ({reason})"
-    )
-
-
-def test_the_reason_reaches_whoever_loads_a_model(bare: None) -> None:
-    from optima_lite.model.policy import load
-
-    machine = Machine(backend="unsloth")
-    (note,) = load(ModelSettings(name="tiny"), machine=machine, seed=0).notes
-    assert note.startswith("plain transformers instead of Unsloth: ")
-    assert load(ModelSettings(name="tiny"), machine=Machine(backend="transformers"), seed=0).notes == ()
-
-
-# --- The hub --------------------------------------------------------------------------------------
 
 
 class Hub:
@@ -204,7 +104,7 @@ def test_a_download_that_breaks_off(hub: Hub) -> None:
 def test_another_architecture_is_refused_before_its_gigabytes_are_fetched(hub: Hub, tmp_path: Path) -> None:
     hub.folder = tmp_path
     (tmp_path / "config.json").write_text('{"architectures": ["QwenForCausalLM"]}')
-    assert refused()[0] == "not a Llama but QwenForCausalLM"
+    assert refused()[0] == "cannot train QwenForCausalLM"
     assert [file for file, _ in hub.calls] == ["config.json"]
 
 

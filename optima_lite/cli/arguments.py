@@ -1,0 +1,62 @@
+"""What several verbs take from the command line: the options they share, and what the words typed there stand for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import RunError
+
+if TYPE_CHECKING:
+    from ..runs.store import RunFolder
+    from ..settings.config import LoadedRecipe, Machine
+
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Settings to change, such as training.iterations=4."),
+]
+Variant = Annotated[list[str] | None, typer.Option("--variant", "-v", help="Variants of the recipe, as a,b.")]
+RunOption = Annotated[Path | None, typer.Option("--run", help="The run folder, instead of one named after the recipe.")]
+RunFolderArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or its name under run_folder.")]
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="The machine file, instead of ./optima_lite.toml.")]
+Iteration = Annotated[str, typer.Option("--iteration", "-i", help="An iteration's number, `last`, or `untrained`.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result and errors.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Events and the result as JSON, one object a line.")]
+
+
+def machine_of(config: Path | None) -> Machine:
+    """The settings of this machine: --config, or what stands in its place."""
+    from ..settings.config import load_machine
+
+    return load_machine(config)
+
+
+def load(
+    recipe: str, overrides: list[str] | None, variant: list[str] | None, config: Path | None
+) -> tuple[LoadedRecipe, Machine]:
+    """The recipe as it was asked for, and the settings of this machine."""
+    from ..settings.config import load_recipe
+
+    return load_recipe(recipe, overrides=overrides or (), variants=variant or ()), machine_of(config)
+
+
+def open_run(run: Path, machine: Machine) -> RunFolder:
+    """The run of that path, or of that name among the runs. Raises RunError if there is none."""
+    from ..runs.store import read_run
+
+    under = Path(machine.run_folder) / run
+    return read_run(under if not run.exists() and under.exists() else run)
+
+
+def iteration_number(run: RunFolder, wanted: str) -> int | None:
+    """The iteration that --iteration names, None for the untrained agents."""
+    if wanted == "untrained":
+        return None
+    if wanted == "last":
+        return max(run.trained(), default=None)
+    if not wanted.isdecimal():
+        raise RunError(f"'{wanted}' is no iteration", where="--iteration", hint="a number, `last` or `untrained`")
+    return int(wanted)

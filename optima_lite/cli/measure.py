@@ -1,0 +1,134 @@
+"""`eval` and `scale`: what a run's agents are worth, on questions that no step has seen."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from ..errors import OptimaError
+from .arguments import (
+    AsJson,
+    ConfigOption,
+    Iteration,
+    Quiet,
+    RunFolderArgument,
+    iteration_number,
+    machine_of,
+    open_run,
+)
+from .console import console_of, errors, import_libraries, progress
+from .early import require_iteration, say
+
+
+def evaluate(
+    run: RunFolderArgument,
+    iteration: Iteration = "last",
+    questions: Annotated[int | None, typer.Option(min=1, help="Held-out questions; default: the recipe's.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Sampling seed; default: the recipe's.")] = None,
+    task: Annotated[str | None, typer.Option(help="A recipe whose task and prompts to use instead.")] = None,
+    baselines: Annotated[bool, typer.Option("--baselines", help="Compare all iterations with other ways.")] = False,
+    samples: Annotated[int, typer.Option(min=1, help="With --baselines: samples of the majority vote.")] = 8,
+    train_single: Annotated[
+        bool,
+        typer.Option("--train-single", help="With --baselines: first train the single agent as the pair was, once."),
+    ] = False,
+    config: ConfigOption = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate any iteration of a run again, sampled and greedy; the run's records stay as they are."""
+    with errors():
+        from ..settings.config import load_recipe
+
+        if baselines and iteration != "last":
+            raise OptimaError("--baselines looks at every iteration", hint="leave out --iteration")
+        if train_single and (not baselines or task):
+            why = "--train-single trains on the run's own task, to be compared by --baselines"
+            raise OptimaError(why, hint="add --baselines, and leave out --task")
+        machine = machine_of(config)
+        console = console_of(machine)
+        folder = open_run(run, machine)
+        number = iteration_number(folder, iteration)
+        require_iteration(folder, number)
+        other = load_recipe(task).recipe if task else None
+        name = "untrained" if number is None else f"iteration_{number}"
+        what = "every iteration, and other ways to answer" if baselines else name
+        say(console, f"{folder.folder}: evaluating {what}", quiet=quiet or as_json)
+        with progress(console, quiet=quiet, as_json=as_json) as observe:
+            import_libraries()
+            from ..stage.cast import recall
+
+            cast = recall(folder, machine=machine, iteration=number, other=other)
+            if train_single:
+                from ..methods.optima.loop import train_alone
+
+                train_alone(cast, folder, observe=observe)
+            if baselines:
+                from ..stage.baselines import compare
+
+                found = compare(cast, folder, wanted=questions, samples=samples, seed=seed, observe=observe)
+            else:
+                from ..stage.evaluate import evaluate_again
+
+                rows = evaluate_again(cast, name=name, questions_wanted=questions, seed=seed, observe=observe)
+        from ..records import to_json
+        from ..runs.report import baseline_table, evaluation_table, remarks, verdict_lines
+
+        if not as_json:
+            console.print(baseline_table(found) if baselines else evaluation_table(rows))
+            for remark in [*remarks([one.row for one in found] if baselines else rows), *verdict_lines(folder)]:
+                console.print(remark)
+        elif baselines:
+            print(json.dumps({"baselines": to_json(found)}), flush=True)
+
+
+def scale(
+    run: RunFolderArgument,
+    samples: Annotated[int, typer.Option(min=1, help="Most dialogues about a question.")] = 32,
+    questions: Annotated[int, typer.Option(min=1, help="Held-out questions.")] = 100,
+    iteration: Iteration = "last",
+    seed: Annotated[int | None, typer.Option(min=0, help="Sampling seed; default: the recipe's.")] = None,
+    output: Annotated[Path, typer.Option(help="Folder for scaling.csv and scaling.png.")] = Path(),
+    png: Annotated[bool, typer.Option(help="Draw the curves (needs matplotlib).")] = True,
+    config: ConfigOption = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Ask each question up to so many times: majority vote and coverage against tokens, with and without training."""
+    with errors():
+        from ..stage.scaling_view import draw, require_plot, scaling_table, write_csv
+
+        if png:
+            require_plot()
+        if not output.is_dir():
+            raise OptimaError("there is no such folder", where=output)
+        machine = machine_of(config)
+        console = console_of(machine)
+        folder = open_run(run, machine)
+        number = iteration_number(folder, iteration)
+        require_iteration(folder, number)
+        say(
+            console, f"{folder.folder}: {samples} dialogues about each of {questions} questions", quiet=quiet or as_json
+        )
+        with progress(console, quiet=quiet, as_json=as_json) as observe:
+            import_libraries()
+            from ..stage.baselines import scaling
+            from ..stage.cast import recall
+
+            cast = recall(folder, machine=machine, iteration=number)
+            rows = scaling(
+                cast, folder, iteration=number, wanted=questions, samples=samples, seed=seed, observe=observe
+            )
+        if as_json:
+            print(json.dumps({"scaling": [asdict(row) for row in rows]}), flush=True)
+        else:
+            console.print(scaling_table(rows))
+        for name, write in (("scaling.csv", write_csv), *((("scaling.png", draw),) if png else ())):
+            write(rows, output / name)
+            if not as_json:
+                console.print(f"wrote {escape(str(output / name))}", soft_wrap=True)

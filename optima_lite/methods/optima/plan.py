@@ -1,0 +1,60 @@
+"""The phases that a run of a recipe will have, in order, before any of them begins; what the time left is told from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ...learn.sft import planned_steps
+from ...runs.progress import PhaseStarted
+from ...settings.config import Recipe
+from ...stage.evaluate import parts_of
+
+
+def plan(recipe: Recipe) -> tuple[PhaseStarted, ...]:
+    """Every phase of a run. How many steps the first training will take depends on what is selected: a guess."""
+    return tuple(_phases(recipe))
+
+
+def steps(recipe: Recipe, iteration: int) -> Sequence[str]:
+    """The training steps of an iteration by the recipe's schedule."""
+    if recipe.schedule == "isft" or (recipe.schedule == "idpo" and iteration == 0):
+        return ("imitate",)
+    return ("prefer",) if recipe.schedule == "idpo" else ("imitate", "prefer")
+
+
+def _phases(recipe: Recipe) -> Iterator[PhaseStarted]:
+    held_out = recipe.evaluation.questions
+    yield PhaseStarted("load", None, 1, "models")
+    for decoding in ("sampled", "greedy"):
+        for name, agents in (("untrained", 2), ("single_agent", 1)):
+            yield PhaseStarted(f"evaluate {name} {decoding}", None, held_out, "questions", parts_of(agents))
+    yield from improvement(recipe, roles=2)
+
+
+def improvement(recipe: Recipe, *, roles: int) -> Iterator[PhaseStarted]:
+    """The phases in which so many agents are trained and judged."""
+    held_out, validation = recipe.evaluation.questions, recipe.evaluation.validation_questions
+    yield PhaseStarted("validate untrained", None, validation, "questions", parts_of(roles))
+    for iteration in range(recipe.training.iterations):
+        for step in steps(recipe, iteration):
+            yield from _imitation(recipe, iteration) if step == "imitate" else _preference(recipe, iteration)
+            yield PhaseStarted(f"validate {step}", iteration, validation, "questions", parts_of(roles))
+        last = iteration == recipe.training.iterations - 1
+        for decoding in ("sampled", "greedy") if last else ("sampled",):
+            yield PhaseStarted(f"evaluate {decoding}", iteration, held_out, "questions", parts_of(roles))
+
+
+def _imitation(recipe: Recipe, iteration: int) -> Iterator[PhaseStarted]:
+    questions, training = recipe.training.questions, recipe.training
+    rows = max(1, round(questions * recipe.selection.keep_fraction)) * len(recipe.protocol.roles)
+    dialogues = questions * recipe.sampling.rollouts
+    yield PhaseStarted("generate", iteration, dialogues, "dialogues", ("sample siblings",))
+    yield PhaseStarted("rank", iteration, dialogues, "dialogues", ("read siblings",))
+    yield PhaseStarted("train", iteration, planned_steps(rows, training), "steps", ("train",))
+
+
+def _preference(recipe: Recipe, iteration: int) -> Iterator[PhaseStarted]:
+    questions, search = recipe.dpo.questions, recipe.search
+    dialogues = questions * search.searches * search.rollouts
+    yield PhaseStarted("search", iteration, dialogues, "dialogues", ("search",))
+    yield PhaseStarted("prefer", iteration, planned_steps(questions, recipe.dpo), "steps", ("train",))

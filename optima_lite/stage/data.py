@@ -1,0 +1,73 @@
+"""What a recipe's questions are, before a run asks them: how many each split has, and what the agents see of one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.text import Text
+
+from ..errors import OptimaError
+from ..records import Question
+from ..settings.config import SPLITS, Recipe
+from ..statistics import FEWEST
+from ..tasks.questions import questions
+from ..team.prompts import view
+from .cast import protocols, templates
+from .findings import Finding, Status
+
+_ALL = 10**9  # more questions than any file holds; the bundled world never runs out
+
+
+def data_findings(recipe: Recipe) -> Iterator[Finding]:
+    """The size of every split, and what is too little of it; a file that is not named yet is a note, not a problem."""
+    if recipe.task.name == "jsonl" and recipe.task.path is None:
+        yield Finding("data", Status.NOTE, "no file yet", "add task.path=FILE.jsonl to the command")
+        return
+    try:
+        found = {split: _size(recipe, split) for split in SPLITS}
+    except OptimaError as error:
+        what = f"{error.where}: {error.what}" if error.where else error.what
+        yield Finding("data", Status.PROBLEM, what, error.hint)
+        return
+    asked = {
+        "train": (recipe.training.questions, "data to train on", "training questions"),
+        "validation": (recipe.evaluation.validation_questions, "data to decide on", "validation questions"),
+        "held_out": (recipe.evaluation.questions, "data to report on", "held-out questions"),
+    }
+    for split, (wanted, subject, name) in asked.items():
+        there = found[split]
+        short = there is not None and there < wanted
+        few = min(wanted, wanted if there is None else there) < FEWEST
+        size = "endless" if there is None else f"{there:,}"
+        detail = f"{size} {name}, {'fewer than the ' if short else ''}{wanted:,} asked for"
+        each = " in an iteration" if split == "train" else ""
+        hint = f"with fewer than {FEWEST} chance decides: use more rows, or other shares" if few else None
+        yield Finding(subject, Status.NOTE if few or short else Status.OK, detail + each, hint)
+
+
+def _size(recipe: Recipe, split: str) -> int | None:
+    """How many questions a split has; None for one without an end."""
+    return None if recipe.task.name == "world" else len(questions(recipe.task, split, _ALL, seed=recipe.seed))
+
+
+def samples(recipe: Recipe, count: int) -> Iterator[RenderableType]:
+    """The first training questions as every agent sees them before anything is said, and the single agent.
+
+    Raises DataError for data that cannot be read.
+    """
+    for question in questions(recipe.task, "train", count, seed=recipe.seed):
+        yield _sample(recipe, question)
+
+
+def _sample(recipe: Recipe, question: Question) -> RenderableType:
+    panels = []
+    for protocol, system in zip(protocols(recipe), templates(recipe), strict=True):
+        for speaker, role in enumerate(protocol.roles):
+            seen = view(question, (), speaker, protocol=protocol, system=system, layout=recipe.prompts.layout)
+            text = "\n".join(f"[{message.role}] {message.text}" for message in seen)
+            title = f"{role} sees" if len(protocol.roles) > 1 else "one agent alone, to compare with, sees"
+            panels.append(Panel(Text(text), title=Text(title), title_align="left"))
+    answers = Text(f"right: {' or '.join(question.answers)}", style="green")
+    return Group(Text(f"question {question.id}", style="bold"), *panels, answers)

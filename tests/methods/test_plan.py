@@ -1,0 +1,31 @@
+"""The plan of a run, against what a run then does."""
+
+from __future__ import annotations
+
+import pytest
+
+from conftest import Finished
+from optima_lite.methods.optima.plan import plan
+from optima_lite.runs.store import read_run
+from optima_lite.settings.config import load_recipe
+
+
+def test_a_run_goes_through_the_phases_that_were_planned(finished: Finished) -> None:
+    planned = [(phase.iteration, phase.phase) for phase in plan(load_recipe(finished.arguments[0]).recipe)]
+    assert [(timing.iteration, timing.phase) for timing in read_run(finished.folder).timings()] == planned
+
+
+def test_what_the_plan_says_of_a_phase_s_size_is_what_the_run_then_does(finished: Finished) -> None:
+    sizes = {(phase.iteration, phase.phase): phase.total for phase in plan(load_recipe(finished.arguments[0]).recipe)}
+    for timing in read_run(finished.folder).timings():
+        if timing.phase != "train":  # as many as are selected
+            assert sizes[timing.iteration, timing.phase] == timing.units
+
+
+@pytest.mark.parametrize("schedule", ["isft", "idpo", "isft-dpo"])
+def test_a_plan_has_the_steps_of_its_schedule(schedule: str) -> None:
+    phases = plan(load_recipe("quickstart", overrides=[f"schedule={schedule}", "training.iterations=2"]).recipe)
+    trained = [(phase.iteration, phase.phase) for phase in phases if phase.parts == ("train",)]
+    imitated, preferred = [(0, "train"), (1, "train")], [(0, "prefer"), (1, "prefer")]
+    wanted = {"isft": imitated, "idpo": [imitated[0], preferred[1]], "isft-dpo": [*imitated, *preferred]}
+    assert sorted(trained) == sorted(wanted[schedule])
