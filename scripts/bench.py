@@ -1,6 +1,6 @@
 """How much of the work of sampling dialogues the prefix cache saves: one command, a table and bench.json.
 
-    python scripts/bench.py [--quick] [--threads 1] [--repetitions 3] [--shapes hotpotqa,gsm8k,tree]
+    python scripts/bench.py [--quick] [--threads 1] [--repetitions 3] [--shapes hotpotqa,gsm8k,tree,ragged,room]
 
 Four ways to sample the same dialogues with a random Llama of about 30 million parameters, interleaved so that a passing
 load hits all of them, medians over the repetitions:
@@ -11,10 +11,11 @@ cached     the generator as it is used
 reference  nothing but decoding: as many tokens, at the same batch sizes and context lengths, over transformers' own
            caches, which somebody else has filled already
 
-Every turn has a fixed length, because no end token exists. In single precision a token may differ where two lie within
-rounding of each other; how many dialogues are the same with the cache as in the naive way is printed, too. Times are
-CPU seconds of this process (on a GPU: seconds by the clock), so what else a busy machine does counts little; compare
-them at one thread.
+Every turn has a fixed length, because no end token exists, but in the shape `ragged`, where a turn may end anywhere.
+The shape `room` measures no time: it counts the tokens that go through the model with the cache that an 8B has room for
+(see room.py). In single precision a token may differ where two lie within rounding of each other; how many dialogues
+are the same with the cache as in the naive way is printed, too. Times are CPU seconds of this process (on a GPU:
+seconds by the clock), so what else a busy machine does counts little; compare them at one thread.
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import room
 import torch
 import transformers
 from peft import LoraConfig, get_peft_model
@@ -61,7 +63,8 @@ WAYS = ("naive", "uncached", "cached", "reference")
 @dataclass(frozen=True)
 class Shape:
     """prompt: tokens of each agent's own part. turns, turn: how often they speak, and tokens each time. rollouts: of a
-    question, all at once; or, with searches, so many at a time from somewhere in the tree."""
+    question, all at once; or, with searches, so many at a time from somewhere in the tree. ends: how many tokens of the
+    vocabulary end a turn before that."""
 
     name: str
     prompt: int
@@ -70,12 +73,14 @@ class Shape:
     rollouts: int
     searches: int = 1
     questions: int = 3
+    ends: int = 0
 
 
 SHAPES = (
     Shape("hotpotqa", prompt=600, turns=6, turn=16, rollouts=10),
     Shape("gsm8k", prompt=150, turns=4, turn=64, rollouts=10),
     Shape("tree", prompt=600, turns=6, turn=16, rollouts=3, searches=8),
+    Shape("ragged", prompt=150, turns=4, turn=96, rollouts=10, ends=VOCABULARY // 32),
 )
 
 
@@ -181,7 +186,7 @@ def naive(policy: Policy, shape: Shape, watch: Stopwatch) -> Speak:
     def speak(prompts: Sequence[tuple[int, ...]], keys: Sequence[int]) -> list[tuple[int, ...]]:
         with watch, policy.speaking() as model, torch.no_grad():
             ids, mask = left_pad(prompts, pad=PAD, device=policy.device)
-            return decode(model, shape, keys, input_ids=ids, attention_mask=mask)
+            return decode(model, shape, keys, policy.end_ids, input_ids=ids, attention_mask=mask)
 
     return speak
 
@@ -197,7 +202,8 @@ def reference(policy: Policy, shape: Shape, watch: Stopwatch) -> Speak:
             states = torch.randn(len(ids), heads, past, width, device=policy.device, dtype=policy.model.dtype)
             cache.update(states, states.clone(), layer)
         with policy.speaking() as model, torch.no_grad(), watch:
-            return decode(model, shape, keys, input_ids=ids[:, -1:], attention_mask=mask, past_key_values=cache)
+            inputs = {"input_ids": ids[:, -1:], "attention_mask": mask, "past_key_values": cache}
+            return decode(model, shape, keys, policy.end_ids, **inputs)
 
     return speak
 
@@ -213,7 +219,7 @@ class Keyed(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter_(1, token[:, None], 0.0)
 
 
-def decode(model: Any, shape: Shape, keys: Sequence[int], **inputs: Any) -> list[tuple[int, ...]]:
+def decode(model: Any, shape: Shape, keys: Sequence[int], ends: Sequence[int], **inputs: Any) -> list[tuple[int, ...]]:
     """A turn of every row, by one call of `model.generate`."""
     start = inputs["input_ids"].shape[1]
     how = Sampling(1.0, 1.0, shape.turn)
@@ -221,16 +227,23 @@ def decode(model: Any, shape: Shape, keys: Sequence[int], **inputs: Any) -> list
         keys, [0] * len(keys), sampling=how, steps=shape.turn, candidates=VOCABULARY, device=inputs["input_ids"].device
     )
     config = GenerationConfig(
-        max_new_tokens=shape.turn, do_sample=False, pad_token_id=PAD, suppress_tokens=[PAD], use_cache=True
+        max_new_tokens=shape.turn,
+        do_sample=False,
+        eos_token_id=list(ends),
+        pad_token_id=PAD,
+        suppress_tokens=[PAD],
+        use_cache=True,
     )
     output = model.generate(
         generation_config=config, logits_processor=LogitsProcessorList([Keyed(sampler, start)]), **inputs
     )
-    return [tuple(row) for row in output[:, start:].tolist()]
+    rows = output[:, start:].tolist()
+    return [tuple(row[: next((k for k, token in enumerate(row) if token in ends), len(row)) + 1]) for row in rows]
 
 
 def measure(shape: Shape, policy: Policy, *, budget: int, repetitions: int, console: Console) -> dict[str, Any]:
     """A line of the table."""
+    policy = replace(policy, end_ids=tuple(range(VOCABULARY - shape.ends, VOCABULARY)) or policy.end_ids)
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
     counts: dict[str, int] = {}
     said: dict[str, list[Any]] = {}
@@ -294,25 +307,45 @@ def table(lines: Sequence[dict[str, Any]]) -> Table:
     return result
 
 
+def room_table(lines: Sequence[dict[str, Any]]) -> Table:
+    """What the shape `room` has counted, for the eye."""
+    title = f"tokens computed for each dialogue, with a cache of {room.ROOM:,} tokens"
+    result = Table("step", title=title, box=None, padding=(0, 1, 0, 0))
+    for heading in ("questions", "computed", "unlimited\nroom", "computed /\nunlimited"):
+        result.add_column(heading, justify="right")
+    for line in lines:
+        numbers = (line["questions"], line["computed_per_dialogue"], line["unlimited_per_dialogue"])
+        result.add_row(line["step"], *map(str, numbers), f"{line['computed_over_unlimited']:.3f}")
+    return result
+
+
 def main() -> None:
     """Measures and writes bench.json into the current folder."""
     parser = argparse.ArgumentParser(description="How much work the prefix cache saves.")
     parser.add_argument("--quick", action="store_true", help="a model of 2 million parameters, a single repetition")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--repetitions", type=int, help="of every measurement; default: 3, or 1 with --quick")
-    parser.add_argument("--shapes", default=",".join(shape.name for shape in SHAPES), help="names, with commas between")
+    names = ",".join([*(shape.name for shape in SHAPES), "room"])
+    parser.add_argument("--shapes", default=names, help="names, with commas between")
+    parser.add_argument("--questions", type=int, help="of the shape room; default: 40, or 10 with --quick")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     repetitions = arguments.repetitions or (1 if arguments.quick else 3)
     policy = make_policy(torch.device("cuda" if torch.cuda.is_available() else "cpu"), quick=arguments.quick)
     budget, console = MOST_TOKENS, Console()
-    wanted = [shape for shape in SHAPES if shape.name in arguments.shapes.split(",")]
+    chosen = arguments.shapes.split(",")
+    wanted = [shape for shape in SHAPES if shape.name in chosen]
     lines = [measure(shape, policy, budget=budget, repetitions=repetitions, console=console) for shape in wanted]
-    console.print(table(lines))
+    if lines:
+        console.print(table(lines))
     for line in lines:
         told = f"{line['as_naive']} of {line['dialogues']} dialogues are, token for token, those of the naive way"
         console.print(f"{line['shape']}: {told}", highlight=False, soft_wrap=True)
-    result = {"machine": machine(policy, repetitions), "shapes": lines}
+    result: dict[str, Any] = {"machine": machine(policy, repetitions), "shapes": lines}
+    if "room" in chosen:
+        questions = arguments.questions or (10 if arguments.quick else 40)
+        result["room"] = [room.measure(step, questions=questions, quick=arguments.quick) for step in room.STEPS]
+        console.print(room_table(result["room"]))
     Path("bench.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     console.print("wrote bench.json")
 

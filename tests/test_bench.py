@@ -18,10 +18,12 @@ SCRIPT = Path(__file__).resolve().parents[1] / "scripts/bench.py"
 
 @pytest.fixture(scope="module")
 def bench() -> Any:
+    sys.path.insert(0, str(SCRIPT.parent))  # as for a script that is called
     spec = importlib.util.spec_from_file_location("bench", SCRIPT)
     assert spec and spec.loader
     module = sys.modules["bench"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    sys.path.remove(str(SCRIPT.parent))
     return module
 
 
@@ -36,3 +38,33 @@ def test_every_way_says_the_same(bench: Any, searches: int, dialogues: int) -> N
     assert line["reused"] > line["prefilled"] > 0
     assert all(line[f"{way}_s"] > 0 for way in bench.WAYS)
     assert line["naive_over_cached"] == pytest.approx(line["naive_s"] / line["cached_s"], rel=0.1)
+
+
+def test_ragged_turns_end_where_those_of_every_other_way_do(bench: Any) -> None:
+    shape = bench.Shape("small", prompt=30, turns=3, turn=12, rollouts=4, ends=bench.VOCABULARY // 4)
+    policy = bench.make_policy(torch.device("cpu"), quick=True)
+    line = bench.measure(shape, policy, budget=4096, repetitions=1, console=Console(quiet=True))
+    assert line["dialogues"] == line["as_naive"] == 12
+    assert 36 < line["decoded"] < 36 * 12
+
+
+# --- The room of an 8B ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("questions", [4, 40])
+@pytest.mark.parametrize("step", ["generate", "rank", "search", "evaluate"])
+def test_an_8b_s_room_costs_hardly_more_than_an_unlimited_one(bench: Any, step: str, questions: int) -> None:
+    """40 questions of 10 rollouts are what the loop holds side by side; their prompts alone fill the cache four times.
+
+    Tokens are counted, so the numbers are the same everywhere."""
+    line = bench.room.measure(step, questions=questions, quick=True)
+    assert line["computed_over_unlimited"] <= 1.1
+    assert line["questions"] == (16 if step == "search" and questions == 40 else questions)
+    once = {"generate": 2 * 800 / 10, "rank": 2 * 800 / 10, "search": 4 * 800 / 6, "evaluate": 4 * 800}[step]
+    assert once < line["unlimited_per_dialogue"] < once + 250, "each prompt once a model, and what was said"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["generate", "evaluate"])
+def test_so_do_400_questions(bench: Any, step: str) -> None:
+    assert bench.room.measure(step, questions=400)["computed_over_unlimited"] <= 1.1

@@ -24,6 +24,9 @@ _NF4_BYTES = 0.5 + (1 + 4 / 256) / 64  # four bits, and a byte for each 64 of th
 _DRAWN_AT_ONCE, _LOSSES_AT_ONCE = 1 << 22, 1 << 24  # logits that become probabilities, or losses, at a time ...
 _DRAWN_BYTES, _LOSS_BYTES = 80, 12  # ... and the bytes each takes then: a nucleus as wide as the vocabulary; float32
 _HEAD_TOKENS, _HEAD_COLUMNS = 4_096, 32_768  # TRL's loss: the tile of logits that exists at a time
+_CACHE_GIB = 2  # what `auto` tries to keep for the prefix cache even at the cost of smaller batches
+_CACHED_ROWS = 800  # more are never of use: two views of the dialogues that are held side by side
+_SPARE = 0.05  # of the room, that `auto` leaves to what the forecast does not know
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,7 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The sizes a run works with. batch_tokens: rows times their length while sampling. turn_tokens: a message.
+    """The sizes a run works with. batch_tokens: rows times their padded length while sampling. turn_tokens: a message.
     row_tokens: the longest row. micro_batch: rows, or pairs, trained on at once. cache_bytes: the prefix cache's bound.
     """
 
@@ -80,13 +83,15 @@ def planned(
         turn_tokens=recipe.sampling.max_turn_tokens,
         row_tokens=row_tokens,
         micro_batch=machine.micro_batch,
-        cache_bytes=int(machine.max_cache_gib * GIB),
+        cache_bytes=int((_CACHE_GIB if machine.max_cache_gib == "auto" else machine.max_cache_gib) * GIB),
     )
     training, preference = recipe.schedule != "idpo", recipe.schedule != "isft"
     sizes = ([recipe.training.batch_size] if training else []) + ([recipe.dpo.batch_size] if preference else [])
     limits = fit(shape, setup, wanted, batch_size=min(sizes), room=room, preference=preference)
     if given:
         limits = replace(limits, batch_tokens=given)
+    if machine.max_cache_gib == "auto":
+        limits = replace(limits, cache_bytes=_cache_that_fits(shape, setup, limits, room))
     phases = forecast(shape, setup, limits)
     return limits, tuple(p for p in phases if (p.name != "sft" or training) and (p.name != "dpo" or preference))
 
@@ -119,6 +124,15 @@ def fit(shape: Shape, setup: Setup, limits: Limits, *, batch_size: int, room: in
         if _fits((_fine_tuning, *((_preference,) if preference else ())), shape, setup, limits, room):
             break
     return limits
+
+
+def _cache_that_fits(shape: Shape, setup: Setup, limits: Limits, room: int) -> int:
+    """Bytes for the prefix cache: what sampling and reading leave of the room, as far as it can be of use; on the CPU,
+    where others need memory too, a quarter of the room."""
+    peak = max(phase(shape, setup, limits).total for phase in (_sampling, _reading))
+    left = limits.cache_bytes + max(0, int((1 - _SPARE) * room) - peak)
+    useful = _CACHED_ROWS * limits.row_tokens * shape.cached_values * setup.number_bytes
+    return min(left, useful) if setup.gpu else min(left, useful, room // 4)
 
 
 def of_one_batch(shape: Shape, setup: Setup, limits: Limits) -> Limits:
@@ -261,7 +275,11 @@ def _backward(shape: Shape, setup: Setup) -> int:
 
 
 def _head(shape: Shape, setup: Setup, tokens: int) -> int:
-    """TRL's loss: tiles of logits, one with Triton, about five in torch; the last states and their gradient."""
+    """TRL's loss: tiles of logits, one with Triton, about five in torch; the last states and their gradient.
+
+    The output layer's columns are multiplied as they are: on a GPU the sum is kept in float32 without a cast of them
+    (since PyTorch 2.8), on the CPU they are float32 already.
+    """
     columns = min(shape.vocabulary, _HEAD_COLUMNS)
     tiles = setup.number_bytes if setup.gpu else 5 * setup.number_bytes
     states = tokens * shape.hidden * (setup.number_bytes + 4)

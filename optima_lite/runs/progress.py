@@ -10,7 +10,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
 from rich.table import Table
@@ -68,9 +68,11 @@ class PhaseAdvanced:
 
 @dataclass(frozen=True, slots=True)
 class PhaseFinished:
-    """The phase is over, complete or not. activities: seconds of it by what the model or the trainer did."""
+    """The phase is over, complete or not. activities: seconds of it by what the model or the trainer did. counts: its
+    tokens by what became of them, see `meter.Counts`."""
 
     activities: Mapping[str, float] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +134,13 @@ def phase(
         observe(PhaseAdvanced(done, tokens, stored, part, loss))
 
     observe(PhaseStarted(name, iteration, total, unit, parts))
-    before = meter.read() if meter else {}
+    before, counted_before = (meter.read(), asdict(meter.counts)) if meter else ({}, {})
     try:
         yield advance
     finally:
-        after = meter.read() if meter else {}
-        observe(PhaseFinished({name: after[name] - before.get(name, 0.0) for name in after}))
+        after, counted_after = (meter.read(), asdict(meter.counts)) if meter else ({}, {})
+        activities = {name: after[name] - before.get(name, 0.0) for name in after}
+        observe(PhaseFinished(activities, {name: counted_after[name] - counted_before[name] for name in counted_after}))
 
 
 def silent(event: Event) -> None:
@@ -184,6 +187,7 @@ class PhaseState:
     loss: float | None = None
     ended: float | None = None
     activities: Mapping[str, float] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -246,8 +250,8 @@ def fold(state: State, event: Event, now: float) -> State:
             return dataclasses.replace(state, current=begun)
         case PhaseAdvanced() if state.current:
             return dataclasses.replace(state, current=state.current.advanced(event, now))
-        case PhaseFinished(activities) if state.current:
-            ended = dataclasses.replace(state.current, ended=now, activities=activities)
+        case PhaseFinished(activities, counts) if state.current:
+            ended = dataclasses.replace(state.current, ended=now, activities=activities, counts=counts)
             return dataclasses.replace(state, current=None, finished=(*state.finished, ended))
         case Ranked():
             return dataclasses.replace(state, rewards=(*state.rewards, event))
@@ -263,7 +267,9 @@ def fold(state: State, event: Event, now: float) -> State:
 class Timing:
     """One finished phase: wall-clock seconds, tokens, and units worked for (not those found in the run folder).
 
-    activities: how many of the seconds the model or the trainer took, by what for; the rest is everything else.
+    activities: how many of the seconds the model or the trainer took, by what for; the rest is everything else. counts:
+    tokens that went through the model, were found in the prefix cache, were sampled; none in runs of before they were
+    kept.
     """
 
     iteration: int | None
@@ -272,6 +278,7 @@ class Timing:
     tokens: int
     units: int
     activities: Mapping[str, float] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 class Timings:
@@ -290,7 +297,7 @@ class Timings:
             seconds = round(ended.seconds(now), 3)
             parts = {name: round(value, 3) for name, value in ended.activities.items()}
             begun, units = ended.begun, ended.last.worked
-            self._rows.append(Timing(begun.iteration, begun.phase, seconds, ended.tokens, units, parts))
+            self._rows.append(Timing(begun.iteration, begun.phase, seconds, ended.tokens, units, parts, ended.counts))
             if self._sink:
                 self._sink(self._rows[-1])
 

@@ -71,9 +71,9 @@ def overview(run: RunFolder) -> RenderableType:
     if preferred:
         parts += [Text(""), preference_table(preferred)]
     parts += verdict_lines(run)
-    pair = typical_pair(run, rows)
-    if pair:
-        parts += [Text(""), pair]
+    pair, line = typical_pair(run, rows), work_line(run)
+    parts += [Text(""), pair] if pair else []
+    parts += [Text(""), line] if line else []
     return Group(*parts)
 
 
@@ -81,7 +81,7 @@ def result(run: RunFolder) -> RenderableType:
     """What `optima-lite train` ends with: the table, the gain, and how the pair talked before and after."""
     rows = evaluations(run)
     evaluated = Group(evaluation_table(rows, undone_remarks(run)), *remarks(rows), *verdict_lines(run))
-    parts: list[RenderableType | None] = [evaluated, gain_table(run, rows), typical_pair(run, rows)]
+    parts: list[RenderableType | None] = [evaluated, gain_table(run, rows), typical_pair(run, rows), work_line(run)]
     return Group(*[line for part in parts if part is not None for line in (Text(""), part)])
 
 
@@ -659,19 +659,40 @@ def printable(text: str) -> str:
 def summary(run: RunFolder) -> dict[str, Any]:
     """The content of summary.json; what is not known is None.
 
-    seconds: time spent in all phases, over all starts. training_tokens: tokens sampled for training, plus the trainer's
-    tokens times its epochs; None unless every step that has begun, and one in every iteration, has stored both.
-    validation_tokens: sampled to judge the steps.
+    seconds: time spent in all phases, over all starts. work: see `work`. training_tokens: tokens sampled for training,
+    plus the trainer's tokens times its epochs; None unless every step that has begun, and one in every iteration, has
+    stored both. validation_tokens: sampled to judge the steps.
     """
     timings = run.timings()
     return {
         "recipe": run.manifest.get("recipe_name"),
         "seed": run.manifest["recipe"].get("seed"),
         "seconds": round(sum(timing.seconds for timing in timings), 3) if timings else None,
+        "work": work(run),
         "training_tokens": next(reversed(training_tokens(run).values()), None),
         "validation_tokens": next(reversed(validation_tokens(run).values()), 0),
         "evaluations": [to_json(row) for row in evaluations(run)],
     }
+
+
+def work(run: RunFolder) -> dict[str, int] | None:
+    """What the run has taken of the model besides training, over all starts: see `meter.Counts`. None for runs of
+    before this was kept."""
+    total: Counter[str] = Counter()
+    for timing in run.timings():
+        total.update(timing.counts)
+    return dict(total) or None
+
+
+def work_line(run: RunFolder) -> Text | None:
+    """The same in a sentence."""
+    tokens = work(run)
+    if tokens is None:
+        return None
+    read = (
+        f"{tokens['computed']:,} tokens went through the model to be read, {tokens['reused']:,} were found in the cache"
+    )
+    return Text(f"{read}, {tokens['sampled']:,} were sampled", style="dim")
 
 
 def training_tokens(run: RunFolder) -> dict[int, int | None]:

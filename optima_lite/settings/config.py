@@ -436,7 +436,9 @@ class Machine(_Settings):
     )
     max_batch_tokens: TokenCount | Literal["auto"] = Field("auto", description="Tokens of one batch while sampling")
     micro_batch: Count = Field(16, description="Training examples held in memory at once")
-    max_cache_gib: Gib = Field(2.0, description="Memory for attention states that may be of use again")
+    max_cache_gib: Gib | Literal["auto"] = Field(
+        "auto", description="Memory for attention states that may be of use again; auto: what sampling leaves"
+    )
     max_vram_gib: Annotated[float, Field(gt=0, le=1_000_000)] | Literal["auto"] = Field(
         "auto", description="GPU memory a run may take; auto: what the card has"
     )

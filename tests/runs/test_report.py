@@ -242,6 +242,7 @@ def test_a_run_that_has_just_begun_reports_what_it_has(tmp_path: Path) -> None:
             "recipe": "quickstart",
             "seed": 4,
             "seconds": None,
+            "work": None,
             "training_tokens": None,
             "validation_tokens": 0,
             "evaluations": [],
@@ -274,7 +275,7 @@ def test_a_run_that_has_just_begun_reports_what_it_has(tmp_path: Path) -> None:
 
 def test_the_summary_has_the_promised_shape(run: RunFolder) -> None:
     summary = json.loads(json.dumps(report.summary(run), allow_nan=False))
-    assert list(summary) == ["recipe", "seed", "seconds", "training_tokens", "validation_tokens", "evaluations"]
+    assert list(summary) == ["recipe", "seed", "seconds", "work", "training_tokens", "validation_tokens", "evaluations"]
     assert (summary["recipe"], summary["seed"], summary["seconds"]) == ("quickstart", 4, 62.75)
     sampled = sum(100 + i + 56 + 8 for i in range(4)) + sum(20 + i + 56 + 8 for i in range(4))
     assert summary["training_tokens"] == sampled + 2 * 1000 * 3 + 4 * 1500 + 250 * 2

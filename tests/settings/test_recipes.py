@@ -82,10 +82,10 @@ def test_what_the_header_adds_for_a_smaller_card_fits_it(name: str) -> None:
         rows, room = recipe.model.max_length or 8192, int(card) * GIB - OVERHEAD
         assert rows - recipe.protocol.max_turns * recipe.sampling.max_turn_tokens > 1000, "room for the facts"
         setup = Setup(quantised=True, gpu=True, lora_rank=recipe.model.lora_rank)
-        _, phases = planned(recipe, Machine(), LLAMA3["8b"], setup, row_tokens=rows, room=room)
+        limits, phases = planned(recipe, Machine(), LLAMA3["8b"], setup, row_tokens=rows, room=room)
         most = max(phase.total for phase in phases)
         assert most <= room, (card, added)
-        assert overrides or round((most + OVERHEAD) / GIB) == int(re.findall(r"\d+", added)[0])
+        assert overrides or limits.cache_bytes > 2 * GIB, "what is left goes to the cache"
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
