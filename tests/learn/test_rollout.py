@@ -311,6 +311,18 @@ def test_an_answer_that_cannot_be_compared_in_time_counts_as_wrong_and_is_marked
     answers._same_value.cache_clear()
 
 
+def test_in_a_tree_an_agent_alone_needs_nobody_s_agreement(cast: Cast) -> None:
+    question = Question("q", "?", ("Tess",), ((), ()))
+    right, cut = stated("Tess", Ending.MAX_TURNS), stated("Tess", Ending.TRUNCATED)
+
+    def tasks(agents: Agents) -> list[float]:
+        pairs = [(question, right), (question, cut)]
+        found = search_rewards(agents, pairs, settings=RewardSettings(), scale=Scale(10, 1.0))
+        return [reward.task for reward in found]
+
+    assert tasks(cast.single) == [1, 0] and tasks(cast.pair) == [0, 0]
+
+
 @pytest.mark.parametrize("condition", ["dialogue", "message"])
 def test_the_worst_message_is_the_one_the_base_model_finds_least_natural(
     cast: Cast, talks: list[Rollouts], condition: str
