@@ -39,14 +39,16 @@ class Question:
 class Ending(enum.StrEnum):
     """Why a dialogue stopped."""
 
-    AGREED = "agreed"  # the protocol's stop rule was met
+    AGREED = "agreed"  # the team's stop rule was met: an answer confirmed, a verdict, passed tests
+    DONE = "done"  # the last step of a workflow was taken
     MAX_TURNS = "max_turns"  # the turns ran out; the last stated answer counts
     TRUNCATED = "truncated"  # a turn hit its token limit: score 0, never selected
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message. ids: exactly the sampled token ids, turn end included. answer: what it marks as answer, or None.
+    """One message. speaker: by number, roles first, then tools. ids: exactly the sampled token ids, turn end included;
+    none of a tool. answer: what it marks as answer, or None; None also where the workflow does not count it.
 
     finished: False when the message hit its token limit, so that its ids end without a turn end.
     """
@@ -76,6 +78,11 @@ class Dialogue:
     def tokens(self) -> int:
         """Sampled tokens over all turns, turn ends included."""
         return sum(len(turn.ids) for turn in self.turns)
+
+    @property
+    def messages(self) -> tuple[Turn, ...]:
+        """What agents have said: all turns but those of tools, which have no tokens."""
+        return tuple(turn for turn in self.turns if turn.ids)
 
     @property
     def answer(self) -> str | None:
@@ -243,34 +250,6 @@ class Contender:
 
     row: EvalRow
     preparation: int | None = 0
-
-
-class StopRule(enum.StrEnum):
-    """When the talk ends, besides running out of turns."""
-
-    PARTNER = "partner"  # an agent states the answer its partner last stated
-    ANYONE = "anyone"  # an answer equals the last one stated, by anyone
-
-
-@dataclass(frozen=True, slots=True)
-class InteractionProtocol:
-    """Who speaks, what each sees, when it ends: data, interpreted by `dialogue` and `prompts`.
-
-    roles: display names, in order of speaking. stop: the stop rule. split: True when each role sees only its own
-    context, False when everyone sees all of it. metric: how the task scores answers, which decides when two are the
-    same.
-    """
-
-    name: str
-    roles: tuple[str, ...]
-    stop: StopRule
-    split: bool
-    max_turns: int
-    metric: Metric = "f1"
-
-    def speaker(self, turn: int) -> int:
-        """Index of the role that says turn number `turn`, counted from 0."""
-        return turn % len(self.roles)
 
 
 def to_json(record: Any) -> Any:

@@ -120,7 +120,7 @@ def _vocabulary_texts() -> Iterator[str]:
         yield from (turn.text.replace("<A>", "").replace("</A>", "") for turn in turns)
         yield scripted.monologue(question, rng, careless=0.2).replace("<A>", "").replace("</A>", "")
         for speaker in range(2):
-            messages = view(question, turns[:1], speaker, protocol=PAIR, system=SYSTEM)
+            messages = view(question, turns[:1], speaker, workflow=PAIR)
             yield from (message.text for message in messages)
 
 

@@ -15,14 +15,16 @@ from random import Random
 import scripted_dialogues as scripted
 from transformers import PreTrainedTokenizerFast
 
-from optima_lite.records import InteractionProtocol, Question, StopRule, Turn
+from optima_lite.records import Question, Turn
+from optima_lite.settings.workflow import renamed, told
 from optima_lite.tasks.world import ENTITIES, RELATIONS, Fact
 from optima_lite.team.prompts import FORMATS, Message, view
+from optima_lite.team.talks import exchange, solo
 
 SYSTEM = "You are {name}, working with {partner}."
 SYSTEM_ALONE = "You work alone. Think step by step."
-PAIR = InteractionProtocol("exchange", scripted.NAMES, StopRule.PARTNER, split=True, max_turns=scripted.MAX_TURNS)
-ALONE = InteractionProtocol("solo", scripted.NAMES[:1], StopRule.ANYONE, split=False, max_turns=1)
+PAIR = told(exchange(scripted.NAMES, scripted.MAX_TURNS), SYSTEM)
+ALONE = told(renamed(solo(), scripted.NAMES[:1]), SYSTEM_ALONE)
 
 SPECIAL = (
     "<|begin_of_text|>",
@@ -144,7 +146,7 @@ class Writer:
                 partner = scripted.NAMES[1 - speaker]
                 text = scripted.say(act, style, rng, partner=partner, question=question.text)
                 turns.append(self.turn(speaker, text))
-        return [self.chat(view(question, turns, me, protocol=PAIR, system=SYSTEM, format=format))]
+        return [self.chat(view(question, turns, me, workflow=PAIR, format=format))]
 
     def dialogue(self, rng: Random, question: Question) -> list[Example]:
         """A scripted dialogue from both sides, half of the time under an instruction of the format pool."""
@@ -153,13 +155,13 @@ class Writer:
         views = []
         for speaker in range(min(2, len(turns))):
             last = max(i for i, turn in enumerate(turns) if turn.speaker == speaker)
-            views.append(view(question, turns[: last + 1], speaker, protocol=PAIR, system=SYSTEM, format=format))
+            views.append(view(question, turns[: last + 1], speaker, workflow=PAIR, format=format))
         return [self.chat(messages) for messages in views]
 
     def monologue(self, rng: Random, question: Question, *, careless: float = 0.2) -> list[Example]:
         """One agent with all facts."""
         turn = self.turn(0, scripted.monologue(question, rng, careless=careless))
-        return [self.chat(view(question, [turn], 0, protocol=ALONE, system=SYSTEM_ALONE))]
+        return [self.chat(view(question, [turn], 0, workflow=ALONE))]
 
     def careless_monologue(self, rng: Random, question: Question) -> list[Example]:
         """What the agent alone is to end up as: no more careful than the two."""

@@ -25,10 +25,11 @@ from optima_lite.model.render import Renderer
 from optima_lite.model.sampling import Sampling
 from optima_lite.records import Question
 from optima_lite.settings.config import load_recipe
+from optima_lite.settings.workflow import told
 from optima_lite.stage.cast import Cast
 from optima_lite.stage.evaluate import examine
 from optima_lite.tasks.answers import Scoring
-from optima_lite.team.dialogue import exchange, solo
+from optima_lite.team.talks import exchange, solo
 
 ROOM = 16_384  # tokens of Llama 3 8B, of 131,072 bytes each, that 2 GiB hold
 PROMPT, TURNS, LONGEST, ROLLOUTS = 800, 4, 48, 10
@@ -61,8 +62,8 @@ def make_cast(policy: Policy, *, room: int, searches: int) -> Cast:
     generator = Generator(policy, max_batch_tokens=MOST_TOKENS, max_cache_bytes=room * token)
     renderer = Renderer(policy.tokenizer, end_ids=policy.end_ids)
     system = "You are {name}, working with {partner}."
-    pair = Agents(generator, renderer, exchange(("Alice", "Bob"), TURNS), system, Scoring("f1"))
-    single = Agents(generator, renderer, solo(), "You work alone.", Scoring("f1"))
+    pair = Agents(generator, renderer, told(exchange(("Alice", "Bob"), TURNS), system), Scoring("f1"))
+    single = Agents(generator, renderer, told(solo(), "You work alone."), Scoring("f1"))
     changes = (f"search.searches={searches}", f"sampling.max_turn_tokens={LONGEST}", "sampling.temperature=1.0")
     return Cast(load_recipe("quickstart", overrides=changes).recipe, policy, pair, single, micro_batch=1)
 

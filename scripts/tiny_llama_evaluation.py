@@ -13,7 +13,7 @@ from random import Random
 
 import scripted_dialogues as scripted
 import torch
-from pretraining_examples import ALONE, PAIR, SYSTEM, SYSTEM_ALONE, Writer
+from pretraining_examples import ALONE, PAIR, Writer
 from transformers import LlamaForCausalLM
 
 from optima_lite.records import Question, Turn
@@ -58,7 +58,7 @@ def probes(model: LlamaForCausalLM, writer: Writer, count: int = 200) -> dict[st
             ("two", form.state(first), form.state(second, answer=True), [second.entity, second.value]),
         ):
             turns = [writer.turn(1 - me, heard), writer.turn(me, said)]
-            ids = torch.tensor([writer.chat(view(question, turns, me, protocol=PAIR, system=SYSTEM, format=style)).ids])
+            ids = torch.tensor([writer.chat(view(question, turns, me, workflow=PAIR, format=style)).ids])
             said_ids = list(turns[1].ids)
             # For a missing fact: everything that follows the relation, which is where a known value would have stood.
             start = said_ids.index(writer.encode(f" {missing.relation}")[0]) + 1 if not names else 0
@@ -84,7 +84,7 @@ def pair(
         going = [i for i in range(len(talks)) if not over[i]]
         if not going:
             break
-        views = [view(questions[i], talks[i], speaker, protocol=PAIR, system=SYSTEM, format=format) for i in going]
+        views = [view(questions[i], talks[i], speaker, workflow=PAIR, format=format) for i in going]
         prompts = [writer.chat(messages, open_end=True).ids for messages in views]
         for i, ids in zip(going, _speak(model, writer, prompts, temperature), strict=True):
             text = writer.decode(ids)
@@ -97,7 +97,7 @@ def pair(
 
 def single(model: LlamaForCausalLM, writer: Writer, questions: Sequence[Question], *, temperature: float) -> Result:
     """One agent that holds all facts."""
-    views = [view(question, [], 0, protocol=ALONE, system=SYSTEM_ALONE) for question in questions]
+    views = [view(question, [], 0, workflow=ALONE) for question in questions]
     prompts = [writer.chat(messages, open_end=True).ids for messages in views]
     said = _speak(model, writer, prompts, temperature)
     talks = [[Turn(0, tuple(ids), text := writer.decode(ids), stated(text))] for ids in said]

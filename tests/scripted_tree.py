@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from optima_lite.learn.reward import rank
 from optima_lite.records import Dialogue, Ending, Question, Reward, Tree, Turn
 from optima_lite.settings.config import RewardSettings, SearchSettings
-from optima_lite.team.dialogue import exchange
 from optima_lite.team.search import search
+from optima_lite.team.talks import exchange
 from optima_lite.team.tree import GrowingTree
 
 PAIR = exchange(("Ann", "Ben"), 6)
@@ -42,7 +42,7 @@ def speak(drafts: Sequence[tuple[Question, Dialogue]]) -> list[Turn]:
     for asked, dialogue in drafts:
         draw = random.Random(f"{asked.id} {dialogue.rollout} {len(dialogue.turns)}")
         ((text, answer),) = draw.choices(LINES, [4, 4, 4, 4, 6, 3, 1])
-        turns.append(said(text, speaker=PAIR.speaker(len(dialogue.turns)), answer=answer))
+        turns.append(said(text, speaker=len(dialogue.turns) % 2, answer=answer))
     return turns
 
 
@@ -73,5 +73,5 @@ def back_up(tree: Tree, node: int, reward: Reward) -> Tree:
 def tree(name: str = "q", **settings: float) -> Tree:
     """The tree that the scripted pair grows on a question."""
     chosen = SearchSettings.model_validate(settings)
-    (grown,) = search([question(name)], protocol=PAIR, speak=speak, score=score, settings=chosen, seed=(0, 1))
+    (grown,) = search([question(name)], workflow=PAIR, speak=speak, score=score, settings=chosen, seed=(0, 1))
     return grown

@@ -38,7 +38,13 @@ FLOORS = {
     "__main__": 11,
 }
 LEVELS = {
-    "settings": [{"consistency", "layers", "presets", "schemas", "strict_yaml"}, {"config"}],
+    "settings": [
+        {"consistency", "layers", "presets", "schemas", "strict_yaml", "workflow"},
+        {"flow"},
+        {"grammar"},
+        {"teams"},
+        {"config"},
+    ],
     "tasks": [
         {"bounded", "containment", "mathematics", "official", "pattern", "sandbox"},
         {"answers"},
@@ -46,7 +52,7 @@ LEVELS = {
         {"benchmarks"},
         {"questions"},
     ],
-    "team": [{"dialogue", "prompts", "tree"}, {"search"}],
+    "team": [{"parsing", "tools", "tree"}, {"dialogue"}, {"prompts", "search"}, {"talks"}],
     "model": [
         {"adapter", "families", "meter", "packing", "resources", "sharing", "template"},
         {"render", "shapes"},
@@ -58,7 +64,13 @@ LEVELS = {
         {"selftest"},
     ],
     "learn": [{"halving", "reward", "selection"}, {"rollout", "sft"}, {"dpo"}],
-    "runs": [{"progress"}, {"forecast", "store"}, {"live", "naming"}, {"report"}, {"comparison", "tree_view"}],
+    "runs": [
+        {"progress"},
+        {"forecast", "store"},
+        {"live", "naming"},
+        {"report"},
+        {"comparison", "team_view", "tree_view"},
+    ],
     "stage": [
         {"cast", "findings", "probe", "scaling"},
         {"data", "doctor", "evaluate", "scaling_view"},
@@ -67,7 +79,12 @@ LEVELS = {
         {"judge"},
     ],
     "methods": [{"optima/explore", "optima/plan"}, {"optima/imitate", "optima/prefer"}, {"optima/loop"}],
-    "cli": [{"arguments", "console", "early"}, {"look", "machine", "many", "measure", "recipes", "train"}, {"app"}],
+    "cli": [
+        {"arguments", "console", "early"},
+        {"look", "many", "measure", "recipes", "teams", "train"},
+        {"machine"},
+        {"app"},
+    ],
 }
 FLOOR_OF_TORCH = 5  # below it no file may need a heavy library at import
 LIGHT = {

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from . import look, machine, many, measure, recipes
+from . import look, machine, many, measure, recipes, teams
 from .console import PROGRAM
 from .train import train
 
@@ -30,7 +30,9 @@ app = typer.Typer(
 recipes_app = typer.Typer(help="Shipped recipes: list, show, copy.", no_args_is_help=True, context_settings=_HELP)
 runs_app = typer.Typer(help="Finished and unfinished runs.", no_args_is_help=True, context_settings=_HELP)
 app.add_typer(recipes_app, name="recipes")
+teams_app = typer.Typer(help="Shipped teams: list, show, copy.", no_args_is_help=True, context_settings=_HELP)
 app.add_typer(runs_app, name="runs")
+app.add_typer(teams_app, name="teams")
 
 
 def _verb(group: typer.Typer, name: str, function: Callable[..., None], example: str) -> None:
@@ -53,6 +55,9 @@ _verb(recipes_app, "list", recipes.recipes_list, "recipes list")
 _verb(recipes_app, "show", recipes.recipes_show, "recipes show quickstart")
 _verb(recipes_app, "copy", recipes.recipes_copy, "recipes copy quickstart my.yaml")
 _verb(runs_app, "list", look.runs_list, "runs list")
+_verb(teams_app, "list", teams.teams_list, "teams list")
+_verb(teams_app, "show", teams.teams_show, "teams show proposer_critic")
+_verb(teams_app, "copy", teams.teams_copy, "teams copy proposer_critic my_team.yaml")
 
 
 def main() -> None:

@@ -80,7 +80,7 @@ def chat(
     seed: Annotated[int, typer.Option(min=0, help="Sampling seed.")] = 0,
     config: ConfigOption = None,
 ) -> None:
-    """Type a question with facts for each agent and watch the two agents of a run talk about it."""
+    """Type a question with its facts and watch the agents of a run talk about it."""
     with errors():
         machine = machine_of(config)
         console = console_of(machine)
@@ -93,7 +93,7 @@ def chat(
 
         cast = recall(folder, machine=machine, iteration=number)
         who = "untrained" if number is None else f"iteration {number}"
-        *others, last = cast.pair.protocol.roles
+        *others, last = cast.pair.workflow.names
         console.print(f"[bold]{', '.join(others)} and {last}[/bold] of {folder.folder}, {who}")
         for question in _questions_for_chat(console, cast, sample):
             _talk(console, cast, question, greedy=greedy, seed=seed)
@@ -118,8 +118,8 @@ def _questions_for_chat(console: Console, cast: Cast, sample: int) -> Iterator[Q
             text = console.input("\n[bold]Question:[/bold] ").strip()
             if not text:
                 return
-            if cast.pair.protocol.split:
-                first, second = (_facts(console, f" of {role}") for role in cast.pair.protocol.roles)
+            if cast.pair.workflow.holders:
+                first, second = (_facts(console, f" of {role}") for role in cast.pair.workflow.holders)
             else:
                 first, second = _facts(console, ""), ()
         except EOFError:
@@ -140,12 +140,16 @@ def _talk(console: Console, cast: Cast, question: Question, *, greedy: bool, see
     from ..learn.rollout import unfold
     from ..runs.report import printable
 
-    roles = cast.pair.protocol.roles
+    roles = cast.pair.workflow.names
     (fitted,), shortened = cast.fit(cast.pair, [question])
     console.rule()
     console.print(f"[bold]{escape(printable(question.text))}[/bold]")
-    hands = [(f"{role} knows", facts) for role, facts in zip(roles, question.contexts, strict=False)]
-    for who, facts in hands if cast.pair.protocol.split else [("everyone knows", sum(question.contexts, ()))]:
+    everyone = all(role.facts == "all" for role in cast.pair.workflow.roles)
+    together = [("everyone knows" if everyone else "facts", sum(question.contexts, ()))]
+    hands = [
+        (f"{role} knows", facts) for role, facts in zip(cast.pair.workflow.holders, question.contexts, strict=False)
+    ]
+    for who, facts in hands or together:
         console.print(f"[dim]{who}: {escape(printable('; '.join(facts))) or 'nothing'}[/dim]")
     if shortened:
         console.print("[yellow]the facts were shortened to fit the model[/yellow]")
@@ -199,7 +203,7 @@ def search(
 
         found = pairs(trees, settings=cast.recipe.selection)
         for tree in trees:
-            console.print(TreeView(tree, found, cast.pair.protocol.roles))
+            console.print(TreeView(tree, found, cast.pair.workflow.names))
         console.print(
             f"{len(found)} {'pair' if len(found) == 1 else 'pairs'} to learn from, "
             f"{sum(tree.sampled for tree in trees):,} tokens sampled"

@@ -15,6 +15,7 @@ from rich.markup import escape
 from .arguments import AsJson, ConfigOption, Overrides, RecipeName, RunOption, Variant, load, machine_of
 from .console import console_of, errors, import_libraries, write_new
 from .early import say
+from .teams import AsMermaid
 
 if TYPE_CHECKING:
     from ..stage.findings import Finding
@@ -30,15 +31,24 @@ def check(
     probe: Annotated[bool, typer.Option(help="On a GPU, load the model and measure each phase.")] = True,
     show: Annotated[int, typer.Option(min=0, help="So many training questions, as each agent sees them.")] = 0,
     as_json: AsJson = False,
+    mermaid: AsMermaid = False,
 ) -> None:
     """Read a recipe, say what its run would do and what it needs, memory above all; nothing is written."""
     with errors():
         from ..runs.naming import run_folder
+        from ..runs.team_view import TeamView
+        from ..runs.team_view import mermaid as drawn
+        from ..team.talks import team_of
 
         loaded, machine = load(recipe, overrides, variant, config)
+        if mermaid:
+            print(drawn(team_of(loaded.recipe)), end="")
+            return
         folder = run or run_folder(loaded, machine)
         console = console_of(machine)
         say(console, f"{loaded.name}: what its run would do here, and what it needs", quiet=as_json)
+        if not as_json:
+            console.print(TeamView(team_of(loaded.recipe)))
         import_libraries()
         from ..stage.data import samples
         from ..stage.preflight import check as findings

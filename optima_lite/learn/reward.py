@@ -58,7 +58,7 @@ def rank(
         gate = solved if settings.gate_by_correctness else 1.0
         form = format_share(dialogue, settings=settings, roles=roles) if settings.format_weight else 0.0
         tokens = token_cost(dialogue.tokens, share=share, settings=settings)
-        turns = settings.turn_cost * len(dialogue.turns)
+        turns = settings.turn_cost * len(dialogue.messages)
         total = solved - gate * tokens + gate * (settings.readability_weight * ease) - gate * turns
         total += gate * settings.format_weight * form
         rewards.append(Reward(total, score, share, ease, loss, format=form))
@@ -84,7 +84,7 @@ def format_share(dialogue: Dialogue, *, settings: RewardSettings, roles: Sequenc
     Raises ConfigError when the extra `schema` is not installed.
     """
     require(settings)
-    by_turn = [(turn.text, settings.schemas.get(roles[turn.speaker])) for turn in dialogue.turns]
+    by_turn = [(turn.text, settings.schemas.get(roles[turn.speaker])) for turn in dialogue.messages]
     valid = [schemas.valid(text, schema) for text, schema in by_turn if schema is not None]
     return sum(valid) / len(valid) if valid else 0.0
 
@@ -98,13 +98,13 @@ def require(settings: RewardSettings) -> None:
 
 def repeats(dialogue: Dialogue) -> bool:
     """Whether a message is said twice, by anyone; case and white space do not count."""
-    said = [" ".join(turn.text.casefold().split()) for turn in dialogue.turns]
+    said = [" ".join(turn.text.casefold().split()) for turn in dialogue.messages]
     return len(set(said)) < len(said)
 
 
 def confuses(dialogue: Dialogue, roles: Sequence[str]) -> bool:
     """Whether a message speaks for another agent ("Bob:" in one of Alice's), or announces its own speaker twice."""
-    return any(_labels(turn, roles) > 1 for turn in dialogue.turns) if roles else False
+    return any(_labels(turn, roles) > 1 for turn in dialogue.messages) if roles else False
 
 
 def _labels(turn: Turn, roles: Sequence[str]) -> int:

@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 from ..model.generate import Generator
 from ..model.render import Rendered, Renderer, shorten
 from ..model.sampling import Sampling, row_key
-from ..records import Dialogue, Ending, InteractionProtocol, Layout, Question, Reward, Rollouts, Turn
+from ..records import Dialogue, Ending, Layout, Question, Reward, Rollouts, Turn
 from ..settings.config import RewardSettings
+from ..settings.workflow import Workflow
 from ..tasks import answers
 from ..tasks.answers import Scoring
-from ..team.dialogue import converse, extend
-from ..team.prompts import opening, view
+from ..team.dialogue import Cue, converse, cues, extend, moment, taken
+from ..team.prompts import Message, brief, filled, longest_brief, longest_talks, opening, view
+from ..team.tools import retrieve
 from .reward import Scale, alone, rank
 
 Advance = Callable[[int, int], None]
@@ -30,13 +32,11 @@ _AROUND = 8  # tokens that stand around a message in a view: header, turn end, t
 
 @dataclass(frozen=True)
 class Agents:
-    """All that is needed to hold a dialogue, and to score it. system: the role prompts' template or templates; layout:
-    of the chat (see `prompts.view`)."""
+    """All that is needed to hold a dialogue, and to score it. layout: of the chat (see `prompts.view`)."""
 
     generator: Generator
     renderer: Renderer
-    protocol: InteractionProtocol
-    system: str | tuple[str, ...]
+    workflow: Workflow
     scoring: Scoring
     layout: Layout = "alternating"
 
@@ -51,15 +51,27 @@ class Agents:
     def _fit(self, question: Question, max_turn_tokens: int) -> Question:
         bare = replace(question, contexts=((), ()))
         longest = Turn(0, (self.generator.policy.pad_id,) * max_turn_tokens, "")
-        turns = [replace(longest, speaker=self.protocol.speaker(k)) for k in range(self.protocol.max_turns)]
         formats = 40  # tokens set aside for a format instruction and the line that introduces the facts
-        used = max(len(self._view(bare, turns, speaker).ids) for speaker in range(len(self.protocol.roles))) + formats
-        room = self.generator.policy.max_length - used
-        return shorten(question, self.renderer, room=room if self.protocol.split else room // len(question.contexts))
+        rooms = []
+        for used, shown in self._longest(bare, longest):
+            room = self.generator.policy.max_length - used - formats
+            if shown or room < 0:
+                rooms.append(room // max(shown, 1))
+        return shorten(question, self.renderer, room=min(rooms, default=self.generator.policy.max_length))
 
-    def _view(self, question: Question, turns: Sequence[Turn], speaker: int) -> Rendered:
-        messages = view(question, turns, speaker, protocol=self.protocol, system=self.system, layout=self.layout)
-        return self.renderer.conversation(messages)
+    def _longest(self, bare: Question, longest: Turn) -> Iterator[tuple[int, int]]:
+        """The most tokens of everything that is read in a dialogue, facts apart, and how many shares of facts are read
+        with it."""
+        workflow = self.workflow
+        for speaker, speakers in longest_talks(workflow):
+            turns = [replace(longest, speaker=one) for one in speakers]
+            messages = view(bare, turns, speaker, workflow=workflow, layout=self.layout)
+            shares = {"all": len(bare.contexts), "share": 1, "none": 0}[workflow.roles[speaker].facts]
+            yield len(self.renderer.conversation(messages).ids), shares
+        for step in workflow.steps:
+            if step.reads is not None and not step.tool:
+                messages, inputs, shares = longest_brief(bare, step, workflow=workflow)
+                yield len(self.renderer.prompt(messages)) + (inputs + 1) * len(longest.ids), shares
 
     def windows(
         self, drafts: Sequence[Drafts], *, sampling: Sampling, times: int = 1, sides: int = 1
@@ -71,7 +83,7 @@ class Agents:
         since. times: how often each draft is carried on, of which only the latest needs the cache. sides: 2 where the
         base model reads every view as well, whose states are its own.
         """
-        counts, turns = self.generator.counts, self.protocol.max_turns
+        counts, turns = self.generator.counts, self.workflow.max_steps
         growth, before, done = turns * (sampling.max_new_tokens + _AROUND), counts.sampled, 0
         while drafts:
             fitting = self._fitting(drafts, growth, sides) if turns > 1 else len(drafts)  # one turn reuses nothing
@@ -82,16 +94,25 @@ class Agents:
 
     def _fitting(self, drafts: Sequence[Drafts], growth: int, sides: int) -> int:
         """How many drafts, from the first on, belong into one window when every view grows by so many tokens."""
-        states, roles = self.generator.states, range(len(self.protocol.roles))
+        states = self.generator.states
         openings: set[tuple[int, ...]] = set()
         grown = 0
         for count, (question, dialogues) in enumerate(drafts if states.room else ()):
-            openings |= {self._prompt(question, (), role, d.format) for role in roles for d in dialogues}
-            grown += len(dialogues) * len(roles) * growth
+            begun = [self._openings(question, dialogue.format) for dialogue in dialogues]
+            openings.update(*begun)
+            grown += sum(map(len, begun)) * growth
             if sides * (sum(map(len, openings)) + grown) > states.room:
                 row = max(map(len, openings)) + growth
                 return count or max(1, states.max_batch_tokens // (row * len(dialogues)))
         return len(drafts)
+
+    def _openings(self, question: Question, format: str | None) -> list[tuple[int, ...]]:
+        """What every view of a dialogue begins with: the conversation for each role in it, and each template."""
+        workflow = self.workflow
+        speakers = sorted({workflow.speaker(step) for step in workflow.steps if step.reads is None})
+        views = [self._talk_prompt(question, (), speaker, format) for speaker in speakers]
+        templates = [step for step in workflow.steps if step.reads is not None and not step.tool]
+        return views + [self.renderer.prompt(longest_brief(question, step, workflow=workflow)[0]) for step in templates]
 
     def talk(
         self,
@@ -110,56 +131,82 @@ class Agents:
         by_id = {question.id: question for question in questions}
         told = 0
 
-        def speak(dialogues: Sequence[Dialogue]) -> list[Turn]:
+        def speak(ready: Sequence[Cue]) -> list[Turn]:
             nonlocal told
-            turns = self.speak([(by_id[d.question], d) for d in dialogues], sampling=sampling, seed=seed)
-            begun = sum(len(d.turns) + 1 for d in dialogues) // self.protocol.max_turns
-            done = len(drafts) - len(dialogues) + begun
+            turns = self.speak([(by_id[cue.dialogue.question], cue) for cue in ready], sampling=sampling, seed=seed)
+            going = {(cue.dialogue.question, cue.dialogue.rollout): len(cue.dialogue.turns) for cue in ready}
+            begun = (sum(going.values()) + len(ready)) // self.workflow.max_steps
+            done = len(drafts) - len(going) + begun
             advance(done - told, sum(len(turn.ids) for turn in turns))
             told = done
             return turns
 
-        finished = converse(drafts, protocol=self.protocol, speak=speak)
+        finished = converse(drafts, workflow=self.workflow, speak=speak)
         advance(len(drafts) - told, 0)
         return finished
 
-    def speak(
-        self, drafts: Sequence[tuple[Question, Dialogue]], *, sampling: Sampling, seed: Sequence[object]
-    ) -> list[Turn]:
-        """The next turn of every unfinished dialogue, sampled in one go."""
-        prompts = [self.prompt(question, dialogue) for question, dialogue in drafts]
-        keys = [row_key(*seed, d.question, d.rollout, len(d.turns)) for _, d in drafts]
-        sampled = self.generator.generate(prompts, sampling=sampling, keys=keys)
-        return [self._turn(dialogue, ids) for (_, dialogue), ids in zip(drafts, sampled, strict=True)]
+    def speak(self, ready: Sequence[tuple[Question, Cue]], *, sampling: Sampling, seed: Sequence[object]) -> list[Turn]:
+        """What is said at every step that can be taken, sampled in one go; tools answer by themselves."""
+        spoken = [(question, cue) for question, cue in ready if not cue.step.tool]
+        prompts = [self._prompt(question, cue) for question, cue in spoken]
+        keys = [row_key(*seed, cue.dialogue.question, cue.dialogue.rollout, cue.number) for _, cue in spoken]
+        sampled = iter(self.generator.generate(prompts, sampling=sampling, keys=keys) if spoken else ())
+        return [
+            self._use(question, cue) if cue.step.tool else self._turn(cue, next(sampled)) for question, cue in ready
+        ]
+
+    def _use(self, question: Question, cue: Cue) -> Turn:
+        done = moment(cue.dialogue.turns, self.workflow).done
+        asked = filled(cue.step, done, given={"question": question.text})
+        found = retrieve(question, asked, at_most=cue.step.at_most)
+        return Turn(self.workflow.speaker(cue.step), (), found)
+
+    def next_cue(self, dialogue: Dialogue) -> Cue:
+        """The next step of an unfinished dialogue; of steps side by side the first that was not taken yet."""
+        return cues(dialogue, self.workflow)[0]
 
     def prompt(self, question: Question, dialogue: Dialogue) -> tuple[int, ...]:
         """What the next speaker of an unfinished dialogue sees, as ids up to the header of its turn."""
-        return self._prompt(question, dialogue.turns, self.protocol.speaker(len(dialogue.turns)), dialogue.format)
+        return self._prompt(question, self.next_cue(dialogue))
 
-    def _prompt(self, question: Question, turns: Sequence[Turn], speaker: int, format: str | None) -> tuple[int, ...]:
-        messages = view(
-            question, turns, speaker, protocol=self.protocol, system=self.system, format=format, layout=self.layout
-        )
-        return self.renderer.prompt(messages, opening=opening(self.protocol, speaker, layout=self.layout))
+    def _prompt(self, question: Question, cue: Cue) -> tuple[int, ...]:
+        speaker, turns, format = self.workflow.speaker(cue.step), cue.dialogue.turns, cue.dialogue.format
+        if cue.step.reads is not None:
+            done = moment(turns, self.workflow).done
+            return self.renderer.prompt(brief(question, done, cue.step, workflow=self.workflow, format=format))
+        return self._talk_prompt(question, turns, speaker, format)
 
-    def _turn(self, dialogue: Dialogue, ids: tuple[int, ...]) -> Turn:
+    def _talk_prompt(
+        self, question: Question, turns: Sequence[Turn], speaker: int, format: str | None
+    ) -> tuple[int, ...]:
+        messages = view(question, turns, speaker, workflow=self.workflow, format=format, layout=self.layout)
+        return self.renderer.prompt(messages, opening=opening(self.workflow, speaker, layout=self.layout))
+
+    def _turn(self, cue: Cue, ids: tuple[int, ...]) -> Turn:
         text = self.renderer.text(ids)
         finished = bool(ids) and ids[-1] in self.renderer.end_ids
-        speaker = self.protocol.speaker(len(dialogue.turns))
-        return Turn(speaker, ids, text, answers.extract(text), finished)
+        answer = answers.extract(text) if cue.step.name in self.workflow.answer else None
+        return Turn(self.workflow.speaker(cue.step), ids, text, answer, finished)
 
     def views(self, question: Question, dialogue: Dialogue) -> list[Rendered]:
-        """The finished dialogue as each speaker saw it, own turns marked, without the format instruction."""
-        speakers = sorted({turn.speaker for turn in dialogue.turns})
-        return [self._view(question, dialogue.turns, speaker) for speaker in speakers]
+        """Everything said in a dialogue after what its speaker saw, own turns marked, without the format instruction:
+        the conversation once for each speaker in it, then every step that reads inputs of its own."""
+        workflow, layout = self.workflow, self.layout
+        steps = taken(dialogue.turns, workflow)
+        speakers = sorted({turn.speaker for step, turn, _ in steps if step.reads is None})
+        rows = [view(question, dialogue.turns, speaker, workflow=workflow, layout=layout) for speaker in speakers]
+        for step, turn, before in steps:
+            if step.reads is not None and not step.tool:
+                rows.append([*brief(question, before, step, workflow=workflow), Message("assistant", turns=(turn,))])
+        return [self.renderer.conversation(messages) for messages in rows]
 
 
 def unfold(agents: Agents, question: Question, *, sampling: Sampling, seed: Sequence[object]) -> Iterator[Dialogue]:
     """One dialogue as it grows: yielded after every turn, the last time with its ending."""
     dialogue = Dialogue(question.id, 0)
     while dialogue.ending is None:
-        (turn,) = agents.speak([(question, dialogue)], sampling=sampling, seed=seed)
-        dialogue = extend(dialogue, turn, protocol=agents.protocol)
+        (turn,) = agents.speak([(question, agents.next_cue(dialogue))], sampling=sampling, seed=seed)
+        dialogue = extend(dialogue, turn, workflow=agents.workflow)
         yield dialogue
 
 
@@ -197,7 +244,7 @@ def ranked(agents: Agents, rollouts: Sequence[Rollouts], *, settings: RewardSett
     pairs = [(group.question, dialogue) for group in rollouts for dialogue in group.dialogues]
     losses = iter(worst_losses(agents, pairs, condition=settings.loss_condition))
     results = []
-    roles = agents.protocol.roles
+    roles = agents.workflow.names
     for group in rollouts:
         scores = [score(group.question, dialogue, scoring=agents.scoring) for dialogue in group.dialogues]
         worst = [next(losses) for _ in group.dialogues]
@@ -223,14 +270,15 @@ def search_rewards(
 ) -> list[Reward]:
     """The rewards of dialogues that come one by one, as a tree search finds them, on a given scale.
 
-    A dialogue that ended without agreement scores 0, as in the official search.
+    A dialogue that ran out of steps scores 0, as one without agreement does in the official search; an agent alone
+    needs nobody's.
     """
     losses = worst_losses(agents, pairs, condition=settings.loss_condition)
     rewards = []
     for (question, dialogue), loss in zip(pairs, losses, strict=True):
-        agreed = dialogue.ending is Ending.AGREED
+        agreed = dialogue.ending in (Ending.AGREED, Ending.DONE) or agents.workflow.max_steps == 1
         task = score(question, dialogue, scoring=agents.scoring) if agreed else 0.0
-        reward = alone(dialogue, score=task, loss=loss, scale=scale, settings=settings, roles=agents.protocol.roles)
+        reward = alone(dialogue, score=task, loss=loss, scale=scale, settings=settings, roles=agents.workflow.names)
         rewards.append(_marked(reward, question, dialogue, agents.scoring) if agreed else reward)
     return rewards
 
@@ -264,7 +312,7 @@ def worst_losses(agents: Agents, pairs: Sequence[tuple[Question, Dialogue]], *, 
     owner: list[int] = []
     for k, (question, dialogue) in enumerate(pairs):
         if condition == "message":
-            own = [agents.renderer.alone(turn) for turn in dialogue.turns]
+            own = [agents.renderer.alone(turn) for turn in dialogue.turns if turn.ids]
         else:
             own = agents.views(question, dialogue)
         rows += own

@@ -37,11 +37,18 @@ from ..records import (
     from_json,
     to_json,
 )
+from ..settings.teams import speakers
 from .store import IMITATED, PREFERRED, RunFolder, stage_name
 
 DECODINGS = ("sampled", "greedy")
 SIDE_BY_SIDE = 100  # columns from which two dialogues stand next to each other
 ITERATIONS_A_TABLE = 7  # as many as 80 columns hold
+ENDINGS = {
+    Ending.AGREED: "agreed",
+    Ending.DONE: "done",
+    Ending.MAX_TURNS: "out of turns",
+    Ending.TRUNCATED: "truncated",
+}
 
 
 def evaluation_stage(name: str, decoding: str) -> str:
@@ -70,7 +77,7 @@ def overview(run: RunFolder) -> RenderableType:
         parts += [Text(""), imitation_table(imitated), *format_lines(imitated)]
     if preferred:
         parts += [Text(""), preference_table(preferred)]
-    parts += verdict_lines([*imitated, *preferred])
+    parts += verdict_lines(run)
     pair, line = typical_pair(run, rows), work_line(run)
     parts += [Text(""), pair] if pair else []
     parts += [Text(""), line] if line else []
@@ -80,7 +87,7 @@ def overview(run: RunFolder) -> RenderableType:
 def result(run: RunFolder) -> RenderableType:
     """What `optima-lite train` ends with: the table, the gain, and how the pair talked before and after."""
     rows = evaluations(run)
-    evaluated = Group(evaluation_table(rows, undone_remarks(run)), *remarks(rows))
+    evaluated = Group(evaluation_table(rows, undone_remarks(run)), *remarks(rows), *verdict_lines(run))
     parts: list[RenderableType | None] = [evaluated, gain_table(run, rows), typical_pair(run, rows), work_line(run)]
     return Group(*[line for part in parts if part is not None for line in (Text(""), part)])
 
@@ -168,6 +175,9 @@ def remarks(rows: Sequence[EvalRow]) -> list[Text]:
         if row.hotpot_f1 is not None and f"{row.hotpot_f1:.3f}" != f"{row.score:.3f}"
     ]
     lines = [f"{row.name} {row.decoding}: {undecided_note(row.undecided)}" for row in rows if row.undecided]
+    asked = [row for row in rows if row.name == "untrained" or _iteration(row) is not None]
+    if asked and not any(row.score for row in asked):
+        lines.insert(0, "not one answer of the team was right: these scores say nothing about training")
     if hotpot:
         lines.insert(0, f"F1 by HotpotQA's own evaluation: {', '.join(hotpot)}")
     if flexible:
@@ -470,9 +480,11 @@ def _imitation_lines(steps: Sequence[Imitation]) -> Lines:
         ("  token share", parts("token_share")),
         ("  readability", parts("readability")),
         *forms,
-        ("ended: agreed", [f"{one.endings[Ending.AGREED]:.0%}" for one in steps]),
-        ("ended: out of turns", [f"{one.endings[Ending.MAX_TURNS]:.0%}" for one in steps]),
-        ("ended: truncated", [f"{one.endings[Ending.TRUNCATED]:.0%}" for one in steps]),
+        *(
+            (f"ended: {name}", [f"{one.endings[ending]:.0%}" for one in steps])
+            for ending, name in ENDINGS.items()
+            if ending is not Ending.DONE or any(one.endings[ending] for one in steps)  # talks are never just done
+        ),
         ("only two messages", [f"{one.two_messages:.0%}" for one in steps]),
         ("selected", [_count(one.selected) for one in steps]),
         *_last_lines(steps),
@@ -503,14 +515,15 @@ def _preference_lines(steps: Sequence[Preference]) -> Lines:
     return [*lines, *_last_lines(steps)]
 
 
-def verdict_lines(steps: Sequence[Imitation | Preference]) -> list[Text]:
+def verdict_lines(run: RunFolder) -> list[Text]:
     """What is told of the steps that were undone: by how much the reward fell, and how sure that is."""
-    names = {Imitation: "imitation", Preference: "preference"}
-    return [
-        Text(f"iteration {one.iteration}, {names[type(one)]} undone: {one.verdict}")
-        for one in sorted(steps, key=lambda one: one.iteration)
-        if one.verdict and one.verdict.verdict != "keep"
+    judged = [
+        (iteration, step, verdict_of(run, stage_name(iteration, stage)))
+        for iteration in run.iterations()
+        for step, stage in (("imitation", "5_verdict"), ("preference", "9_verdict"))
     ]
+    undone = [(i, step, verdict) for i, step, verdict in judged if verdict and verdict.verdict != "keep"]
+    return [Text(f"iteration {i}, {step} undone: {verdict}", style="dim") for i, step, verdict in undone]
 
 
 _VERDICTS = {"keep": "kept", "revert": "undone", "stop": "undone"}
@@ -607,8 +620,7 @@ def _talk(dialogue: Dialogue, reward: Reward, roles: Sequence[str]) -> Text:
     for turn in dialogue.turns:
         text.append(f"{roles[turn.speaker]}: ", style="bold")
         text.append(f"{printable(turn.text.strip())}\n")
-    endings = {Ending.AGREED: "agreed", Ending.MAX_TURNS: "out of turns", Ending.TRUNCATED: "truncated"}
-    ending = f", {endings[dialogue.ending]}" if dialogue.ending else ""
+    ending = f", {ENDINGS[dialogue.ending]}" if dialogue.ending else ""
     text.append(f"score {reward.task:.2f}, {dialogue.tokens} tokens{ending}", style="dim")
     return text
 
@@ -632,7 +644,7 @@ def typical_pair(run: RunFolder, rows: Sequence[EvalRow]) -> DialoguePair | None
         return None
     found = min(shared, key=lambda question: _oddity(before[question], first) + _oddity(after[question], last))
     old, new = before[found], after[found]
-    roles = run.manifest["recipe"].get("protocol", {}).get("roles", ("first", "second"))
+    roles = speakers(run.manifest["recipe"])
     return DialoguePair(
         old.question,
         (old.dialogues[0], new.dialogues[0]),
@@ -688,10 +700,8 @@ def work_line(run: RunFolder) -> Text | None:
     tokens = work(run)
     if tokens is None:
         return None
-    read = (
-        f"{tokens['computed']:,} tokens went through the model to be read, {tokens['reused']:,} were found in the cache"
-    )
-    return Text(f"{read}, {tokens['sampled']:,} were sampled", style="dim")
+    read = f"{tokens['computed']:,} tokens read by the model, {tokens['reused']:,} found in its cache"
+    return Text(f"{read}, {tokens['sampled']:,} sampled", style="dim")
 
 
 def training_tokens(run: RunFolder) -> dict[int, int | None]:
@@ -731,10 +741,13 @@ def _training_cost(step: Imitation | Preference) -> int | None:
     return None if step.trainer_tokens is None else step.tokens + step.trainer_tokens
 
 
-def write_adapter_card(folder: Path, recipe: Mapping[str, Any], *, iteration: int, facts: Mapping[str, Any]) -> None:
+def write_adapter_card(
+    folder: Path, recipe: Mapping[str, Any], *, team: str, iteration: int, facts: Mapping[str, Any]
+) -> None:
     """Write README.md into an adapter folder: what it is, what it was trained with, and the lines that load it.
 
-    recipe: the plain recipe. facts: what the training step tells of itself, by name; None is left out.
+    recipe: the plain recipe. team: the name of those who were trained. facts: what the training step tells of itself,
+    by name; None is left out.
     """
     lines = [f"- {name.replace('_', ' ')}: {value}" for name, value in facts.items() if value is not None]
     (folder / "README.md").write_text(
@@ -743,7 +756,7 @@ def write_adapter_card(folder: Path, recipe: Mapping[str, Any], *, iteration: in
             base=recipe["model"]["name"],
             seed=recipe["seed"],
             task=recipe["task"]["name"],
-            protocol=recipe["protocol"]["name"],
+            team=team,
             facts="\n".join(lines),
         ),
         encoding="utf-8",
@@ -757,8 +770,8 @@ tags: [optima-lite, lora]
 
 # Adapter of iteration {iteration}
 
-A LoRA adapter for `{base}`, trained by optima-lite so that two agents solve more and say less: task `{task}`, protocol
-`{protocol}`, seed {seed}. Both agents speak with this adapter. The run's manifest.json holds the whole recipe and the
+A LoRA adapter for `{base}`, trained by optima-lite to solve more and say less: task `{task}`, team `{team}`, seed
+{seed}. Every agent of the team speaks with this adapter. The run's manifest.json holds the whole recipe and the
 versions it ran with.
 
 {facts}

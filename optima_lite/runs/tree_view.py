@@ -9,11 +9,9 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.text import Text
 from rich.tree import Tree as Branch
 
-from ..records import Ending, Node, PreferencePair, Tree, Turn
+from ..records import Node, PreferencePair, Tree, Turn
 from ..team.tree import ROOT, children, turns
-from .report import printable
-
-ENDINGS = {Ending.AGREED: "agreed", Ending.MAX_TURNS: "out of turns", Ending.TRUNCATED: "truncated"}
+from .report import ENDINGS, printable
 
 
 @dataclass(frozen=True)

@@ -25,16 +25,21 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from ..errors import ConfigError
 from ..records import Layout, Metric
-from . import presets, schemas, strict_yaml
+from . import presets, schemas, strict_yaml, teams
 from .consistency import idle
+from .grammar import At
 from .layers import (
+    LONGEST_LINE,
+    MOST_LINES,
     KeyTree,
     Layer,
     Mistake,
     Setting,
     combine,
+    cut,
     either,
     flatten,
+    mistaken,
     near_names,
     nearest,
     nested,
@@ -48,7 +53,6 @@ MACHINE_FILE = "optima_lite.toml"
 COMMAND_LINE = "command line"
 _FROM_PRESET = "preset "
 _LARGEST_FILE = 100_000  # bytes; a recipe of one line for every setting has a tenth of that
-_MOST_LINES, _LONGEST_LINE = 20, 500  # of a message
 
 Settings = TypeVar("Settings", bound="_Settings")
 
@@ -143,6 +147,13 @@ class TaskSettings(_Settings):
     )
     held_out_share: Share = Field(0.2, description="Share of the rows kept for the final report")
     validation_share: Share = Field(0.1, validate_default=True, description="Share of the rows kept for choices")
+
+    @property
+    def has_facts(self) -> bool:
+        """Whether its questions come with facts that can be dealt out."""
+        if self.name == "jsonl":
+            return self.fields.context is not None or self.fields.contexts is not None
+        return self.name not in ("gsm8k", "math", "arc_challenge", "mmlu")
 
     @field_validator("path")
     @classmethod
@@ -385,6 +396,9 @@ class Recipe(_Settings):
     model: ModelSettings
     task: TaskSettings
     protocol: ProtocolSettings = ProtocolSettings()
+    team: dict[str, Any] | None = Field(
+        None, description="A shipped team's name, a YAML file, or roles and steps, in place of protocol (docs/teams.md)"
+    )
     prompts: PromptSettings = PromptSettings()
     sampling: SamplingSettings = SamplingSettings()
     reward: RewardSettings = RewardSettings()
@@ -397,14 +411,33 @@ class Recipe(_Settings):
     )
     evaluation: EvaluationSettings = EvaluationSettings()
 
+    @field_validator("team")
+    @classmethod
+    def _is_a_team(cls, team: dict[str, Any] | None, info: ValidationInfo) -> dict[str, Any] | None:
+        if team is not None and "task" in info.data:
+            workflow = teams.workflow(team)
+            holders = workflow.holders
+            if len(holders) not in (0, 2):
+                raise ValueError(
+                    f"has {len(holders)} of its roles with `facts: share`; the facts of a task come in two shares"
+                )
+            looks_up = any(step.tool for step in workflow.steps)
+            if (holders or looks_up) and not info.data["task"].has_facts:
+                needs = "shares its facts out" if holders else "looks facts up"
+                raise ValueError(f"{needs}, and task.name {info.data['task'].name} has none")
+        return team
+
     @field_validator("reward")
     @classmethod
     def _knows_the_roles(cls, reward: RewardSettings, info: ValidationInfo) -> RewardSettings:
         roles = info.data["protocol"].roles if "protocol" in info.data else tuple(reward.schemas)
+        if info.data.get("team"):
+            roles = tuple(info.data["team"]["roles"])
+        where = "team" if info.data.get("team") else "protocol"
         for role in reward.schemas:
             if role not in roles:
                 raise ValueError(
-                    f"schemas has a schema for {role}, who has no part in the protocol; {near_names(role, roles)}"
+                    f"schemas has a schema for {role}, who has no part in the {where}; {near_names(role, roles)}"
                 )
         return reward
 
@@ -491,7 +524,7 @@ def load_recipe(source: str | Path, *, overrides: Sequence[str] = (), variants: 
     mistakes = [Mistake(_at(path, m.line), ".".join(m.path), m.what) for m in document.mistakes]
     overriding = _overrides(overrides, mistakes)
     if document.value is None:
-        raise _error(mistakes)
+        raise mistaken(mistakes)
 
     def origin(keys: tuple[str, ...]) -> str:
         return _at(path, document.lines.get(keys))
@@ -500,6 +533,10 @@ def load_recipe(source: str | Path, *, overrides: Sequence[str] = (), variants: 
     values = {key: value for key, value in document.value.items() if value is not None or not _RECIPE_KEYS.get(key)}
     blocks = variant_layers(values.pop("variants", None), _RECIPE_KEYS, origin, mistakes, advice=_recipe_advice)
     base = flatten(values, _RECIPE_KEYS, origin, mistakes, advice=_recipe_advice)
+    _resolve_team(base, origin, ("team",), mistakes)
+    _resolve_team(overriding, lambda _: COMMAND_LINE, ("team",), mistakes)
+    for name, block in blocks.items():
+        _resolve_team(block, origin, ("variants", name, "team"), mistakes)
     named = (name.strip() for names in variants for name in names.split(","))
     chosen = tuple(dict.fromkeys(name for name in named if name))
     for name in chosen:
@@ -517,6 +554,18 @@ def load_recipe(source: str | Path, *, overrides: Sequence[str] = (), variants: 
     return LoadedRecipe(recipe, path.stem, chosen, tuple(blocks), path, origins)
 
 
+def _resolve_team(layer: Layer, at: At, above: tuple[str, ...], mistakes: list[Mistake]) -> None:
+    """Puts the keys of a team in the place of its name; one that is none is taken out, its mistakes being told."""
+    stated = layer.pop("team", None)
+    if stated is None or stated.value is None:
+        return
+    beside = "is not read beside a team, which says who speaks and when"
+    mistakes += [Mistake(one.origin, key, beside) for key, one in layer.items() if key.startswith("protocol.")]
+    team = teams.resolved(stated.value, at, mistakes, above=above)
+    if team is not None:
+        layer["team"] = Setting(team, stated.origin)
+
+
 def _refuse_idle(recipe: Recipe, origins: Mapping[str, str], path: Path) -> None:
     """ConfigError for what somebody set to another value than the default, and nothing would read."""
     values = recipe.to_dict()
@@ -525,7 +574,7 @@ def _refuse_idle(recipe: Recipe, origins: Mapping[str, str], path: Path) -> None
     stated = [key for key in written if _at_key(values, key) != defaults.get(key)]
     wrong = [Mistake(origins[key] if key in written else str(path), key, why) for key, why in idle(values, stated)]
     if wrong:
-        raise _error(wrong)
+        raise mistaken(wrong)
 
 
 def _at_key(values: Any, dotted: str) -> Any:
@@ -628,10 +677,10 @@ def _find_recipe(source: str | Path) -> Path:
     if os.path.isdir(path):
         raise ConfigError("a folder, not a recipe", where=path, hint="give the recipe's YAML file")
     beside = [str(file) for file in sorted(path.parent.glob("*.y*ml"))] if os.path.isdir(path.parent) else []
-    name = str(source)[:_LONGEST_LINE]
+    name = str(source)[:LONGEST_LINE]
     near = difflib.get_close_matches(name, [*shipped, *beside]) or difflib.get_close_matches(path.stem[:100], shipped)
     hint = " or ".join(near) if near else f"a path, or a shipped recipe: {', '.join(shipped)}"
-    raise ConfigError("no such recipe", where=_cut(source), hint=hint)
+    raise ConfigError("no such recipe", where=cut(source), hint=hint)
 
 
 def _read(path: Path) -> str:
@@ -647,9 +696,9 @@ def _read(path: Path) -> str:
     except FileNotFoundError as error:
         raise ConfigError("no such file", where=path) from error
     except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", where=_cut(path)) from error
+        raise ConfigError(f"cannot be read: {error.strerror}", where=cut(path)) from error
     except ValueError as error:
-        raise ConfigError("no file can have this name", where=_cut(path)) from error
+        raise ConfigError("no file can have this name", where=cut(path)) from error
 
 
 def _at(path: Path, line: int | None) -> str:
@@ -726,21 +775,8 @@ def _checked(schema: type[Settings], layer: Layer, source: str, mistakes: Sequen
     """The settings; or all mistakes, those given and those of the values, as one ConfigError."""
     settings, wrong = _validated(schema, layer, source)
     if settings is None or mistakes:
-        raise _error([*mistakes, *wrong])
+        raise mistaken([*mistakes, *wrong])
     return settings
-
-
-def _error(mistakes: Sequence[Mistake]) -> ConfigError:
-    lines = list(dict.fromkeys(_cut(mistake) for mistake in mistakes))
-    count = len(lines)
-    if count > _MOST_LINES:
-        lines[_MOST_LINES:] = [f"... and {count - _MOST_LINES:,} more"]
-    return ConfigError(lines[0] if count == 1 else "\n  ".join([f"{count} mistakes in the settings", *lines]))
-
-
-def _cut(said: object) -> str:
-    text = str(said)
-    return text if len(text) <= _LONGEST_LINE else text[: _LONGEST_LINE - 3] + "..."
 
 
 def _validated(schema: type[Settings], layer: Layer, source: str) -> tuple[Settings | None, list[Mistake]]:
@@ -748,7 +784,7 @@ def _validated(schema: type[Settings], layer: Layer, source: str) -> tuple[Setti
         return schema.model_validate(nested(layer, _tree(schema))), []
     except ValidationError as error:
         reasons: dict[tuple[str, str], list[str]] = {}  # `int | "auto"` gives two for one value
-        for detail in error.errors()[: 10 * _MOST_LINES]:  # a value may be a list of thousands of wrong names
+        for detail in error.errors()[: 10 * MOST_LINES]:  # a value may be a list of thousands of wrong names
             reasons.setdefault(_located(schema, detail["loc"]), []).append(reason(detail))
     return None, [
         Mistake(layer[dotted].origin if dotted in layer else source, dotted, item + either(texts))

@@ -12,6 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import ConfigError
+
+MOST_LINES, LONGEST_LINE = 20, 500  # of a message
 _ADVISED, _LONGEST_NAME = 50, 100  # looking for near names takes long: for so many mistakes, in names so long
 
 
@@ -25,6 +28,21 @@ class Mistake:
 
     def __str__(self) -> str:
         return f"{self.origin}: {self.path}: {self.what}" if self.path else f"{self.origin}: {self.what}"
+
+
+def mistaken(mistakes: Sequence[Mistake]) -> ConfigError:
+    """All mistakes of a load as one error, none told twice."""
+    lines = list(dict.fromkeys(cut(mistake) for mistake in mistakes))
+    count = len(lines)
+    if count > MOST_LINES:
+        lines[MOST_LINES:] = [f"... and {count - MOST_LINES:,} more"]
+    return ConfigError(lines[0] if count == 1 else "\n  ".join([f"{count} mistakes in the settings", *lines]))
+
+
+def cut(said: object) -> str:
+    """A text as a line of a message holds it."""
+    text = str(said)
+    return text if len(text) <= LONGEST_LINE else text[: LONGEST_LINE - 3] + "..."
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -17,23 +17,23 @@ from ..model.policy import Policy, available, load
 from ..model.render import Renderer
 from ..model.sampling import Sampling
 from ..model.selftest import agreement
-from ..records import InteractionProtocol, Question, StopRule
+from ..records import Question
 from ..runs.store import RunFolder
 from ..settings.config import Machine, Recipe
+from ..settings.workflow import Workflow, told
 from ..tasks import answers
 from ..tasks.answers import Scoring
-from ..team.dialogue import debate, exchange, solo
-from ..team.prompts import systems
+from ..team.talks import solo, team_of
 
-TRANSFERRED = ("task", "protocol", "prompts", "sampling", "evaluation")  # what comes from the other recipe
+TRANSFERRED = ("task", "protocol", "team", "prompts", "sampling", "evaluation")  # what comes from the other recipe
 Settle = Callable[[str, Callable[[], int]], int]
 """The value of a named limit: what a run has settled on before, else what the callable decides."""
 
 
 @dataclass(frozen=True)
 class Cast:
-    """pair: the two agents that are trained. single: one agent with all the facts, to compare with. Both are one
-    policy. micro_batch: training examples held in memory at once."""
+    """pair: the agents that are trained, two of them unless the single one is trained as a control. single: one agent
+    with all the facts, to compare with. Both are one policy. micro_batch: training examples held in memory at once."""
 
     recipe: Recipe
     policy: Policy
@@ -51,7 +51,7 @@ class Cast:
         long as a whole dialogue of the pair."""
         settings = self.recipe.sampling
         temperature = (settings.pool_temperature if pool else None) or settings.temperature
-        messages = self.pair.protocol.max_turns if len(agents.protocol.roles) == 1 else 1
+        messages = team_of(self.recipe).max_steps if agents.workflow.max_steps == 1 else 1
         return Sampling(0.0 if greedy else temperature, settings.top_p, settings.max_turn_tokens * messages)
 
     def fit(self, agents: Agents, questions: Sequence[Question]) -> tuple[list[Question], int]:
@@ -91,28 +91,18 @@ def assemble(
         notify(f"reused attention states change what this model says ({agrees.furthest:.3f} nats): the cache stays off")
     generator = Generator(policy, max_batch_tokens=budget, max_cache_bytes=room, notify=notify)
     renderer = Renderer(policy.tokenizer, end_ids=policy.end_ids)
-    protocol, alone = protocols(recipe)
-    system, solo_system = templates(recipe)
+    team, alone = workflows(recipe)
     scoring = Scoring(metric, policy.tokenizer.tokenize if recipe.task.scoring == "official" else None)
-    pair = Agents(generator, renderer, protocol, system, scoring, recipe.prompts.layout)
-    single = Agents(generator, renderer, alone, solo_system, scoring)
+    pair = Agents(generator, renderer, team, scoring, recipe.prompts.layout)
+    single = Agents(generator, renderer, alone, scoring)
     return Cast(recipe, policy, pair, single, settle("micro_batch", lambda: limits.micro_batch))
 
 
-def protocols(recipe: Recipe) -> tuple[InteractionProtocol, InteractionProtocol]:
-    """How a recipe's pair talks, and the single agent that it is compared with."""
-    metric = recipe.task.metric
-    together = {"exchange": exchange, "debate": debate}[recipe.protocol.name]
-    protocol = together(recipe.protocol.roles, recipe.protocol.max_turns, metric=metric)
-    if recipe.protocol.stop:
-        protocol = replace(protocol, stop=StopRule(recipe.protocol.stop))
-    return protocol, solo(metric=metric)
-
-
-def templates(recipe: Recipe) -> tuple[str | tuple[str, ...], str | tuple[str, ...]]:
-    """The system prompts of the pair and of the single agent: the recipe's, else the protocol's own."""
-    pair, alone = protocols(recipe)
-    return recipe.prompts.system or systems(pair), recipe.prompts.solo_system or systems(alone)
+def workflows(recipe: Recipe) -> tuple[Workflow, Workflow]:
+    """A recipe's team, and the single agent that it is compared with, in the recipe's own words where it has some."""
+    prompts = recipe.prompts
+    alone = told(solo(metric=recipe.task.metric), prompts.solo_system or None)
+    return told(team_of(recipe), prompts.system or None), alone
 
 
 def settling(settle: Settle, *, on_card: bool) -> Settle:

@@ -13,8 +13,8 @@ from ..records import Question
 from ..settings.config import SPLITS, Recipe
 from ..statistics import FEWEST
 from ..tasks.questions import questions
-from ..team.prompts import view
-from .cast import protocols, templates
+from ..team.prompts import sights
+from .cast import workflows
 from .findings import Finding, Status
 
 _ALL = 10**9  # more questions than any file holds; the bundled world never runs out
@@ -63,11 +63,11 @@ def samples(recipe: Recipe, count: int) -> Iterator[RenderableType]:
 
 def _sample(recipe: Recipe, question: Question) -> RenderableType:
     panels = []
-    for protocol, system in zip(protocols(recipe), templates(recipe), strict=True):
-        for speaker, role in enumerate(protocol.roles):
-            seen = view(question, (), speaker, protocol=protocol, system=system, layout=recipe.prompts.layout)
-            text = "\n".join(f"[{message.role}] {message.text}" for message in seen)
-            title = f"{role} sees" if len(protocol.roles) > 1 else "one agent alone, to compare with, sees"
-            panels.append(Panel(Text(text), title=Text(title), title_align="left"))
+    team, alone = workflows(recipe)
+    seen = [(f"{who} sees", told) for who, told in sights(question, team, layout=recipe.prompts.layout)]
+    seen += [("one agent alone, to compare with, sees", told) for _, told in sights(question, alone)]
+    for title, told in seen:
+        text = "\n".join(f"[{message.role}] {message.text}" for message in told)
+        panels.append(Panel(Text(text), title=Text(title), title_align="left"))
     answers = Text(f"right: {' or '.join(question.answers)}", style="green")
     return Group(Text(f"question {question.id}", style="bold"), *panels, answers)

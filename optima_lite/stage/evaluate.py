@@ -29,7 +29,7 @@ def examine(
 
     advance: of a phase with the parts `parts_of(agents)`.
     """
-    ask, read = parts_of(len(agents.protocol.roles))
+    ask, read = parts_of(len(agents.workflow.roles))
 
     def asked(done: int, tokens: int) -> None:
         advance(done, tokens=tokens, part=ask)
@@ -123,7 +123,7 @@ def evaluate_again(
     fitted, _ = cast.fit(cast.pair, drawn)
 
     def row(decoding: str) -> EvalRow:
-        label, parts = f"evaluate {name} {decoding}", parts_of(len(cast.pair.protocol.roles))
+        label, parts = f"evaluate {name} {decoding}", parts_of(len(cast.pair.workflow.roles))
         with phase(observe, label, iteration=None, total=len(fitted), unit="questions", parts=parts) as advance:
             examined = examine(
                 cast.pair,

@@ -81,7 +81,7 @@ class Judge:
 
     def _rewards(self, probe: Sequence[Rollouts]) -> list[float]:
         cast = self.stage.cast
-        found = rewards(probe, scale=self._scale, settings=cast.recipe.reward, roles=cast.pair.protocol.roles)
+        found = rewards(probe, scale=self._scale, settings=cast.recipe.reward, roles=cast.pair.workflow.names)
         return [reward.total for reward in found]
 
     def _verdict(self, before: Sequence[float], after: Sequence[float]) -> Verdict:

@@ -23,6 +23,7 @@ from ..runs.store import would_resume
 from ..settings.config import LoadedRecipe, Machine, ModelSettings, Recipe
 from ..statistics import FEWEST
 from ..tasks import answers
+from ..team.talks import team_of
 from .data import data_findings
 from .doctor import disk, gpu
 from .findings import Finding, Status
@@ -39,7 +40,7 @@ def check(
     recipe = loaded.recipe
     plan = (
         f"{recipe.training.iterations} iterations of {recipe.training.questions} questions x "
-        f"{recipe.sampling.rollouts} dialogues of up to {recipe.protocol.max_turns} x "
+        f"{recipe.sampling.rollouts} dialogues of up to {team_of(recipe).max_steps} x "
         f"{recipe.sampling.max_turn_tokens} tokens; {recipe.evaluation.questions} held-out questions"
     )
     yield Finding("recipe", Status.OK, f"{loaded.name}: {plan}")

@@ -1,67 +1,162 @@
-"""Advances a batch of dialogues turn by turn until they end. Knows no model: whoever speaks is passed in as a
-callable."""
+"""Advances a batch of dialogues step by step through a workflow until they end. Knows no model: whoever speaks is
+passed in as a callable.
+
+Where a dialogue stands follows from its turns alone: they are told over again from the start, in the order in which
+they were taken, steps side by side in the order of the workflow. So a dialogue that was cut off anywhere goes on.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from ..records import Dialogue, Ending, InteractionProtocol, Metric, StopRule, Turn
+from ..records import Dialogue, Ending, Metric, Turn
+from ..settings.workflow import Condition, Step, Way, Workflow
 from ..tasks.answers import agree
-
-Speak = Callable[[Sequence[Dialogue]], Sequence[Turn]]
-"""Unfinished dialogues in, the next turn of each out, in the same order."""
+from .parsing import accepts, items, value
 
 
-def exchange(roles: Sequence[str], max_turns: int, *, metric: Metric = "f1") -> InteractionProtocol:
-    """Information exchange (paper section 3): each agent holds a part of the facts; the talk ends in agreement.
+@dataclass(frozen=True, slots=True)
+class Cue:
+    """A step that can be taken now. dialogue: so far. number: of the step's turn."""
 
-    metric: how the task scores answers; it decides what counts as the same answer.
-    """
-    return InteractionProtocol("exchange", tuple(roles), StopRule.PARTNER, True, max_turns, metric)
-
-
-def debate(roles: Sequence[str], max_turns: int, *, metric: Metric = "f1") -> InteractionProtocol:
-    """Debate (paper section 3): everyone sees everything; the talk ends when an answer is stated again, by anyone.
-
-    Of two roles the first solves and the second criticises, mostly without an answer of its own, so the solver's
-    confirmation ends the talk; three or more roles (paper, appendix) solve together. metric: as in `exchange`.
-    """
-    return InteractionProtocol("debate", tuple(roles), StopRule.ANYONE, False, max_turns, metric)
+    dialogue: Dialogue
+    step: Step
+    number: int
 
 
-def solo(*, metric: Metric = "f1") -> InteractionProtocol:
-    """One agent with all the facts says everything in a single message. metric: as in `exchange`."""
-    return InteractionProtocol("solo", ("Solo",), StopRule.ANYONE, split=False, max_turns=1, metric=metric)
+Done = tuple[tuple[Step, Turn], ...]
+"""The steps taken so far, with what was said at them."""
+
+Speak = Callable[[Sequence[Cue]], Sequence[Turn]]
+"""Steps that can be taken now, the turn of each out, in the same order."""
 
 
-def converse(dialogues: Sequence[Dialogue], *, protocol: InteractionProtocol, speak: Speak) -> list[Dialogue]:
-    """Every dialogue carried on to its end, in the order given; one call of `speak` a turn serves all that still
-    talk."""
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Where a dialogue stands. done: the steps taken, with what was said. group: the steps side by side that come now,
+    none at the end. said: of these how many have been taken. way: the one that led here, None at the start."""
+
+    done: Done
+    group: tuple[Step, ...]
+    said: int = 0
+    way: Way | None = None
+
+
+def moment(turns: Sequence[Turn], workflow: Workflow) -> Moment:
+    """Where the workflow stands after these turns."""
+    done: Done = ()
+    group, way = workflow.start, None
+    while group and len(turns) >= len(done) + len(group):
+        steps = map(workflow.step, group)
+        done += tuple(zip(steps, turns[len(done) : len(done) + len(group)], strict=True))
+        way = _taken(done, workflow)
+        group = way.to
+    return Moment(done, tuple(map(workflow.step, group)), len(turns) - len(done), way)
+
+
+def taken(turns: Sequence[Turn], workflow: Workflow) -> list[tuple[Step, Turn, Done]]:
+    """Every turn with the step that it was said at, and what had been said when that was read."""
+    found: list[tuple[Step, Turn, Done]] = []
+    while len(found) < len(turns):
+        now = moment(turns[: len(found)], workflow)
+        found += [(step, turn, now.done) for step, turn in zip(now.group, turns[len(found) :], strict=False)]
+        if not now.group:
+            raise ValueError("turns after the end of their dialogue")
+    return found
+
+
+def cues(dialogue: Dialogue, workflow: Workflow) -> list[Cue]:
+    """What can be said next in an unfinished dialogue; any of it without the rest."""
+    now = moment(dialogue.turns, workflow)
+    numbered = enumerate(now.group, start=len(now.done))
+    return [Cue(dialogue, step, number) for number, step in numbered][now.said :]
+
+
+def converse(dialogues: Sequence[Dialogue], *, workflow: Workflow, speak: Speak) -> list[Dialogue]:
+    """Every dialogue carried on to its end, in the order given; one call of `speak` takes every step that can be taken
+    in all that still talk."""
     current = list(dialogues)
     while active := [i for i, dialogue in enumerate(current) if dialogue.ending is None]:
-        turns = speak([current[i] for i in active])
-        for i, turn in zip(active, turns, strict=True):
-            current[i] = extend(current[i], turn, protocol=protocol)
+        ready = [(i, cue) for i in active for cue in cues(current[i], workflow)]
+        turns = speak([cue for _, cue in ready])
+        said: dict[int, list[Turn]] = {i: [] for i in active}
+        for (i, _), turn in zip(ready, turns, strict=True):
+            said[i].append(turn)
+        for i in active:
+            current[i] = extend(current[i], *said[i], workflow=workflow)
     return current
 
 
-def extend(dialogue: Dialogue, turn: Turn, *, protocol: InteractionProtocol) -> Dialogue:
-    """The dialogue with one more turn, and with its ending if this turn ends it."""
-    turns = (*dialogue.turns, turn)
-    ending: Ending | None = None
-    if not turn.finished:
-        ending = Ending.TRUNCATED
-    elif _agrees(dialogue.turns, turn, protocol):
-        ending = Ending.AGREED
-    elif len(turns) >= protocol.max_turns:
-        ending = Ending.MAX_TURNS
-    return replace(dialogue, turns=turns, ending=ending)
+def extend(dialogue: Dialogue, *said: Turn, workflow: Workflow) -> Dialogue:
+    """The dialogue with more turns, and with its ending if these end it."""
+    turns = (*dialogue.turns, *said)
+    return replace(dialogue, turns=turns, ending=_ending(turns, said, workflow))
 
 
-def _agrees(earlier: Sequence[Turn], turn: Turn, protocol: InteractionProtocol) -> bool:
+def decided(dialogue: Dialogue, turn: Turn, workflow: Workflow) -> object:
+    """What a next turn decides beyond its words and its answer: the way taken after it, and what is parsed from it.
+    Equal for two turns after which the workflow goes on alike; None at a step where the words are all there is."""
+    now = moment(dialogue.turns, workflow)
+    step = now.group[now.said]
+    way = None
+    if any(condition.kind != "agreed" for one in step.ways for condition in one.when):
+        way = _taken((*now.done, (step, turn)), workflow)
+    return way, value(step, turn.text) if step.parse in ("list", "code", "json") else None
+
+
+def _ending(turns: tuple[Turn, ...], said: Sequence[Turn], workflow: Workflow) -> Ending | None:
+    if not all(turn.finished for turn in said):
+        return Ending.TRUNCATED
+    now = moment(turns, workflow)
+    if not now.group:
+        assert now.way is not None
+        confirmed = any(condition.kind in ("agreed", "accepted", "passed") for condition in now.way.when)
+        return Ending.AGREED if confirmed else Ending.DONE
+    # Steps side by side are taken all or none, so that their order does not matter.
+    return Ending.MAX_TURNS if not now.said and len(turns) + len(now.group) > workflow.max_steps else None
+
+
+def _taken(done: Done, workflow: Workflow) -> Way:
+    """The way taken after the last of `done`."""
+    step, _ = done[-1]
+    return next(way for way in step.ways if all(_holds(condition, done, workflow) for condition in way.when))
+
+
+def _holds(condition: Condition, done: Done, workflow: Workflow) -> bool:
+    step, turn = done[-1]
+    match condition.kind:
+        case "answered":
+            return turn.answer is not None
+        case "agreed":
+            return _agrees(done, condition.of, workflow.metric)
+        case "accepted":
+            return accepts(turn.text)
+        case "passed":
+            return turn.text.startswith("passed")
+        case "says":
+            return condition.of.casefold() in turn.text.casefold()
+        case "rounds":
+            return sum(one.name == condition.of for one, _ in done) < condition.below
+        case "more":
+            return since(done, step, condition.of) < len(listed(done, condition.of))
+
+
+def _agrees(done: Done, by: str, metric: Metric) -> bool:
+    _, turn = done[-1]
     if turn.answer is None:
         return False
-    counts = [t for t in earlier if protocol.stop is StopRule.ANYONE or t.speaker != turn.speaker]
-    stated = next((t.answer for t in reversed(counts) if t.answer is not None), None)
-    return stated is not None and agree(stated, turn.answer, metric=protocol.metric)
+    earlier = [said for _, said in done[:-1] if by == "anyone" or said.speaker != turn.speaker]
+    stated = next((said.answer for said in reversed(earlier) if said.answer is not None), None)
+    return stated is not None and agree(stated, turn.answer, metric=metric)
+
+
+def listed(done: Done, name: str) -> list[str]:
+    """The items of the list last written under a name; none before it was."""
+    return next((items(turn.text, step.at_most) for step, turn in reversed(done) if step.writes == name), [])
+
+
+def since(done: Done, step: Step, name: str) -> int:
+    """How often a step was taken since something was last written under a name."""
+    start = max((k for k, (one, _) in enumerate(done) if one.writes == name), default=-1)
+    return sum(one.name == step.name for one, _ in done[start + 1 :])

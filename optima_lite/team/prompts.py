@@ -11,36 +11,20 @@ that is said is an `assistant` message that begins with its speaker's name; the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from ..records import InteractionProtocol, Layout, Metric, Question, Turn
+from ..records import Layout, Metric, Question, Turn
+from ..settings.workflow import INPUT, Step, Workflow
+from . import parsing
+from .dialogue import Done, listed, since, taken
 
-EXCHANGE_SYSTEM = (
-    "You are {name}. You and {partner} answer a question together; each of you holds only a part of the information. "
-    "Tell {partner} what matters, ask for what you miss, and be concise. When you know the final answer, write it as "
-    "<A>answer</A>. The talk is over when you both give the same answer."
-)
-# A debate (paper section 3): one agent solves, the other criticises without solving; three solve together.
-SOLVER_SYSTEM = (
-    "You are {name}. Solve the question step by step, and be concise; {partner} checks what you write. Give your "
-    "answer as <A>answer</A>. If {partner} finds a mistake, correct it; if not, give the same answer again."
-)
-CRITIC_SYSTEM = (
-    "You are {name}. {partner} solves the question. Check the reasoning: name the first mistake and why it is one, or "
-    "say that there is none. Be concise, and do not give the answer yourself."
-)
-DEBATER_SYSTEM = (
-    "You are {name}. You and {partner} solve the question together and speak in turn. Say what you think, correct what "
-    "is wrong in what was said before, and be concise. Give your answer as <A>answer</A>. The talk is over when an "
-    "answer is given a second time."
-)
 # A single agent that may leave sentences behind (AutoForm, arXiv 2402.18439), in our own words; follows its prompt.
 AUTOFORM = (
     "Think in whatever form is shortest and still clear for this question: symbols, a table, a list, code, or any "
     "other that suits it better than sentences."
 )
-SOLO_SYSTEM = "Answer the question. Think step by step, then write the final answer as <A>answer</A>."
 
 # The format-prompt pool of iteration 0 (paper section 3.2): every format carries the same content in another shape, so
 # that the reward can find which shapes are short and still understood. Written for this project.
@@ -62,23 +46,18 @@ FORMATS = {
 }
 
 
-def systems(protocol: InteractionProtocol) -> tuple[str, ...]:
-    """The built-in system prompt of each role, as templates for `view`, with the mark that the task's answers need."""
-    if protocol.name == "exchange":
-        templates = [EXCHANGE_SYSTEM] * len(protocol.roles)
-    elif protocol.name == "solo":
-        templates = [SOLO_SYSTEM]
-    elif len(protocol.roles) == 2:
-        templates = [SOLVER_SYSTEM, CRITIC_SYSTEM]
-    else:
-        templates = [DEBATER_SYSTEM] * len(protocol.roles)
-    return tuple(marked(template, protocol.metric) for template in templates)
+def marked(workflow: Workflow, metric: Metric) -> Workflow:
+    """The workflow with a task's metric, and with the mark that its answers need: mathematics as every model has
+    learned to write it."""
+    if metric not in ("math", "numeric"):
+        return replace(workflow, metric=metric)
 
+    def boxed(template: str) -> str:
+        return template.replace("<A>answer</A>", r"\boxed{answer}")
 
-def marked(template: str, metric: Metric) -> str:
-    """A system prompt with the mark that the task's answers need: mathematics as every model has learned to write
-    it."""
-    return template.replace("<A>answer</A>", r"\boxed{answer}") if metric in ("math", "numeric") else template
+    roles = tuple(replace(role, system=boxed(role.system)) for role in workflow.roles)
+    steps = tuple(replace(step, reads=boxed(step.reads)) if step.reads else step for step in workflow.steps)
+    return replace(workflow, roles=roles, steps=steps, metric=metric)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,61 +81,180 @@ def view(
     turns: Sequence[Turn],
     speaker: int,
     *,
-    protocol: InteractionProtocol,
-    system: str | tuple[str, ...],
+    workflow: Workflow,
     format: str | None = None,
     layout: Layout = "alternating",
 ) -> list[Message]:
     """The dialogue so far as `speaker` sees it; what it says next begins with `opening`.
 
-    system: a template with the fields {name} and {partner}, for all roles or one for each. format: a name of the pool,
-    whose instruction is added to the system message; a critic gets none (paper, appendix). Raises KeyError for a
-    format that is not in the pool.
+    format: a name of the pool, whose instruction is added to the system message of a role that takes formats. Raises
+    KeyError for a format that is not in the pool.
     """
-    name, partner = protocol.roles[speaker], " and ".join(r for r in protocol.roles if r != protocol.roles[speaker])
-    template = system if isinstance(system, str) else system[speaker]
-    instruction = f" {FORMATS[format]}" if format and not _criticises(protocol, speaker) else ""
-    told = template.replace("{name}", name).replace("{partner}", partner) + instruction
-    facts = facts_and_question(question, speaker, split=protocol.split)
+    names = workflow.names
+    own = _own(turns, speaker, workflow)
+    told = instructed(workflow, speaker, format)
+    facts = facts_and_question(question, speaker, workflow=workflow)
     if layout == "assistant":
-        return [Message("system", f"{told}\n{facts}"), *_all_assistant(turns, speaker, protocol)]
+        return [Message("system", f"{told}\n{facts}"), *_all_assistant(turns, own, workflow)]
 
     messages = [Message("system", told)]
-    said = list(turns)
-    if said and said[0].speaker != speaker:
-        first = said.pop(0)
-        messages.append(Message("user", f"{facts}\n{protocol.roles[first.speaker]}:\n", (first,)))
+    said = list(zip(turns, own, strict=True))
+    if said and said[0][0].speaker != speaker:
+        first, _ = said.pop(0)
+        messages.append(_foreign("user", f"{facts}\n{names[first.speaker]}:\n", first))
     else:
         messages.append(Message("user", facts))
-    for turn in said:
+    for turn, mine in said:
         if turn.speaker == speaker:
-            messages.append(Message("assistant", turns=(turn,)))
+            messages.append(Message("assistant", turns=(turn,), foreign=not mine))
         else:
-            label = f"{protocol.roles[turn.speaker]}:\n" if len(protocol.roles) > 2 else ""
-            messages.append(Message("user", label, (turn,)))
+            messages.append(_foreign("user", f"{names[turn.speaker]}:\n" if len(names) > 2 else "", turn))
     return messages
 
 
-def _all_assistant(turns: Sequence[Turn], speaker: int, protocol: InteractionProtocol) -> list[Message]:
-    names = [opening(protocol, turn.speaker, layout="assistant") for turn in turns]
+def instructed(workflow: Workflow, speaker: int, format: str | None = None) -> str:
+    """A role's system prompt, filled in, with the instruction of a format if it takes them. Raises KeyError for a
+    format that is not in the pool."""
+    role = workflow.roles[speaker]
+    partner = " and ".join(one.name for one in workflow.roles if one.name != role.name)
+    instruction = f" {FORMATS[format]}" if format and role.formats else ""
+    return role.system.replace("{name}", role.name).replace("{partner}", partner) + instruction
+
+
+def _own(turns: Sequence[Turn], speaker: int, workflow: Workflow) -> list[bool]:
+    """Which turns this speaker has said in answer to the conversation as it stood."""
+    if workflow.talks:
+        return [turn.speaker == speaker for turn in turns]
+    return [turn.speaker == speaker and step.reads is None for step, turn, _ in taken(turns, workflow)]
+
+
+def _all_assistant(turns: Sequence[Turn], own: Sequence[bool], workflow: Workflow) -> list[Message]:
+    messages = []
+    for turn, mine in zip(turns, own, strict=True):
+        name = opening(workflow, turn.speaker, layout="assistant")
+        messages.append(Message("assistant", name, (turn,)) if mine else _foreign("assistant", name, turn))
+    return messages
+
+
+def _foreign(role: str, label: str, turn: Turn) -> Message:
+    """A message that another agent, or a tool, has said; what no model has sampled is text."""
+    foreign = role == "assistant"
+    return Message(role, label, (turn,), foreign) if turn.ids else Message(role, label + turn.text, (), foreign)
+
+
+def opening(workflow: Workflow, speaker: int, *, layout: Layout) -> str:
+    """What stands at the beginning of a message before anything is sampled."""
+    return f"{workflow.names[speaker]}:" if layout == "assistant" else ""
+
+
+def facts_and_question(question: Question, speaker: int, *, workflow: Workflow) -> str:
+    """The user text: the facts this speaker holds, a line each, then the question."""
+    lines = [f"- {fact}" for fact in held(question, speaker, workflow=workflow)]
+    return "\n".join((["Facts:", *lines] if lines else []) + [f"Question: {question.text}"])
+
+
+def held(question: Question, speaker: int, *, workflow: Workflow) -> tuple[str, ...]:
+    """The facts that a role knows: all of them, its own share, or none."""
+    match workflow.roles[speaker].facts:
+        case "all":
+            return sum(question.contexts, ())
+        case "share":
+            return question.contexts[workflow.share(speaker)]
+        case "none":
+            return ()
+
+
+# --- Templates ------------------------------------------------------------------------------------
+
+
+def brief(
+    question: Question,
+    done: Done,
+    step: Step,
+    *,
+    workflow: Workflow,
+    format: str | None = None,
+) -> list[Message]:
+    """What the speaker of a step with a template is told. done: the steps taken before."""
+    speaker = workflow.speaker(step)
+    given = {"question": question.text, "facts": listing(held(question, speaker, workflow=workflow))}
     return [
-        Message("assistant", name, (turn,), foreign=turn.speaker != speaker)
-        for name, turn in zip(names, turns, strict=True)
+        Message("system", instructed(workflow, speaker, format)),
+        Message("user", filled(step, done, given=given)),
     ]
 
 
-def opening(protocol: InteractionProtocol, speaker: int, *, layout: Layout) -> str:
-    """What stands at the beginning of a message before anything is sampled."""
-    return f"{protocol.roles[speaker]}:" if layout == "assistant" else ""
+def listing(facts: Sequence[str]) -> str:
+    """Facts as a template has them, a line each."""
+    return "\n".join(f"- {fact}" for fact in facts) or "(none)"
 
 
-def _criticises(protocol: InteractionProtocol, speaker: int) -> bool:
-    return protocol.name == "debate" and len(protocol.roles) == 2 and speaker == 1
+def filled(step: Step, done: Done, *, given: Mapping[str, str]) -> str:
+    """A step's template with its inputs put in. given: those that no step writes. Raises KeyError for one that nobody
+    has written."""
+    written = [(one.writes, parsing.value(one, turn.text)) for one, turn in done]
+    latest = {**given, **dict(written)}
+
+    def put(found: re.Match[str]) -> str:
+        name, part = found.groups()
+        if part == "all":
+            return parsing.numbered([text for key, text in written if key == name]) or "(none)"
+        if part == "item":
+            items = listed(done, name) or [latest[name]]
+            return items[min(since(done, step, name), len(items) - 1)]
+        return latest[name]
+
+    assert step.reads is not None
+    return INPUT.sub(put, step.reads)
 
 
-def facts_and_question(question: Question, speaker: int, *, split: bool) -> str:
-    """The user text: the facts this speaker holds (all of them where nothing is split), a line each, then the
-    question."""
-    facts = question.contexts[speaker] if split else sum(question.contexts, ())
-    lines = [f"- {fact}" for fact in facts]
-    return "\n".join((["Facts:", *lines] if lines else []) + [f"Question: {question.text}"])
+def sights(
+    question: Question, workflow: Workflow, *, layout: Layout = "alternating"
+) -> Iterator[tuple[str, list[Message]]]:
+    """Who reads what before anything is said: the conversation once for each role in it, then every template, in which
+    the inputs that steps write stay open."""
+    talking = dict.fromkeys(step.speaker for step in workflow.steps if step.reads is None)
+    for name in sorted(talking, key=workflow.names.index):
+        yield name, view(question, (), workflow.names.index(name), workflow=workflow, layout=layout)
+    for step in workflow.steps:
+        if step.reads is not None and not step.tool:
+            facts = listing(held(question, workflow.speaker(step), workflow=workflow))
+            told = step.reads.replace("{question}", question.text).replace("{facts}", facts)
+            system = Message("system", instructed(workflow, workflow.speaker(step)))
+            yield f"{step.speaker}, at step {step.name},", [system, Message("user", told)]
+
+
+# --- The longest that can be read -----------------------------------------------------------------
+
+
+def longest_talks(workflow: Workflow) -> list[tuple[int, list[int]]]:
+    """For each role that reads the conversation who speaks in one of full length that it reads to its end."""
+    steps = [step for step in workflow.steps if step.reads is None]
+    if not steps:
+        return []
+    speakers = [workflow.speaker(steps[k % len(steps)]) for k in range(workflow.max_steps)]
+    in_turn = all(
+        way.to in ((), (following.name,))
+        for step, following in zip(workflow.steps, (*workflow.steps[1:], workflow.steps[0]), strict=True)
+        for way in step.ways
+    )
+    last = {speaker: speakers if in_turn else [*speakers[:-1], speaker] for speaker in map(workflow.speaker, steps)}
+    return sorted(last.items())
+
+
+def longest_brief(bare: Question, step: Step, *, workflow: Workflow) -> tuple[list[Message], int, int]:
+    """What the speaker of a step with a template is told, inputs left out; of how many messages these are at most, and
+    how many shares of the facts are read in them. bare: the question without facts."""
+    assert step.reads is not None
+    messages = shares = 0
+    for name, part in INPUT.findall(step.reads):
+        if name == "facts":
+            shares += {"all": len(bare.contexts), "share": 1, "none": 0}[workflow.roles[workflow.speaker(step)].facts]
+        elif name != "question":
+            writers = [one for one in workflow.steps if one.writes == name]
+            times = workflow.max_steps if part == "all" else 1
+            shares += len(bare.contexts) * times if any(one.tool for one in writers) else 0
+            messages += times if not all(one.tool for one in writers) else 0
+    given = dict.fromkeys((name for name, _ in INPUT.findall(step.reads)), "") | {"question": bare.text}
+    told = Message("system", instructed(workflow, workflow.speaker(step)))
+    return [told, Message("user", filled(step, (), given=given))], messages, shares

@@ -16,15 +16,17 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 
 from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
-from ..records import Dialogue, InteractionProtocol, Question, Reward, Tree, Turn
+from ..records import Dialogue, Question, Reward, Tree, Turn
 from ..settings.config import SearchSettings
+from ..settings.workflow import Workflow
 from ..tasks.answers import agree
-from .dialogue import extend
+from .dialogue import decided, extend
 from .tree import ROOT, GrowingTree, turns
 
 Speak = Callable[[Sequence[tuple[Question, Dialogue]]], Sequence[Turn]]
@@ -49,7 +51,7 @@ class _Rollout:
 def search(
     questions: Sequence[Question],
     *,
-    protocol: InteractionProtocol,
+    workflow: Workflow,
     speak: Speak,
     score: Score,
     settings: SearchSettings,
@@ -69,7 +71,7 @@ def search(
             tree.expanded.append(node)
             for number in range(step * settings.rollouts, (step + 1) * settings.rollouts):
                 rollouts.append(_Rollout(tree, node, Dialogue(tree.question.id, number, turns(tree, node))))
-        ended = _roll_out(rollouts, protocol=protocol, speak=speak, merge=settings.merge_distance)
+        ended = _roll_out(rollouts, workflow=workflow, speak=speak, merge=settings.merge_distance)
         rewards = score([(rollout.tree.question, rollout.dialogue) for rollout in ended])
         for rollout, reward in zip(ended, rewards, strict=True):
             rollout.tree.back_up(rollout.node, reward)
@@ -120,31 +122,32 @@ def near(one: str, other: str, distance: float) -> bool:
     return one == other or Levenshtein.normalized_distance(one, other, score_cutoff=distance) < distance
 
 
-def _roll_out(
-    rollouts: Sequence[_Rollout], *, protocol: InteractionProtocol, speak: Speak, merge: float
-) -> list[_Rollout]:
+def _roll_out(rollouts: Sequence[_Rollout], *, workflow: Workflow, speak: Speak, merge: float) -> list[_Rollout]:
     """The rollouts at their ends; what they say is put into their trees."""
     current = list(rollouts)
     while active := [k for k, rollout in enumerate(current) if rollout.dialogue.ending is None]:
         said = speak([(current[k].tree.question, current[k].dialogue) for k in active])
         for k, turn in zip(active, said, strict=True):
-            current[k] = _say(current[k], turn, protocol=protocol, merge=merge)
+            current[k] = _say(current[k], turn, workflow=workflow, merge=merge)
     return current
 
 
-def _say(rollout: _Rollout, turn: Turn, *, protocol: InteractionProtocol, merge: float) -> _Rollout:
+def _say(rollout: _Rollout, turn: Turn, *, workflow: Workflow, merge: float) -> _Rollout:
     """The rollout one message on: in a new node, or in that of a sibling nearer than `merge`, which takes its place."""
     tree = rollout.tree
     tree.sampled += len(turn.ids)
-    if twin := _twin(tree, rollout.node, turn, distance=merge):
+    decides = partial(decided, rollout.dialogue, workflow=workflow)
+    if twin := _twin(tree, rollout.node, turn, decides, distance=merge):
         node, stored = twin
-        return replace(rollout, node=node, dialogue=extend(rollout.dialogue, stored, protocol=protocol))
-    dialogue = extend(rollout.dialogue, turn, protocol=protocol)
+        return replace(rollout, node=node, dialogue=extend(rollout.dialogue, stored, workflow=workflow))
+    dialogue = extend(rollout.dialogue, turn, workflow=workflow)
     node = tree.add(rollout.node, turn, ending=dialogue.ending)
     return replace(rollout, node=node, dialogue=dialogue)
 
 
-def _twin(tree: GrowingTree, parent: int, turn: Turn, *, distance: float) -> tuple[int, Turn] | None:
+def _twin(
+    tree: GrowingTree, parent: int, turn: Turn, decides: Callable[[Turn], object], *, distance: float
+) -> tuple[int, Turn] | None:
     """The child of `parent` that says nearly the same as `turn`, the nearest if there are several, and its message."""
     siblings = [(child, other) for child in tree.following[parent] if (other := tree.nodes[child].turn) is not None]
     found = process.extract(
@@ -157,7 +160,9 @@ def _twin(tree: GrowingTree, parent: int, turn: Turn, *, distance: float) -> tup
     near = [
         (apart, *siblings[place])
         for _, apart, place in found
-        if (apart < distance or apart == 0) and _same_outcome(turn, siblings[place][1])
+        if (apart < distance or apart == 0)
+        and _same_outcome(turn, siblings[place][1])
+        and decides(turn) == decides(siblings[place][1])
     ]
     return min(near)[1:] if near else None
 

@@ -12,7 +12,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from test_sft import PAIR, SYSTEM, adapter, fresh, traces  # noqa: E402
+from test_sft import PAIR, adapter, fresh, traces  # noqa: E402
 
 from optima_lite.errors import TrainingError  # noqa: E402
 from optima_lite.learn import dpo  # noqa: E402
@@ -35,7 +35,7 @@ def pairs(renderer: Renderer) -> list[PairIds]:
     """Four pairs of messages of different lengths, after prompts of different lengths."""
     found, end = [], renderer.tokenizer.convert_tokens_to_ids("<|eot_id|>")
     for question, texts in zip(world.questions("train", 4, seed=0), SAID, strict=True):
-        prompt = renderer.prompt(view(question, [], 0, protocol=PAIR, system=SYSTEM))
+        prompt = renderer.prompt(view(question, [], 0, workflow=PAIR))
         chosen, rejected = ((*renderer.encode(text), end) for text in texts)
         found.append(PairIds(prompt, chosen, rejected))
     return found

@@ -23,12 +23,12 @@ from optima_lite.model.render import Rendered, Renderer  # noqa: E402
 from optima_lite.model.sampling import Sampling  # noqa: E402
 from optima_lite.records import Turn  # noqa: E402
 from optima_lite.settings.config import Machine, ModelSettings, TrainingSettings  # noqa: E402
+from optima_lite.settings.workflow import told  # noqa: E402
 from optima_lite.tasks import world  # noqa: E402
-from optima_lite.team.dialogue import exchange  # noqa: E402
 from optima_lite.team.prompts import view  # noqa: E402
+from optima_lite.team.talks import exchange  # noqa: E402
 
-PAIR = exchange(("Alice", "Bob"), 4)
-SYSTEM = "You are {name}, working with {partner}."
+PAIR = told(exchange(("Alice", "Bob"), 4), "You are {name}, working with {partner}.")
 SETTINGS = TrainingSettings(epochs=1, batch_size=4, learning_rate=2e-3, warmup_ratio=0)
 
 
@@ -38,7 +38,7 @@ def rows(renderer: Renderer) -> list[Rendered]:
     end = renderer.tokenizer.convert_tokens_to_ids("<|eot_id|>")
     turns = [Turn(0, (*renderer.encode(" over to you"), end), ""), Turn(1, (*renderer.encode(" thanks"), end), "")]
     return [
-        renderer.conversation(view(question, turns, speaker, protocol=PAIR, system=SYSTEM))
+        renderer.conversation(view(question, turns, speaker, workflow=PAIR))
         for question in world.questions("train", 4, seed=0)
         for speaker in (0, 1)
     ]

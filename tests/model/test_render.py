@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from optima_lite.errors import DataError, ModelError
 from optima_lite.model.render import Renderer, shorten
 from optima_lite.records import Question, Turn
-from optima_lite.team.dialogue import exchange
+from optima_lite.settings.workflow import told
 from optima_lite.team.prompts import Message, view
+from optima_lite.team.talks import exchange
 
-PAIR = exchange(("Alice", "Bob"), 6)
-SYSTEM = "You are {name}, working with {partner}."
+PAIR = told(exchange(("Alice", "Bob"), 6), "You are {name}, working with {partner}.")
 QUESTION = Question("q", "Who is it?", ("Tess",), (("Mira mother Tess", "Tess home Portham"), ("Lok boss Mira",)))
 
 written = st.text(st.characters(codec="utf-8", exclude_characters="\0\2\3"), min_size=1).filter(
@@ -59,8 +59,7 @@ def test_special_tokens_in_somebody_s_text_are_plain_characters(renderer: Render
     question = Question("q", text, (text,), ((text,), ()))
     clean = Question("q", "x", ("x",), (("x",), ()))
     shown, usual = (
-        [i for i in renderer.prompt(view(q, [], 0, protocol=PAIR, system=SYSTEM)) if i in special]
-        for q in (question, clean)
+        [i for i in renderer.prompt(view(q, [], 0, workflow=PAIR)) if i in special] for q in (question, clean)
     )
     assert shown == usual
 
@@ -77,13 +76,13 @@ def test_a_later_view_extends_an_earlier_one_by_what_was_said(
     turns = [Turn(k % 2, (*ids, data.draw(st.sampled_from(ends))), "") for k, ids in enumerate(messages)]
 
     def prompt(k: int) -> tuple[int, ...]:
-        return renderer.prompt(view(QUESTION, turns[:k], k % 2, protocol=PAIR, system=SYSTEM))
+        return renderer.prompt(view(QUESTION, turns[:k], k % 2, workflow=PAIR))
 
     for k, turn in enumerate(turns):
         before = prompt(k) + turn.ids
         if k + 2 <= len(turns):
             assert prompt(k + 2)[: len(before)] == before
-        trained = renderer.conversation(view(QUESTION, turns, turn.speaker, protocol=PAIR, system=SYSTEM))
+        trained = renderer.conversation(view(QUESTION, turns, turn.speaker, workflow=PAIR))
         start, stop = trained.spans[k // 2]
         assert trained.ids[:start] == prompt(k)
         assert trained.ids[start:stop] == turn.ids
@@ -92,7 +91,7 @@ def test_a_later_view_extends_an_earlier_one_by_what_was_said(
 def test_own_turns_are_marked_to_their_end_and_nothing_else(renderer: Renderer) -> None:
     turns = [said(renderer, k % 2, f"message {k}") for k in range(4)]
     for speaker in (0, 1):
-        row = renderer.conversation(view(QUESTION, turns, speaker, protocol=PAIR, system=SYSTEM))
+        row = renderer.conversation(view(QUESTION, turns, speaker, workflow=PAIR))
         own = [turn.ids for turn in turns if turn.speaker == speaker]
         assert [row.ids[start:stop] for start, stop in row.spans] == own
         assert [token for token, mine in zip(row.ids, row.mask, strict=True) if mine] == [i for ids in own for i in ids]
@@ -100,7 +99,7 @@ def test_own_turns_are_marked_to_their_end_and_nothing_else(renderer: Renderer) 
 
 def test_the_second_speaker_hears_the_first_message_with_its_facts(renderer: Renderer) -> None:
     turns = [said(renderer, 0, "Mira mother Tess")]
-    text = renderer.tokenizer.decode(renderer.prompt(view(QUESTION, turns, 1, protocol=PAIR, system=SYSTEM)))
+    text = renderer.tokenizer.decode(renderer.prompt(view(QUESTION, turns, 1, workflow=PAIR)))
     assert text == (
         "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nYou are Bob, working with Alice.<|eot_id|>"
         "<|start_header_id|>user<|end_header_id|>\n\nFacts:\n- Lok boss Mira\nQuestion: Who is it?\nAlice:\n"
@@ -206,7 +205,7 @@ def test_no_room_for_the_facts_is_told(renderer: Renderer) -> None:
 
 def test_where_all_are_assistants_only_own_messages_are_own_and_names_are_not_sampled(renderer: Renderer) -> None:
     turns = [said(renderer, 0, "Mira mother Tess"), said(renderer, 1, "Tess home Portham")]
-    messages = view(QUESTION, turns, 1, protocol=PAIR, system=SYSTEM, layout="assistant")
+    messages = view(QUESTION, turns, 1, workflow=PAIR, layout="assistant")
     whole = renderer.conversation(messages)
     assert [whole.ids[start:end] for start, end in whole.spans] == [turns[1].ids]
     (start, _) = whole.spans[0]

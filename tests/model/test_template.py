@@ -13,12 +13,14 @@ from optima_lite.errors import ModelError
 from optima_lite.model.render import Renderer
 from optima_lite.model.template import Template
 from optima_lite.records import Question, Turn
-from optima_lite.team.dialogue import debate, exchange
+from optima_lite.settings.workflow import told
 from optima_lite.team.prompts import Message, view
+from optima_lite.team.talks import debate, exchange
 
 SYSTEM = "You are {name}, working with {partner}."
 QUESTION = Question("q", "Who is it?", ("Tess",), (("Mira mother Tess",), ("Lok boss Mira",)))
-PAIR, THREE = exchange(("Alice", "Bob"), 6), debate(("Alice", "Bob", "Carol"), 7)
+PAIR = told(exchange(("Alice", "Bob"), 6), SYSTEM)
+THREE = told(debate(("Alice", "Bob", "Carol"), 7), SYSTEM)
 SAID = ["Mira mother Tess", " over to you", "yes", "\nso it is", "Tess", "Tess", "ok"]
 
 
@@ -46,22 +48,22 @@ def dialogue(renderer: Renderer, roles: int, *, endings: list[int | None]) -> li
     return turns
 
 
-@pytest.mark.parametrize("protocol", [PAIR, THREE], ids=["two agents", "three agents"])
-def test_a_prompt_extends_the_prompt_and_the_message_before_it(dressed: Renderer, protocol: Any) -> None:
+@pytest.mark.parametrize("workflow", [PAIR, THREE], ids=["two agents", "three agents"])
+def test_a_prompt_extends_the_prompt_and_the_message_before_it(dressed: Renderer, workflow: Any) -> None:
     """With either end of a turn, and with a message that was cut."""
-    roles = len(protocol.roles)
+    roles = len(workflow.roles)
     ends = sorted(dressed.end_ids)
     for endings in ([dressed.closing] * 7, [ends[0]] * 7, [ends[-1]] * 7, [None, *ends, dressed.closing, None] * 2):
         turns = dialogue(dressed, roles, endings=endings)
 
         def prompt(k: int, turns: list[Turn] = turns) -> tuple[int, ...]:
-            return dressed.prompt(view(QUESTION, turns[:k], k % roles, protocol=protocol, system=SYSTEM))
+            return dressed.prompt(view(QUESTION, turns[:k], k % roles, workflow=workflow))
 
         for k, turn in enumerate(turns):
             before = prompt(k) + turn.ids
             if k + roles <= len(turns):
                 assert prompt(k + roles)[: len(before)] == before
-            trained = dressed.conversation(view(QUESTION, turns, turn.speaker, protocol=protocol, system=SYSTEM))
+            trained = dressed.conversation(view(QUESTION, turns, turn.speaker, workflow=workflow))
             start, stop = trained.spans[k // roles]
             assert trained.ids[:start] == prompt(k) and trained.ids[start:stop] == turn.ids
 
@@ -69,8 +71,8 @@ def test_a_prompt_extends_the_prompt_and_the_message_before_it(dressed: Renderer
 def test_every_message_is_closed_once(dressed: Renderer) -> None:
     for end in sorted(dressed.end_ids):
         turns = dialogue(dressed, 2, endings=[end] * 3)
-        plain = dressed.prompt(view(QUESTION, turns[:1], 1, protocol=PAIR, system=SYSTEM))
-        ids = dressed.prompt(view(QUESTION, turns, 1, protocol=PAIR, system=SYSTEM))
+        plain = dressed.prompt(view(QUESTION, turns[:1], 1, workflow=PAIR))
+        ids = dressed.prompt(view(QUESTION, turns, 1, workflow=PAIR))
         closed = sum(i in dressed.end_ids for i in ids) - sum(i in dressed.end_ids for i in plain)
         users_are_closed = any(i in dressed.end_ids for i in plain)
         assert closed == 1 + users_are_closed, "Bob's own message, and Alice's second one where users are closed, too"
@@ -189,6 +191,14 @@ def test_a_template_that_breaks_the_chain_of_prompts_is_refused(
         Template(tokenizer)
     assert raised.value.hint
     assert what is None or raised.value.what == what
+
+
+def test_a_long_talk_is_rendered_once_a_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = tokenizer_of(tmp_path, "qwen3")
+    template, calls, real = Template(tokenizer), [], tokenizer.apply_chat_template
+    monkeypatch.setattr(tokenizer, "apply_chat_template", lambda *a, **k: (calls.append(1), real(*a, **k))[1])
+    pieces = template.scaffold(("system", *("user", "assistant") * 40), reply=False)
+    assert len(calls) == 41 and sum("<think>" in piece for piece in pieces) == 40
 
 
 # --- Tokenizers that put a space in front ---------------------------------------------------------

@@ -9,13 +9,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from optima_lite.records import InteractionProtocol, Question, StopRule, Turn
+from optima_lite.records import Question, Turn
+from optima_lite.settings.workflow import told
 from optima_lite.tasks import world
 from optima_lite.team.prompts import view
+from optima_lite.team.talks import exchange
 
 FOLDER = Path(world.__file__).parents[1] / "tiny_llama"
-PAIR = InteractionProtocol("exchange", ("Alice", "Bob"), StopRule.PARTNER, split=True, max_turns=6)
-SYSTEM = "You are {name}, working with {partner}."
+PAIR = told(exchange(("Alice", "Bob"), 6), "You are {name}, working with {partner}.")
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +100,7 @@ def test_the_model_looks_facts_up(tokenizer: Any, model: Any) -> None:
 def _ids(tokenizer: Any, question: Question, turns: list[Turn]) -> list[int]:
     """The view of agent 0 as ids, open at the end of the last turn."""
     text = tokenizer.bos_token
-    for message in view(question, turns, 0, protocol=PAIR, system=SYSTEM, format="telegraphic"):
+    for message in view(question, turns, 0, workflow=PAIR, format="telegraphic"):
         said = message.text + "".join(turn.text for turn in message.turns)
         text += f"<|start_header_id|>{message.role}<|end_header_id|>\n\n{said}<|eot_id|>"
     return list(tokenizer.encode(text.removesuffix("<|eot_id|>"), add_special_tokens=False))

@@ -28,7 +28,7 @@ ALL = SelectionSettings(pair_keep_fraction=1.0)
 def drawn(grown: Tree, marked: list[PreferencePair], *, width: int = 100, encoding: str = "utf-8") -> str:
     raw = io.BytesIO()
     with io.TextIOWrapper(raw, encoding=encoding, newline="\n") as file:
-        Console(file=file, width=width, force_terminal=False).print(TreeView(grown, marked, PAIR.roles))
+        Console(file=file, width=width, force_terminal=False).print(TreeView(grown, marked, PAIR.names))
         file.flush()
         lines = raw.getvalue().decode(encoding).splitlines()
     return "".join(line.rstrip() + "\n" for line in lines)

@@ -21,8 +21,7 @@ from optima_lite.settings.config import (
     shipped_recipes,
 )
 from optima_lite.tasks.answers import extract, score
-from optima_lite.team.dialogue import debate, exchange
-from optima_lite.team.prompts import systems
+from optima_lite.team.talks import debate, exchange
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = shipped_recipes()
@@ -91,11 +90,11 @@ def test_what_the_header_adds_for_a_smaller_card_fits_it(name: str) -> None:
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_agents_are_asked_for_the_mark_that_is_read_and_scored(name: str) -> None:
     recipe = load_recipe(name).recipe
-    protocol = {"debate": debate, "exchange": exchange}[recipe.protocol.name](
+    team = {"debate": debate, "exchange": exchange}[recipe.protocol.name](
         recipe.protocol.roles, recipe.protocol.max_turns, metric=recipe.task.metric
     )
-    assert (protocol.name == "exchange") == (name in ("hotpotqa", "2wikimultihopqa", "triviaqa", "cbt"))
-    assert extract(systems(protocol)[0]) == "answer"
+    assert (team.name == "exchange") == (name in ("hotpotqa", "2wikimultihopqa", "triviaqa", "cbt"))
+    assert extract(team.roles[0].system) == "answer"
     if recipe.task.metric != "math":  # which needs its library
         assert score(recipe.task.metric, "1,000", ["1,000"]) == 1
 

@@ -22,7 +22,7 @@ from test_parity_text import TOKENIZERS, records
 from optima_lite.errors import ConfigError
 from optima_lite.learn.reward import Scale, alone, rank
 from optima_lite.learn.selection import demonstrations, pairs
-from optima_lite.records import Dialogue, Ending, Question, Reward, Rollouts, StopRule, Tree, Turn
+from optima_lite.records import Dialogue, Ending, Question, Reward, Rollouts, Tree, Turn
 from optima_lite.runs.store import read_run
 from optima_lite.settings.config import (
     LoadedRecipe,
@@ -304,6 +304,32 @@ def test_thousands_are_no_reason_to_be_wrong() -> None:
     assert Scoring("f1", str.split).score(None, ["72"]) == 0
 
 
+REWARD = RewardSettings(repeated="zero", confusion="zero", loss_condition="message")
+
+
+def theirs(*messages: str) -> official.SampledReward:
+    sampled = official.SampledDialogue(messages, (1.0,) * len(messages), tokens=100, task=1.0)
+    return official.reward_task([sampled], token_weight=0.6, readability_weight=1.0)[0]
+
+
+def ours(*messages: str) -> Reward:
+    said = talk({"conversation": messages, "token_count": 100})
+    return rank([said], scores=[1.0], losses=[1.0], settings=REWARD, roles=ROLES)[0]
+
+
+@pytest.mark.parametrize(
+    ("messages", "there", "here"), [(("Alice: hello", "Bob: HELLO"), 1, 0), (("Alice:lie", "Bob:ice"), 0, 1)]
+)
+def test_a_repetition_is_seen_by_what_is_said(messages: tuple[str, ...], there: float, here: float) -> None:
+    assert (theirs(*messages).readability_term, ours(*messages).readability) == (there, here)
+
+
+@pytest.mark.parametrize("message", ["Alice: a Bob: b", "Alice: ok Alice: hm"])
+def test_speaking_for_both_is_wrong_at_once(message: str) -> None:
+    assert theirs(message).total == pytest.approx(1.4) and official.clean_penalty([message]) == -10
+    assert ours(message).total == pytest.approx(0.4), "the task score does not count, the rest does"
+
+
 # --- A whole run ----------------------------------------------------------------------------------
 
 
@@ -315,12 +341,13 @@ def test_the_recipe_decides_when_the_talk_ends_and_what_it_looks_like(tmp_path: 
     (tmp_path / "small.yaml").write_text(SMALL)
     recipe = load_recipe(tmp_path / "small.yaml", overrides=["preset=official", "protocol.stop=null"]).recipe
     machine = Machine(threads=1, max_batch_tokens=8192)
-    for stop, rule in ((None, StopRule.PARTNER), ("anyone", StopRule.ANYONE)):
+    for stop, rule in ((None, "partner"), ("anyone", "anyone")):
         protocol = recipe.protocol.model_copy(update={"stop": stop})
         cast = assemble(
             recipe.model_copy(update={"protocol": protocol}), machine=machine, settle=lambda key, choose: choose()
         )
-        assert cast.pair.protocol.stop is rule
+        rules = [way.when[0].of for step in cast.pair.workflow.steps for way in step.ways if way.when]
+        assert rules == [rule, rule]
     assert (cast.pair.layout, cast.single.layout) == ("assistant", "alternating")
     assert cast.pair.scoring.score("Portham", ["Portham"]) == 1
     assert 0 < cast.pair.scoring.score("Port", ["Portham"]) < 1, "the model's tokens are pieces of words"

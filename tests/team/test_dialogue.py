@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 import pytest
 
-from optima_lite.records import Dialogue, Ending, InteractionProtocol, StopRule, Turn
-from optima_lite.team.dialogue import converse, exchange, solo
+from optima_lite.records import Dialogue, Ending, Turn
+from optima_lite.settings.workflow import Workflow
+from optima_lite.team.dialogue import Cue, converse
+from optima_lite.team.talks import debate, exchange, solo
 
 PAIR = exchange(("Ann", "Ben"), 6)
-ANYONE = InteractionProtocol("debate", ("Ann", "Ben"), StopRule.ANYONE, split=True, max_turns=6)
+ANYONE = debate(("Ann", "Ben"), 6)
 
 
 class Script:
@@ -22,19 +24,19 @@ class Script:
         self.lines = lines
         self.calls: list[list[str]] = []
 
-    def __call__(self, dialogues: Sequence[Dialogue]) -> list[Turn]:
-        self.calls.append([d.question for d in dialogues])
-        return [self._turn(d) for d in dialogues]
+    def __call__(self, ready: Sequence[Cue]) -> list[Turn]:
+        self.calls.append([cue.dialogue.question for cue in ready])
+        return [self._turn(cue.dialogue) for cue in ready]
 
     def _turn(self, dialogue: Dialogue) -> Turn:
         line = self.lines[dialogue.question][len(dialogue.turns)]
         if line == self.CUT:
-            return Turn(PAIR.speaker(len(dialogue.turns)), (7, 7), "", None, finished=False)
-        return Turn(PAIR.speaker(len(dialogue.turns)), (7, 7, 0), line or "", line)
+            return Turn(len(dialogue.turns) % 2, (7, 7), "", None, finished=False)
+        return Turn(len(dialogue.turns) % 2, (7, 7, 0), line or "", line)
 
 
-def talk(script: Script, protocol: InteractionProtocol = PAIR) -> dict[str, Dialogue]:
-    done = converse([Dialogue(name, 0) for name in script.lines], protocol=protocol, speak=script)
+def talk(script: Script, workflow: Workflow = PAIR) -> dict[str, Dialogue]:
+    done = converse([Dialogue(name, 0) for name in script.lines], workflow=workflow, speak=script)
     return {d.question: d for d in done}
 
 
@@ -86,4 +88,4 @@ def test_a_single_agent_speaks_once() -> None:
 
 def test_a_speaker_that_loses_a_turn_is_a_bug() -> None:
     with pytest.raises(ValueError, match="shorter"):
-        converse([Dialogue("q", 0)], protocol=PAIR, speak=lambda dialogues: [])
+        converse([Dialogue("q", 0)], workflow=PAIR, speak=lambda ready: [])

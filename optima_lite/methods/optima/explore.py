@@ -33,7 +33,8 @@ def grow(
     pair.generator.forget()  # a chunk's batches must not depend on the chunks before it
 
     def speak(drafts: Sequence[tuple[Question, Dialogue]]) -> list[Turn]:
-        turns = pair.speak(drafts, sampling=cast.sampling(pair), seed=seed)
+        ready = [(question, pair.next_cue(dialogue)) for question, dialogue in drafts]
+        turns = pair.speak(ready, sampling=cast.sampling(pair), seed=seed)
         advance(0, sum(len(turn.ids) for turn in turns))
         return turns
 
@@ -50,7 +51,7 @@ def grow(
         rollouts, sampling=cast.sampling(pair), times=recipe.search.searches, sides=2 if read else 1
     ):
         chosen = [question for question, _ in window]
-        trees += search(chosen, protocol=pair.protocol, speak=speak, score=score, settings=recipe.search, seed=seed)
+        trees += search(chosen, workflow=pair.workflow, speak=speak, score=score, settings=recipe.search, seed=seed)
     return trees
 
 
@@ -94,7 +95,7 @@ def _quick_probe(cast: Cast, observe: Observer) -> list[Rollouts]:
     recipe = cast.recipe
     drawn = questions(recipe.task, "validation", _QUICK, seed=0)
     fitted, _ = cast.fit(cast.pair, drawn)
-    parts = parts_of(len(cast.pair.protocol.roles))
+    parts = parts_of(len(cast.pair.workflow.roles))
     with phase(observe, "probe", iteration=None, total=len(fitted), unit="questions", parts=parts) as advance:
         return examine(
             cast.pair,

@@ -1,0 +1,96 @@
+"""A workflow for people: a table in the terminal, or a flow chart as Mermaid text for a document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ..settings.workflow import Condition, Step, Way, Workflow
+
+
+@dataclass(frozen=True)
+class TeamView:
+    """A workflow for `rich`: a step a row, with who takes it, what it reads, and where it goes."""
+
+    workflow: Workflow
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        team = self.workflow
+        steps = f"{team.max_steps} step{'s' * (team.max_steps > 1)} at most"
+        yield Text(f"team {team.name}: {steps}, begins with {_beside(team.start)}; {' or '.join(team.answer)} answers")
+        table = Table("step", "who", "reads", "writes", "goes to", box=None, padding=(0, 2, 0, 0))
+        for step in team.steps:
+            ways = Text("\n".join(f"{_when(way)}→ {_beside(way.to) or 'end'}" for way in step.ways))
+            table.add_row(Text(step.name, "bold"), _who(step, team), _read(step, team), _written(step), ways)
+        yield table
+
+
+def mermaid(workflow: Workflow) -> str:
+    """The flow chart of a workflow in Mermaid's language, a line a step and a line a way."""
+    lines = ["flowchart TD", '  start_(("start"))', '  end_(("end"))']
+    for step in workflow.steps:
+        shape = ("[[", "]]") if step.tool else ("[", "]")
+        lines.append(f'  {_node(step.name)}{shape[0]}"{_quoted(step.name)}<br/>{_quoted(step.speaker)}"{shape[1]}')
+    lines += [f"  start_ --> {_node(name)}" for name in workflow.start]
+    for step in workflow.steps:
+        for way in step.ways:
+            label = _when(way).strip()
+            arrow = f'-->|"{_quoted(label)}"|' if label else "-->"
+            lines += [f"  {_node(step.name)} {arrow} {_node(name)}" for name in way.to]
+            lines += [f"  {_node(step.name)} {arrow} end_"] if not way.to else []
+    return "\n".join(lines) + "\n"
+
+
+def _node(name: str) -> str:
+    return f"step_{name}"  # `end` and the like are words of the language
+
+
+def _quoted(text: str) -> str:
+    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _beside(names: tuple[str, ...]) -> str:
+    return " + ".join(names)
+
+
+def _who(step: Step, workflow: Workflow) -> str:
+    if step.tool:
+        return f"tool {step.speaker}"
+    facts = next(role.facts for role in workflow.roles if role.name == step.speaker)
+    return step.speaker + {"all": "", "share": " (a share of the facts)", "none": " (no facts)"}[facts]
+
+
+def _read(step: Step, workflow: Workflow) -> str:
+    if step.reads is None:
+        return "the conversation"
+    knows = not step.tool and "{facts}" in step.reads
+    names = [f"{name}.{part}" if part else name for name, part in step.inputs]
+    given = [name for name, there in (("question", "{question}" in step.reads), ("facts", knows)) if there]
+    return ", ".join(dict.fromkeys([*given, *names]))
+
+
+def _written(step: Step) -> str:
+    kind = "" if step.parse == "text" else f" ({step.parse})"
+    return step.writes + kind if kind or step.writes != step.name else ""
+
+
+def _when(way: Way) -> str:
+    return " and ".join(map(_condition, way.when)) + " " * bool(way.when)
+
+
+def _condition(condition: Condition) -> str:
+    match condition.kind:
+        case "agreed":
+            return f"agreed with {condition.of}"
+        case "says":
+            return f"says {condition.of}"
+        case "rounds":
+            return f"rounds of {condition.of} < {condition.below}"
+        case "more":
+            return f"more {condition.of}"
+        case kind:
+            return kind

@@ -1,0 +1,160 @@
+"""A team as data: who takes part, which steps it takes, what each reads and says, and where it goes from there.
+
+A workflow is a list of steps and nothing that runs; `team.dialogue` interprets it, `grammar` reads it from YAML. Steps
+are taken one after another, or several side by side; those side by side all lead to the same next steps, so that a team
+is always at one place.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from ..records import Metric
+
+Facts = Literal["all", "share", "none"]
+"""What a role knows of the task's facts: everything, the share that is its alone, or nothing."""
+
+Parse = Literal["text", "answer", "list", "verdict", "code", "json"]
+"""What is taken from a message for the steps that read it; see `team.parsing`."""
+
+INPUT = re.compile(r"\{([A-Za-z_]\w*)(?:\.(all|item))?\}")
+"""An input of a template: the latest that was written under a name, all of it, or the next item of a list."""
+GIVEN = ("question", "facts")  # the inputs that no step writes
+
+Kind = Literal["answered", "agreed", "accepted", "passed", "says", "rounds", "more"]
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """One agent. system: its prompt, with {name} and {partner} for its own and everybody else's names. adapter: the
+    weights that it speaks with. formats: whether the format pool of iteration 0 is for its messages."""
+
+    name: str
+    system: str
+    facts: Facts = "all"
+    adapter: str = "shared"
+    formats: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One thing that may hold after a step.
+
+    answered: it stated an answer. agreed: its answer is the one last stated, by a `partner` or `anyone` (of). accepted,
+    passed: its verdict, or its tests, say so. says: its message holds a text (of). rounds: a step (of) was taken fewer
+    than `below` times. more: a list (of) has items that this step was not taken for yet.
+    """
+
+    kind: Kind
+    of: str = ""
+    below: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Where to go from a step. to: the next steps, side by side; none ends the talk. when: all that must hold for it,
+    nothing if it is always open."""
+
+    to: tuple[str, ...] = ()
+    when: tuple[Condition, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A moment of a workflow.
+
+    speaker: the name of a role, or of a tool. reads: the template of what it is told; None: the conversation so far, as
+    its speaker sees it. parse: what is taken from the message. at_most: items of a list, or facts that a tool finds.
+    schema: of a JSON message. writes: the name that others read it by. ways: the first that is open is taken.
+    """
+
+    name: str
+    speaker: str
+    reads: str | None = None
+    parse: Parse = "text"
+    at_most: int = 8
+    schema: Mapping[str, Any] | None = None
+    writes: str = ""
+    ways: tuple[Way, ...] = (Way(),)
+    tool: bool = False
+
+    @property
+    def inputs(self) -> list[tuple[str, str]]:
+        """The names that its template reads, without those given, each with `all`, `item` or nothing."""
+        return [(name, part) for name, part in INPUT.findall(self.reads or "") if name not in GIVEN]
+
+
+@dataclass(frozen=True, slots=True)
+class Workflow:
+    """A team. start: the first steps, side by side. answer: the steps whose answers count; the last one stated is the
+    team's. max_steps: of one dialogue. metric: how the task scores answers, which decides when two are the same."""
+
+    name: str
+    roles: tuple[Role, ...]
+    steps: tuple[Step, ...]
+    start: tuple[str, ...]
+    answer: tuple[str, ...]
+    max_steps: int
+    metric: Metric = "f1"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Everybody who has turns, by `Turn.speaker`: the roles, then the tools."""
+        tools = dict.fromkeys(step.speaker for step in self.steps if step.tool)
+        return (*(role.name for role in self.roles), *tools)
+
+    @property
+    def holders(self) -> tuple[str, ...]:
+        """The roles that hold a share of the facts each, in the order of the shares; none where nothing is shared."""
+        return tuple(role.name for role in self.roles if role.facts == "share")
+
+    @property
+    def talks(self) -> bool:
+        """Whether every step reads the conversation."""
+        return all(step.reads is None for step in self.steps)
+
+    def step(self, name: str) -> Step:
+        """The step of that name. Raises KeyError for none."""
+        for step in self.steps:
+            if step.name == name:
+                return step
+        raise KeyError(name)
+
+    def speaker(self, step: Step) -> int:
+        """The number of who takes a step, as in `Turn.speaker`."""
+        return self.names.index(step.speaker)
+
+    def share(self, speaker: int) -> int:
+        """Which share of the facts is this role's, of those that are held by somebody alone."""
+        return self.holders.index(self.names[speaker])
+
+
+def told(workflow: Workflow, system: str | tuple[str, ...] | None) -> Workflow:
+    """The workflow with other system prompts: one for every role, or one for each; None leaves it as it is."""
+    if system is None:
+        return workflow
+    systems = (system,) * len(workflow.roles) if isinstance(system, str) else system
+    roles = (replace(role, system=text) for role, text in zip(workflow.roles, systems, strict=True))
+    return replace(workflow, roles=tuple(roles))
+
+
+def renamed(workflow: Workflow, names: tuple[str, ...]) -> Workflow:
+    """The workflow with other names for its roles, in their order."""
+    new = {role.name: name for role, name in zip(workflow.roles, names, strict=True)}
+    roles = tuple(replace(role, name=new[role.name]) for role in workflow.roles)
+    steps = tuple(step if step.tool else replace(step, speaker=new[step.speaker]) for step in workflow.steps)
+    return replace(workflow, roles=roles, steps=steps)
+
+
+def stopping(workflow: Workflow, by: str | None) -> Workflow:
+    """The workflow in which agreement with a `partner`, or with `anyone`, ends the talk; None leaves it as it is."""
+    if by is None:
+        return workflow
+
+    def changed(way: Way) -> Way:
+        return replace(way, when=tuple(replace(c, of=by) if c.kind == "agreed" else c for c in way.when))
+
+    return replace(workflow, steps=tuple(replace(s, ways=tuple(map(changed, s.ways))) for s in workflow.steps))

@@ -1,0 +1,48 @@
+"""The talks of the paper under the names and limits of a recipe: the shipped teams exchange, debate2, debate3, solo."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ..records import Metric
+from ..settings.config import Recipe
+from ..settings.teams import shipped, workflow
+from ..settings.workflow import Workflow, renamed, stopping
+from .prompts import marked
+
+
+def team_of(recipe: Recipe) -> Workflow:
+    """Who takes part and what they do, by the recipe's `team`, else by its `protocol`."""
+    metric, protocol = recipe.task.metric, recipe.protocol
+    if recipe.team is not None:
+        return marked(workflow(recipe.team), metric)
+    talk = {"exchange": exchange, "debate": debate}[protocol.name]
+    return stopping(talk(protocol.roles, protocol.max_turns, metric=metric), protocol.stop)
+
+
+def exchange(roles: Sequence[str], max_turns: int, *, metric: Metric = "f1") -> Workflow:
+    """Information exchange (paper section 3): each agent holds a part of the facts; the talk ends in agreement.
+
+    metric: how the task scores answers; it decides what counts as the same answer.
+    """
+    return _talk("exchange", "exchange", roles, max_turns, metric)
+
+
+def debate(roles: Sequence[str], max_turns: int, *, metric: Metric = "f1") -> Workflow:
+    """Debate (paper section 3): everyone sees everything; the talk ends when an answer is stated again, by anyone.
+
+    Of two roles the first solves and the second criticises, mostly without an answer of its own, so the solver's
+    confirmation ends the talk; three (paper, appendix) solve together. metric: as in `exchange`.
+    """
+    return _talk("debate", f"debate{len(roles)}", roles, max_turns, metric)
+
+
+def solo(*, metric: Metric = "f1") -> Workflow:
+    """One agent with all the facts says everything in a single message. metric: as in `exchange`."""
+    return _talk("solo", "solo", ("Solo",), 1, metric)
+
+
+def _talk(name: str, team: str, roles: Sequence[str], max_turns: int, metric: Metric) -> Workflow:
+    talk = replace(renamed(shipped(team), tuple(roles)), name=name, max_steps=max_turns)
+    return marked(talk, metric)

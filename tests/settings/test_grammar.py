@@ -1,0 +1,276 @@
+"""Teams in YAML: what they mean, and for every mistake its line, its key and what to write instead."""
+# ruff: noqa: E501  (tables of whole sentences)
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from optima_lite.errors import ConfigError
+from optima_lite.settings.config import Recipe, load_recipe
+from optima_lite.settings.teams import named, shipped, shipped_teams
+from optima_lite.settings.workflow import Condition, Parse, Way
+from optima_lite.team.talks import team_of
+
+ROOT = Path(__file__).resolve().parents[2]
+TEAM = """\
+roles:
+  Writer:
+    system: You are {name}, and write.
+  Critic:
+    system: You are {name}, and judge.
+steps:
+  write:
+    speaker: Writer
+    reads: "{question}"
+    parse: list
+    then: judge
+  judge:
+    speaker: Critic
+    reads: "{write.item} of {write}"
+    parse: verdict
+    writes: verdict
+    then:
+      accepted: end
+      more write and rounds < 3: judge
+      otherwise: rewrite
+  rewrite:
+    speaker: Writer
+    reads: "{facts} {verdict} {write.all}"
+    parse: list
+    writes: write
+    then: judge
+answer: [write, rewrite]
+max_steps: 9
+"""
+
+
+def mistakes(tmp_path: Path, text: str) -> list[str]:
+    """What is wrong with a team, a line a mistake, without the file's name."""
+    path = tmp_path / "team.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        named(str(path))
+    first, *rest = error.value.what.split("\n  ")
+    return [line.replace(f"{path}:", "").replace(f"{path}", "") for line in rest or [first]]
+
+
+def test_a_team_is_read_as_it_is_written(tmp_path: Path) -> None:
+    (tmp_path / "team.yaml").write_text(TEAM)
+    team = named(str(tmp_path / "team.yaml"))
+    assert (team.names, team.start, team.answer, team.max_steps) == (
+        ("Writer", "Critic"),
+        ("write",),
+        ("write", "rewrite"),
+        9,
+    )
+    write, judge, rewrite = team.steps
+    assert write.ways == (Way(("judge",)),) and write.writes == rewrite.writes == "write"
+    assert judge.ways == (
+        Way((), (Condition("accepted"),)),
+        Way(("judge",), (Condition("more", "write"), Condition("rounds", "judge", 3))),
+        Way(("rewrite",)),
+    )
+    assert judge.inputs == [("write", "item"), ("write", "")] and rewrite.inputs == [("verdict", ""), ("write", "all")]
+
+
+WRONG = [  # what is written in place of what, and what is said of it
+    ("speaker: Critic", "speaker: Critik", "13: steps.judge.speaker: there is no role Critik; did you mean Critic?"),
+    ("    then: judge\n  judge", "    then: juge\n  judge", "11: steps.write.then: there is no step juge; did you mean judge?"),
+    ("accepted: end", "acepted: end", "18: steps.judge.then.acepted: `acepted` is no condition; did you mean accepted?"),
+    ("parse: verdict", "parse: verdikt", "15: steps.judge.parse: must be text, answer, list, verdict, code or json, not "
+     '"verdikt"; did you mean verdict?'),
+    ("    parse: verdict\n", "", "17: steps.judge.then.accepted: `accepted` needs parse: verdict"),
+    ("writes: verdict", "wrote: verdict", "16: steps.judge.wrote: no such key; did you mean writes?"),
+    ("{verdict}", "{verdikt}", "23: steps.rewrite.reads: {verdikt}: no step writes it; did you mean verdict?"),
+    ("{facts} {verdict}", "{facts.all} {verdict}", "23: steps.rewrite.reads: {facts.all}: only what steps write has .all"),
+    ('reads: "{write.item} of {write}"', 'reads: "{verdict.item}"', "14: steps.judge.reads: {verdict.item}: verdict is no "
+     "list; give the step that writes it parse: list"),
+    ("more write", "more verdict", "19: steps.judge.then.more verdict and rounds < 3: there is no list verdict; there is write"),
+    ("rounds < 3", "rounds of jude < 3", "19: steps.judge.then.more write and rounds of jude < 3: there is no step jude; did you mean judge?"),
+    ("      otherwise: rewrite\n", "", "17: steps.judge.then: must end with `otherwise`, for when no condition holds"),
+    ("answer: [write, rewrite]", "answer: wrote", "27: answer: there is no step of a role wrote; did you mean write?"),
+    ("answer: [write, rewrite]\n", "", " answer: is required"),
+    ("max_steps: 9\n", "", "17: steps.judge.then: a loop without a bound (judge -> judge); state max_steps"),
+    ("max_steps: 9", "max_steps: 1", "28: max_steps: must be at least 2, the shortest way to the end, not 1"),
+    ("max_steps: 9", "max_steps: 0", "28: max_steps: must be at least 1, not 0"),
+    ("      accepted: end\n", "", "17: steps.judge.then: no way leads from here to the end"),
+    ("otherwise: rewrite", "otherwise: judge", "21: steps.rewrite: no way leads here"),
+    ("answer: [write, rewrite]", "answer: rewrite", "27: answer: the end is reached without an answer that counts on the "
+     "way write -> judge -> end"),
+    ("    system: You are {name}, and judge.\n", "    system: Judge.\n    adapter: own\n", "6: roles.Critic.adapter: adapters "
+     "by role are not there yet; all roles speak with `shared`"),
+    ("    system: You are {name}, and judge.\n", "    system: ''\n", "5: roles.Critic.system: must not be empty"),
+    ("  Critic:\n", "  Idle: {system: x}\n  Critic:\n", "4: roles.Idle: takes no step"),
+    ("  Writer:\n    system: You are {name}, and write.\n", "  Writer: {system: x, facts: none}\n", "22: steps.rewrite.reads: "
+     "{facts}: Writer knows no facts"),
+    ("    speaker: Critic\n", "    speaker: Critic\n    tool: retrieve\n", "12: steps.judge: needs a speaker or a tool, and "
+     "not both"),
+    ("    speaker: Critic\n", "    tool: run_tests\n", "13: steps.judge.tool: run_tests is not there yet; retrieve is"),
+    ("  judge:\n    speaker", "  end:\n    speaker", "12: steps.end: a step's name is made of letters, digits and _, and is "
+     "not `end`"),
+    ("parse: verdict", "parse: verdict\n    at_most: 3", "16: steps.judge.at_most: is read with parse: list, or by a tool, "
+     "only"),
+    ("answer: [write, rewrite]", "answer: [write, write]", "27: answer: names a step twice"),
+    ("roles:\n", "rolls: {}\nroles:\n", "1: rolls: no such key; did you mean roles?"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("good", "bad", "said"), WRONG, ids=[said for _, _, said in WRONG])
+def test_a_mistake_is_told_with_its_line(tmp_path: Path, good: str, bad: str, said: str) -> None:
+    assert good in TEAM
+    assert said in mistakes(tmp_path, TEAM.replace(good, bad, 1))
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    text = (
+        TEAM.replace("speaker: Critic", "speaker: Critik")
+        .replace("accepted:", "acepted:")
+        .replace("{write}", "{wrote}")
+    )
+    assert len(mistakes(tmp_path, text)) == 3
+
+
+SIDE = """\
+roles:
+  A: {system: a}
+  B: {system: b}
+steps:
+  one: {speaker: A, reads: "{question}", then: [left, right]}
+  left: {speaker: A, reads: "{one}", then: last}
+  right: {speaker: B, reads: "{one}", then: last}
+  last: {speaker: B, reads: "{left} {right}", then: end}
+answer: last
+"""
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "said"),
+    [
+        ('reads: "{one}", then: last}\n  r', "then: last}\n  r", "6: steps.left: reads the conversation, and so cannot be "
+         "taken side by side (left and right)"),
+        ('right: {speaker: B, reads: "{one}", then: last}', 'right: {speaker: B, reads: "{one}", then: end}',
+         "7: steps.right.then: left and right are taken side by side, so all must lead to the same steps, always"),
+        ('right: {speaker: B, reads: "{one}", then: last}\n  last: {speaker: B, reads: "{left} {right}"',
+         'right: {speaker: B, reads: "{one}", writes: left, then: last}\n  last: {speaker: B, reads: "{left}"',
+         "7: steps.right.writes: left and right are taken side by side and write the same name"),
+        ('right: {speaker: B, reads: "{one}"', 'right: {speaker: B, reads: "{one} {left}"',
+         "7: steps.right.reads: {left} is not there yet on the way one -> left + right"),
+        ("[left, right]", "left", "7: steps.right: no way leads here"),
+        ("{left} {right}", "{left}", "7: steps.right: nobody reads what it writes, {right}"),
+        ("[left, right]", "[left, left]", "5: steps.one.then: names a step twice"),
+        ("[left, right]", "[]", "5: steps.one.then: must be the name of a step, or a list of them by condition"),
+    ],
+)  # fmt: skip
+def test_steps_side_by_side(tmp_path: Path, good: str, bad: str, said: str) -> None:
+    assert good in SIDE
+    assert said in mistakes(tmp_path, SIDE.replace(good, bad, 1))
+
+
+@pytest.mark.parametrize("name", shipped_teams())
+def test_a_shipped_team_is_read_and_says_what_it_is(name: str) -> None:
+    team = shipped(name)
+    assert team.name == name
+    first = shipped_teams()[name].read_text().splitlines()[0]
+    assert first.startswith("# ") and first.endswith("."), "what `teams list` shows"
+
+
+def test_the_shipped_teams_are_the_folder_s_and_travel_with_the_package() -> None:
+    assert shipped_teams().keys() == {path.stem for path in (ROOT / "teams").glob("*.yaml")}
+    assert '"optima_lite.teams" = "teams"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_the_team_of_the_document_is_one(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "teams.md").read_text(), re.DOTALL)
+    (tmp_path / "team.yaml").write_text(text)
+    team = named(str(tmp_path / "team.yaml"))
+    assert (len(team.roles), team.max_steps) == (4, 8)
+
+
+def test_the_document_names_every_key_and_every_condition() -> None:
+    text = (ROOT / "docs" / "teams.md").read_text()
+    for key in (
+        "speaker",
+        "tool",
+        "reads",
+        "parse",
+        "at_most",
+        "schema",
+        "writes",
+        "then",
+        "system",
+        "facts",
+        "formats",
+    ):
+        assert f"| `{key}` |" in text
+    for name in get_args(Parse):
+        assert f"`{name}`" in text
+
+
+# --- In a recipe ----------------------------------------------------------------------------------
+
+RECIPE = "model: {name: tiny}\ntask: {name: world}\n"
+
+
+def recipe_with(tmp_path: Path, text: str, *overrides: str) -> Recipe:
+    path = tmp_path / "r.yaml"
+    path.write_text(RECIPE + text)
+    return load_recipe(path, overrides=overrides).recipe
+
+
+def refused(tmp_path: Path, text: str, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as error:
+        recipe_with(tmp_path, text, *overrides)
+    return error.value.what.replace(f"{tmp_path}/", "")
+
+
+def test_a_recipe_names_a_team_a_file_or_holds_one(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(TEAM)
+    inside = "team:\n" + "".join(f"  {line}\n" for line in TEAM.splitlines())
+    for text, name in (
+        ("team: tree\n", "tree"),
+        (f"team: {tmp_path}/mine.yaml\n", "mine"),
+        (inside, "team"),
+    ):
+        recipe = recipe_with(tmp_path, text)
+        assert team_of(recipe).name == name
+        assert Recipe.from_dict(recipe.to_dict(), where="manifest") == recipe, "the whole team is in the manifest"
+    assert team_of(recipe_with(tmp_path, "protocol: {max_turns: 4}\n", "team=chain")).name == "chain"
+    assert team_of(recipe_with(tmp_path, "")).name == "exchange"
+
+
+def test_mistakes_of_a_team_in_a_recipe_have_the_recipe_s_lines(tmp_path: Path) -> None:
+    inside = "team:\n" + "".join(f"  {line}\n" for line in TEAM.replace("Critic\n", "Critik\n").splitlines())
+    said = refused(tmp_path, inside)
+    assert said == "r.yaml:16: team.steps.judge.speaker: there is no role Critik; did you mean Critic?"
+    variant = "variants:\n  v:\n    team: tre\n"
+    assert refused(tmp_path, variant).startswith("r.yaml:5: variants.v.team: there is no team tre; did you mean tree?")
+    assert refused(tmp_path, "", "team=tre").startswith("command line: team: there is no team tre; did you mean tree?")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("team: tree\nprotocol: {max_turns: 4}\n", "r.yaml:4: protocol.max_turns: is not read beside a team, which says "
+         "who speaks and when"),
+        ("team:\n  roles: {A: {system: a, facts: share}}\n  steps: {a: {speaker: A, then: end}}\n  answer: a\n",
+         "r.yaml:3: team: has 1 of its roles with `facts: share`; the facts of a task come in two shares"),
+    ],
+)  # fmt: skip
+def test_a_team_and_the_rest_of_a_recipe(tmp_path: Path, text: str, said: str) -> None:
+    assert refused(tmp_path, text) == said
+
+
+def test_a_task_without_facts_has_none_to_share_or_to_look_up(tmp_path: Path) -> None:
+    said = refused(tmp_path, "team: exchange\n", "task.name=gsm8k", "task.metric=numeric")
+    assert said == "r.yaml:3: team: shares its facts out, and task.name gsm8k has none"
+    assert "looks facts up" in refused(tmp_path, "team: decompose_retrieve_answer\n", "task.name=math")
+    assert recipe_with(tmp_path, "team: tree\n", "task.name=gsm8k").team
+
+
+def test_a_schema_is_for_a_role_of_the_team(tmp_path: Path) -> None:
+    said = refused(tmp_path, "team: proposer_critic\nreward: {schemas: {Critik: {}}}\n")
+    assert "who has no part in the team; did you mean Critic?" in said
