@@ -8,7 +8,7 @@ other values there is no interval, which is None.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isclose, sqrt
 from statistics import NormalDist, fmean
@@ -87,12 +87,15 @@ class OverSeeds:
     by_seed: tuple[float, ...]
 
 
-def over_seeds(values: Sequence[Sequence[float]]) -> OverSeeds:
-    """values: for each seed one value a question, in the same order.
+def over_seeds(
+    values: Sequence[Sequence[float]], *, interval: Callable[[Sequence[float]], Interval | None] = of_mean
+) -> OverSeeds:
+    """values: for each seed one value a question, in the same order. interval: of the questions' means; `of_scores`
+    where the values are scores.
 
     A question's values are one cluster: they rise and fall together, so that three seeds of 200 questions are 200
     observations and not 600. Clusters are of one size, so resampling them is resampling their means. Raises
     ValueError when the seeds have different numbers of questions.
     """
     clusters = [fmean(cluster) for cluster in zip(*values, strict=True)]
-    return OverSeeds(fmean(clusters), of_mean(clusters), tuple(fmean(one) for one in values))
+    return OverSeeds(fmean(clusters), interval(clusters), tuple(fmean(one) for one in values))

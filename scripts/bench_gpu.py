@@ -3,10 +3,11 @@
     python scripts/bench_gpu.py [--shape 8b] [--ceilings 24 16 12] [--model FOLDER] [--out bench_gpu.json]
 
 Out: a table and a JSON file. For each ceiling, in a process of its own: the peak of each phase beside its forecast;
-tokens per second of dialogues, of a search's forks, of reading, of SFT and DPO; and how many times faster that is than
-plain `generate` on whole prompts, a plain forward pass and plain TRL, on the same rows in the same process. The backend
-is plain transformers. Without a GPU, `--shape tiny` goes the same way on the CPU, once and without a ceiling; peaks are
-then those of the whole process, and numbers mean little.
+tokens per second of dialogues, of a search's forks, of a single turn, of reading, of SFT and DPO; and how many times
+faster that is than plain `generate` on whole prompts, a plain forward pass and plain TRL, on the same rows in the same
+process; and, as `adapter`, a single turn against our own loop with the adapter as PEFT computes it in float32. The
+backend is plain transformers. Without a GPU, `--shape tiny` goes the same way on the CPU, once and without a ceiling;
+peaks are then those of the whole process, and numbers mean little.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,9 @@ def bench(policy: Policy, limits: Limits) -> Iterator[Speed]:
     prompts = [ids.text(room) for _ in range(QUESTIONS)]
     yield _speed("dialogues", lambda: _dialogues(policy, prompts, limits), lambda: _plain(policy, prompts, limits))
     yield _speed("search", lambda: _forks(policy, prompts, limits), lambda: _plain(policy, prompts, limits, forks=True))
+    yield _speed("turn", lambda: _turn(policy, prompts, limits), lambda: _plain(policy, prompts, limits, turns=1))
+    peft = PeftAdapter(**{field.name: getattr(policy, field.name) for field in fields(policy)})
+    yield _speed("adapter", lambda: _turn(policy, prompts, limits), lambda: _turn(peft, prompts, limits))
     rows, pairs = [ids.row(limits) for _ in range(EXAMPLES)], [ids.pair(limits) for _ in range(EXAMPLES)]
     tokens = EXAMPLES * limits.row_tokens
     reader = Generator(policy, max_batch_tokens=limits.batch_tokens, max_cache_bytes=0)
@@ -145,12 +150,31 @@ def _forks(policy: Policy, prompts: Sequence[tuple[int, ...]], limits: Limits) -
     return generator.counts.sampled
 
 
-def _plain(policy: Policy, prompts: Sequence[tuple[int, ...]], limits: Limits, *, forks: bool = False) -> int:
+class PeftAdapter(Policy):
+    """A policy that speaks as PEFT lets it: the adapter in float32, with casts there and back in every layer."""
+
+    @contextmanager
+    def speaking(self) -> Iterator[Any]:
+        self.model.eval()
+        yield self.model
+
+
+def _turn(policy: Policy, prompts: Sequence[tuple[int, ...]], limits: Limits) -> int:
+    """A single turn of several rows after each prompt, nothing known before; tokens sampled."""
+    generator = Generator(policy, max_batch_tokens=limits.batch_tokens, max_cache_bytes=0)
+    rows = [prompt for prompt in prompts for _ in range(ROLLOUTS)]
+    generator.generate(rows, sampling=Sampling(1.0, 1.0, limits.turn_tokens), keys=range(len(rows)))
+    return generator.counts.sampled
+
+
+def _plain(
+    policy: Policy, prompts: Sequence[tuple[int, ...]], limits: Limits, *, forks: bool = False, turns: int | None = None
+) -> int:
     """The same traffic by `generate` on whole prompts, a batch at a time, nothing kept in between."""
     rows, sampled = [prompt for prompt in prompts for _ in range(ROLLOUTS)], 0
     at_once = max(1, limits.batch_tokens // limits.row_tokens)
     policy.model.eval()
-    for _ in range(TURNS):
+    for _ in range(turns or TURNS):
         longer: list[tuple[int, ...]] = []
         for first in range(0, len(rows), at_once):
             batch = rows[first : first + at_once]

@@ -123,6 +123,13 @@ DRESSES = {
         ends=("<|im_end|>",),
         named={"eos_token": "<|im_end|>", "pad_token": "<|im_end|>"},
     ),
+    # Its beginning-of-text is what begins every turn, and its padding is its end.
+    "smollm2": Dress(
+        CHATML,
+        ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<repo_name>"),
+        ends=("<|im_end|>",),
+        named={"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": "<|im_end|>"},
+    ),
     "gemma": Dress(GEMMA, GEMMA_MARKS, ends=("<eos>",), named=GEMMA_NAMED),
     "gemma3": Dress(GEMMA3, GEMMA_MARKS, ends=("<eos>", "<end_of_turn>"), named=GEMMA_NAMED),
     "old mistral": Dress(OLD_MISTRAL, MISTRAL_MARKS[:3], spaces=True, ends=("</s>",), named=MISTRAL_NAMED),
@@ -195,7 +202,7 @@ SIZES: dict[str, Any] = {
 # By name: the architecture, its dress, and where its config differs from SIZES.
 MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "llama": ("Llama", "llama2", {"tie_word_embeddings": False, "attention_bias": True, "mlp_bias": True}),
-    "llama, tied": ("Llama", "qwen2", {"tie_word_embeddings": True}),
+    "llama, tied": ("Llama", "smollm2", {"tie_word_embeddings": True}),
     "qwen 2.5": ("Qwen2", "qwen2", {"tie_word_embeddings": True}),
     "qwen 3": ("Qwen3", "qwen3", {"head_dim": 32}),
     "mistral": ("Mistral", "mistral", {"sliding_window": None, "head_dim": 24}),

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ SCRIPT = Path(__file__).parents[1] / "scripts" / "bench_gpu.py"
 sys.path.insert(0, str(SCRIPT.parent))
 import bench_gpu  # noqa: E402
 
-SPEEDS = ["dialogues", "search", "reading", "sft", "dpo"]
+SPEEDS = ["dialogues", "search", "turn", "adapter", "reading", "sft", "dpo"]
 OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
@@ -148,6 +149,17 @@ def test_both_ways_train_on_the_same_tokens(policy: Policy) -> None:
     plain = tokens_of(policy, lambda: bench_gpu._plain_dpo(policy, pairs, dpo, how))
     assert ours == plain == 2 * 2 * 2 * 32, "two pairs of two rows, by the adapter and by the reference"
     assert tokens_of(policy, lambda: bench_gpu._plain_reading(policy, rows, limits)) == 2 * 32
+
+
+def test_a_turn_is_the_same_work_in_all_three_ways(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_gpu, "ROLLOUTS", 2)
+    endless = replace(policy, end_ids=(len(policy.tokenizer) + 9,))
+    peft = bench_gpu.PeftAdapter(**{field.name: getattr(endless, field.name) for field in fields(endless)})
+    limits, prompts = Limits(256, 4, 32, 1, 0), [MadeUp(policy, seed=seed).text(28) for seed in range(2)]
+    ours = tokens_of(policy, lambda: bench_gpu._turn(endless, prompts, limits))
+    assert ours == tokens_of(policy, lambda: bench_gpu._turn(peft, prompts, limits)) == 4 * (28 + 3)
+    assert bench_gpu._turn(endless, prompts, limits) == bench_gpu._turn(peft, prompts, limits) == 4 * 4
+    assert tokens_of(policy, lambda: bench_gpu._plain(endless, prompts, limits, turns=1)) == ours
 
 
 @pytest.mark.slow

@@ -6,16 +6,22 @@ Skipped without an NVIDIA GPU. Random weights of known shapes, so nothing is dow
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from families import MODELS, write_model  # noqa: E402
+from optima_lite.model.decoding import Decoding  # noqa: E402
+from optima_lite.model.generate import Generator  # noqa: E402
 from optima_lite.model.memory import GIB, OVERHEAD, Limits, fit, forecast, is_out_of_memory, of_one_batch  # noqa: E402
 from optima_lite.model.policy import Policy, computing_dtype, load  # noqa: E402
+from optima_lite.model.sampling import Sampling  # noqa: E402
 from optima_lite.model.selftest import agreement  # noqa: E402
 from optima_lite.settings.config import Machine, ModelSettings, load_machine, load_recipe  # noqa: E402
 from optima_lite.stage.probe import measure  # noqa: E402
@@ -69,6 +75,69 @@ def test_a_prompt_alone_in_a_batch_and_from_the_cache_agree(small: Path) -> None
     policy = loaded(small)
     assert policy.model.dtype == computing_dtype()
     found = agreement(policy)
+    assert found.batches and found.cache, found
+
+
+def test_the_adapter_beside_its_base_says_what_the_float32_adapter_says(small: Path) -> None:
+    policy = loaded(small)
+    with policy.changing(), torch.no_grad():
+        for name, weight in policy.model.named_parameters():
+            if "lora_" in name:
+                weight.normal_(0, 0.02)
+    before = {name: weight.clone() for name, weight in policy.model.named_parameters() if "lora_" in name}
+    ids = torch.arange(20, 60, device="cuda")[None]
+    with torch.no_grad():
+        exact = policy.model(input_ids=ids).logits.float()
+        with policy.speaking() as model:
+            own = model(input_ids=ids).logits.float()
+        with policy.reading() as base:
+            without = base(input_ids=ids).logits.float()
+    assert (own - exact).abs().mean() < (without - exact).abs().mean() / 10
+    after = dict(policy.model.named_parameters())
+    assert all(weight.dtype == torch.float32 and torch.equal(weight, after[name]) for name, weight in before.items())
+
+
+@pytest.mark.parametrize("sampling", [Sampling(1.0, 1.0, 32), Sampling(1.0, 0.9, 32), Sampling(0.0, 1.0, 32)])
+def test_a_slice_asks_the_card_once(sampling: Sampling, small: Path) -> None:
+    """A look at every token would make the card wait for Python."""
+    policy = loaded(small)
+    policy.end_ids = (10**6,)
+    generator = Generator(policy, max_batch_tokens=1 << 16, max_cache_bytes=0)
+    prompts = [[20 + k] * (60 + k) for k in range(8)]
+    generator.generate(prompts, sampling=sampling, keys=range(8))
+    asked = 0
+    real = Decoding._sample
+
+    def watched(self: Decoding, *given: object) -> list[list[int]]:
+        nonlocal asked
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                found = real(self, *given)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        asked = max(asked, sum("synchroniz" in str(one.message) for one in said))
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Decoding, "_sample", watched)
+        generator.generate(prompts, sampling=sampling, keys=range(8))
+    # Numbers that go to the card (random ones, a first batch's mask) may count, too: a few a slice, none a token.
+    assert asked <= 4
+
+
+def test_a_gpu_s_blocks_grow_in_place() -> None:
+    if sys.platform == "linux" and os.environ.get("PYTORCH_CUDA_ALLOC_CONF") == "expandable_segments:True":
+        torch.empty(1 << 20, device="cuda")
+        assert torch.cuda.memory._snapshot()["allocator_settings"]["expandable_segments"]
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_every_family_agrees_with_itself(name: str, quantization: str, tmp_path: Path) -> None:
+    settings = ModelSettings(name=str(write_model(tmp_path, name)), quantization=quantization)
+    found = agreement(load(settings, machine=Machine(), seed=0))
     assert found.batches and found.cache, found
 
 

@@ -120,4 +120,5 @@ def test_the_spread_of_the_seeds_is_told() -> None:
     found = over_seeds([[0, 1, 0, 1], [1, 1, 1, 1], [0, 0, 0, 1]])
     assert found.by_seed == (0.5, 1.0, 0.25) and found.mean == pytest.approx(7 / 12)
     assert found.interval is not None and found.interval[0] < found.mean < found.interval[1]
+    assert over_seeds([[1.0] * 9] * 3, interval=of_scores).interval == of_scores([1.0] * 9), "27 answers, 9 questions"
     assert over_seeds([[2.0, 3.0, 7.0]]).interval == of_mean([2.0, 3.0, 7.0]), "one seed is no cluster"

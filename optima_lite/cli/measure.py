@@ -33,6 +33,10 @@ def evaluate(
     task: Annotated[str | None, typer.Option(help="A recipe whose task and prompts to use instead.")] = None,
     baselines: Annotated[bool, typer.Option("--baselines", help="Compare all iterations with other ways.")] = False,
     samples: Annotated[int, typer.Option(min=1, help="With --baselines: samples of the majority vote.")] = 8,
+    train_single: Annotated[
+        bool,
+        typer.Option("--train-single", help="With --baselines: first train the single agent as the pair was, once."),
+    ] = False,
     config: ConfigOption = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -43,6 +47,9 @@ def evaluate(
 
         if baselines and iteration != "last":
             raise OptimaError("--baselines looks at every iteration", hint="leave out --iteration")
+        if train_single and (not baselines or task):
+            why = "--train-single trains on the run's own task, to be compared by --baselines"
+            raise OptimaError(why, hint="add --baselines, and leave out --task")
         machine = machine_of(config)
         console = console_of(machine)
         folder = open_run(run, machine)
@@ -57,6 +64,10 @@ def evaluate(
             from ..stage.cast import recall
 
             cast = recall(folder, machine=machine, iteration=number, other=other)
+            if train_single:
+                from ..methods.optima.loop import train_alone
+
+                train_alone(cast, folder, observe=observe)
             if baselines:
                 from ..stage.baselines import compare
 
@@ -66,11 +77,11 @@ def evaluate(
 
                 rows = evaluate_again(cast, name=name, questions_wanted=questions, seed=seed, observe=observe)
         from ..records import to_json
-        from ..runs.report import baseline_table, evaluation_table, remarks
+        from ..runs.report import baseline_table, evaluation_table, remarks, verdict_lines
 
         if not as_json:
             console.print(baseline_table(found) if baselines else evaluation_table(rows))
-            for remark in remarks([one.row for one in found] if baselines else rows):
+            for remark in [*remarks([one.row for one in found] if baselines else rows), *verdict_lines(folder)]:
                 console.print(remark)
         elif baselines:
             print(json.dumps({"baselines": to_json(found)}), flush=True)

@@ -270,12 +270,13 @@ def search_rewards(
 ) -> list[Reward]:
     """The rewards of dialogues that come one by one, as a tree search finds them, on a given scale.
 
-    A dialogue that ran out of steps scores 0, as one without agreement does in the official search.
+    A dialogue that ran out of steps scores 0, as one without agreement does in the official search; an agent alone
+    needs nobody's.
     """
     losses = worst_losses(agents, pairs, condition=settings.loss_condition)
     rewards = []
     for (question, dialogue), loss in zip(pairs, losses, strict=True):
-        agreed = dialogue.ending in (Ending.AGREED, Ending.DONE)
+        agreed = dialogue.ending in (Ending.AGREED, Ending.DONE) or agents.workflow.max_steps == 1
         task = score(question, dialogue, scoring=agents.scoring) if agreed else 0.0
         reward = alone(dialogue, score=task, loss=loss, scale=scale, settings=settings, roles=agents.workflow.names)
         rewards.append(_marked(reward, question, dialogue, agents.scoring) if agreed else reward)

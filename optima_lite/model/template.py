@@ -56,13 +56,15 @@ class Template:
         leave out of earlier turns. Raises ModelError when the template does not take such messages.
         """
         pieces = self._pieces(roles, reply)
-        for i in (i for i, role in enumerate(roles) if i and role == "assistant"):
-            asked = self.scaffold(roles[:i], reply=True)
-            alike = pieces[i].startswith(asked[i]) or asked[i].startswith(pieces[i])
-            if pieces[:i] != asked[:i] or not alike:
+        last = max((i for i, role in enumerate(roles) if role == "assistant"), default=0)
+        if not last:
+            return pieces
+        asked = self.scaffold(roles[:last], reply=True)
+        for role, piece, before in zip(roles, pieces, asked, strict=False):
+            header = role == "assistant" and (piece.startswith(before) or before.startswith(piece))
+            if piece != before and not header:
                 raise ModelError("its chat template changes earlier turns when later ones follow", hint=_HINT)
-            pieces[: i + 1] = asked
-        return pieces
+        return asked + pieces[last + 1 :]
 
     def _pieces(self, roles: tuple[str, ...], reply: bool) -> list[str]:
         marks = [f"\x02{i}\x03" for i in range(len(roles))]  # characters no template changes

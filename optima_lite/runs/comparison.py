@@ -85,15 +85,16 @@ def _against(line: Compared, first: dict[str, tuple[float, int]], asked: dict[st
 
 
 def comparison_table(lines: Sequence[Compared]) -> Table:
-    """A line each; the changes are against the first run, with 95 % intervals below them."""
+    """A line each, with how many questions were asked; the changes are against the first run on the questions shared,
+    with 95 % intervals below them; fits 80 columns."""
     table = Table("run", box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     table.columns[0].overflow = "fold"
     for heading in ("score", "tokens", "score against\nthe first", "tokens against\nthe first"):
         table.add_column(heading, justify="right")
     for line in lines:
-        about = f"\n  {line.evaluation} {line.decoding}, {line.questions} questions"
+        about = f"\n  {line.evaluation} {line.decoding} ({line.questions})"
         remark = f"\n  {line.remark}" if line.remark else ""
-        few = f"\n  {line.shared} questions shared" if line.shared not in (None, line.questions) else ""
+        few = f"\n  {line.shared} shared" if line.shared not in (None, line.questions) else ""
         table.add_row(
             Text.assemble(line.run, (about, "dim"), (remark, "yellow"), (few, "yellow")),
             _with_bounds(f"{line.score:.3f}", line.score_low, line.score_high, ".2f"),

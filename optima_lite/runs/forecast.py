@@ -17,10 +17,10 @@ WEIGHTS = {
     "read": 0.7,
     "sample alone": 0.4,
     "read alone": 0.2,
-    "sample siblings": 0.45,
-    "read siblings": 0.3,
-    "search": 0.4,
-    "train": 7.0,
+    "sample siblings": 0.35,
+    "read siblings": 0.2,
+    "search": 0.3,
+    "train": 5.0,
 }
 """What a unit of each kind of work costs beside a dialogue that is sampled for an evaluation, until it has been
 measured: rough, and the same for all models. Dialogues about one question share what they begin with. A unit of

@@ -144,7 +144,8 @@ def live_view(state: State, now: float) -> RenderableType:
 def _times(state: State, now: float) -> RenderableType:
     """One line: a bar and a per cent of the whole run, where it is known, and the times."""
     elapsed = f"elapsed {duration(now - state.started)}"
-    times = f"{elapsed}, {left_text(state, now)}" if state.current else elapsed
+    known = state.current or run_left(state, now) is not None
+    times = f"{elapsed}, {left_text(state, now)}" if known else elapsed
     share = share_done(state, now)
     if share is None:
         return Text(times, style="dim")

@@ -77,7 +77,7 @@ def overview(run: RunFolder) -> RenderableType:
         parts += [Text(""), imitation_table(imitated), *format_lines(imitated)]
     if preferred:
         parts += [Text(""), preference_table(preferred)]
-    parts += verdict_lines([*imitated, *preferred])
+    parts += verdict_lines(run)
     pair, line = typical_pair(run, rows), work_line(run)
     parts += [Text(""), pair] if pair else []
     parts += [Text(""), line] if line else []
@@ -87,7 +87,7 @@ def overview(run: RunFolder) -> RenderableType:
 def result(run: RunFolder) -> RenderableType:
     """What `optima-lite train` ends with: the table, the gain, and how the pair talked before and after."""
     rows = evaluations(run)
-    evaluated = Group(evaluation_table(rows, undone_remarks(run)), *remarks(rows))
+    evaluated = Group(evaluation_table(rows, undone_remarks(run)), *remarks(rows), *verdict_lines(run))
     parts: list[RenderableType | None] = [evaluated, gain_table(run, rows), typical_pair(run, rows), work_line(run)]
     return Group(*[line for part in parts if part is not None for line in (Text(""), part)])
 
@@ -515,14 +515,15 @@ def _preference_lines(steps: Sequence[Preference]) -> Lines:
     return [*lines, *_last_lines(steps)]
 
 
-def verdict_lines(steps: Sequence[Imitation | Preference]) -> list[Text]:
+def verdict_lines(run: RunFolder) -> list[Text]:
     """What is told of the steps that were undone: by how much the reward fell, and how sure that is."""
-    names = {Imitation: "imitation", Preference: "preference"}
-    return [
-        Text(f"iteration {one.iteration}, {names[type(one)]} undone: {one.verdict}")
-        for one in sorted(steps, key=lambda one: one.iteration)
-        if one.verdict and one.verdict.verdict != "keep"
+    judged = [
+        (iteration, step, verdict_of(run, stage_name(iteration, stage)))
+        for iteration in run.iterations()
+        for step, stage in (("imitation", "5_verdict"), ("preference", "9_verdict"))
     ]
+    undone = [(i, step, verdict) for i, step, verdict in judged if verdict and verdict.verdict != "keep"]
+    return [Text(f"iteration {i}, {step} undone: {verdict}", style="dim") for i, step, verdict in undone]
 
 
 _VERDICTS = {"keep": "kept", "revert": "undone", "stop": "undone"}
@@ -699,10 +700,8 @@ def work_line(run: RunFolder) -> Text | None:
     tokens = work(run)
     if tokens is None:
         return None
-    read = (
-        f"{tokens['computed']:,} tokens went through the model to be read, {tokens['reused']:,} were found in the cache"
-    )
-    return Text(f"{read}, {tokens['sampled']:,} were sampled", style="dim")
+    read = f"{tokens['computed']:,} tokens read by the model, {tokens['reused']:,} found in its cache"
+    return Text(f"{read}, {tokens['sampled']:,} sampled", style="dim")
 
 
 def training_tokens(run: RunFolder) -> dict[int, int | None]:
@@ -742,23 +741,22 @@ def _training_cost(step: Imitation | Preference) -> int | None:
     return None if step.trainer_tokens is None else step.tokens + step.trainer_tokens
 
 
-def write_adapter_card(folder: Path, recipe: Mapping[str, Any], *, iteration: int, facts: Mapping[str, Any]) -> None:
+def write_adapter_card(
+    folder: Path, recipe: Mapping[str, Any], *, team: str, iteration: int, facts: Mapping[str, Any]
+) -> None:
     """Write README.md into an adapter folder: what it is, what it was trained with, and the lines that load it.
 
-    recipe: the plain recipe. facts: what the training step tells of itself, by name; None is left out.
+    recipe: the plain recipe. team: the name of those who were trained. facts: what the training step tells of itself,
+    by name; None is left out.
     """
     lines = [f"- {name.replace('_', ' ')}: {value}" for name, value in facts.items() if value is not None]
-    team, talk = recipe.get("team"), recipe["protocol"]["name"]
     (folder / "README.md").write_text(
         CARD.format(
             iteration=iteration,
             base=recipe["model"]["name"],
             seed=recipe["seed"],
             task=recipe["task"]["name"],
-            agents=f"a team of {len(team['roles'])}" if team else "two agents",
-            kind="team" if team else "protocol",
-            name=team.get("name", "team") if team else talk,
-            all="All of its agents" if team else "Both agents",
+            team=team,
             facts="\n".join(lines),
         ),
         encoding="utf-8",
@@ -772,8 +770,8 @@ tags: [optima-lite, lora]
 
 # Adapter of iteration {iteration}
 
-A LoRA adapter for `{base}`, trained by optima-lite so that {agents} solve more and say less: task `{task}`, {kind}
-`{name}`, seed {seed}. {all} speak with this adapter. The run's manifest.json holds the whole recipe and the
+A LoRA adapter for `{base}`, trained by optima-lite to solve more and say less: task `{task}`, team `{team}`, seed
+{seed}. Every agent of the team speaks with this adapter. The run's manifest.json holds the whole recipe and the
 versions it ran with.
 
 {facts}

@@ -2,7 +2,8 @@
 
 All of them speak through one generator, and every token that any agent samples counts: all samples of a vote, all
 messages of a debate. What was spent before the first question, on training or on choosing a prompt, stands beside it.
-What is asked is stored below the run, so that the same command goes on; the run's own records stay as they are.
+What is asked is stored below the run, so that the same command goes on; the run's own records stay as they are. The
+single agent trained as the pair was is among them where a run has trained it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -20,12 +20,11 @@ from ..learn.reward import mean, rewards, scale
 from ..learn.rollout import Agents, flexible_answer, flexible_score, ranked, sample, score
 from ..records import Contender, EvalRow, Question, Rollouts
 from ..runs.progress import Evaluated, Note, Observer, PhaseStarted, Planned, phase
-from ..runs.report import training_tokens
-from ..runs.store import Run, RunFolder
+from ..runs.report import preparation_tokens
+from ..runs.store import Run, RunFolder, read_run
 from ..settings.teams import shipped
 from ..settings.workflow import told
 from ..tasks import jsonl
-from ..tasks.answers import Scoring
 from ..tasks.questions import questions
 from ..team.prompts import AUTOFORM, marked
 from ..team.talks import debate
@@ -36,6 +35,8 @@ from .scaling import Sample, ScalingRow, coverage, largest_group, majority, size
 
 AT_ONCE = 400  # dialogues sampled together
 BEST_FORMAT = "the best format"
+TRAINED_ALONE = "trained single agent"
+ALONE = "single_agent"  # folder in a run's, of the run that trained its single agent
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class _Bench:
         *,
         file: str | None = None,
         samples: int = 1,
+        greedy: bool = False,
         formats: Sequence[str] = (),
         rewards: bool = True,
     ) -> Sequence[Rollouts]:
@@ -77,7 +79,7 @@ class _Bench:
                     agents,
                     chunk,
                     rollouts=samples,
-                    sampling=self.cast.sampling(agents),
+                    sampling=self.cast.sampling(agents, greedy=greedy),
                     seed=(self.seed, "evaluation"),
                     formats=formats,
                     advance=lambda done, tokens: advance(done, tokens=tokens),
@@ -141,41 +143,67 @@ def _plan(bench: _Bench, run: RunFolder, count: int, *, samples: int) -> Iterato
     """The phases of `_contenders`, for the time left."""
     pair, alone, formats = bench.cast.pair, bench.cast.single, bench.cast.formats
     yield PhaseStarted("single agent", None, count * samples, "dialogues", _parts(alone, samples))
+    yield PhaseStarted("single agent greedy", None, count, "dialogues", _parts(alone, 1))
     yield PhaseStarted("debate", None, count, "dialogues", _parts(pair, 1))
     yield PhaseStarted("autoform", None, count, "dialogues", _parts(alone, 1))
     tried = [(f"try format {name}", bench.validation) for name in formats]
-    trained = [(f"iteration {iteration}", count) for iteration in run.trained()]
-    for label, asked in [("untrained", count), *tried, *([(BEST_FORMAT, count)] if formats else []), *trained]:
+    for label, asked in [("untrained", count), *tried, *([(BEST_FORMAT, count)] if formats else [])]:
         yield PhaseStarted(label, None, asked, "dialogues", _parts(pair, 1))
+    for label in (TRAINED_ALONE, f"{TRAINED_ALONE} greedy") if trained_alone(run) else ():
+        yield PhaseStarted(label, None, count, "dialogues", _parts(alone, 1))
+    trained = [f"iteration {iteration}" for iteration in run.trained()]
+    for label in [*trained, *(f"{last} greedy" for last in trained[-1:])]:
+        yield PhaseStarted(label, None, count, "dialogues", _parts(pair, 1))
 
 
 def _contenders(bench: _Bench, run: RunFolder, drawn: Sequence[Question], *, samples: int) -> Iterator[Contender]:
     cast = bench.cast
-    row = partial(_row, scoring=cast.pair.scoring)
+
+    scoring = cast.pair.scoring
+
+    def row(name: str, agents: Agents, label: str, *, file: str | None = None, greedy: bool = False) -> EvalRow:
+        how = " greedy" if greedy else ""
+        stored = f"{file}{how}".replace(" ", "_") if file else None
+        asked = bench.ask(agents, drawn, f"{label}{how}", file=stored, greedy=greedy)
+        return summarise(asked, name=name, decoding="greedy" if greedy else "sampled", scoring=scoring)
+
     cast.policy.restart(seed=cast.recipe.seed)
     alone = bench.ask(cast.single, drawn, "single agent", samples=samples)
-    yield Contender(row("single_agent", alone))
+    yield Contender(summarise(alone, name="single_agent", decoding="sampled", scoring=scoring))
+    yield Contender(row("single_agent", cast.single, "single agent", greedy=True))
     if samples > 1:
         yield Contender(voted(alone, name=f"self_consistency_{samples}", cast=cast))
-    yield Contender(row("multi_agent_debate", bench.ask(debaters(cast), drawn, "debate")))
-    yield Contender(row("autoform", bench.ask(autoform(cast), drawn, "autoform")))
-    yield Contender(row("untrained", bench.ask(cast.pair, drawn, "untrained")))
+    yield Contender(row("multi_agent_debate", debaters(cast), "debate"))
+    yield Contender(row("autoform", autoform(cast), "autoform"))
+    yield Contender(row("untrained", cast.pair, "untrained"))
     if cast.formats:
         best, tokens = best_format(bench)
         asked = bench.ask(cast.pair, drawn, BEST_FORMAT, file=f"format_{best}", formats=(best,))
-        yield Contender(row(f"format_{best}", asked), tokens)
+        yield Contender(summarise(asked, name=f"format_{best}", decoding="sampled", scoring=scoring), tokens)
     else:
         bench.observe(Note("the recipe's format pool is empty, so there is no best format to compare with"))
-    spent = training_tokens(run)
+    if control := trained_alone(run):
+        last = control.trained()[-1]
+        speak_after(cast, control, last)
+        file = f"single_agent_trained_{_weights(control.adapter(last))}"
+        for greedy in (False, True):
+            found = row("single_agent_trained", cast.single, TRAINED_ALONE, file=file, greedy=greedy)
+            yield Contender(found, preparation_tokens(control)[last])
+    else:
+        bench.observe(Note("the single agent has not been trained as the pair was, so it is missing: --train-single"))
+    spending = preparation_tokens(run)
     for iteration in run.trained():
         speak_after(cast, run, iteration)
         file = f"iteration_{iteration}_{_weights(run.adapter(iteration))}"
-        asked = bench.ask(cast.pair, drawn, f"iteration {iteration}", file=file)
-        yield Contender(row(f"iteration_{iteration}", asked), spent[iteration])
+        for greedy in (False, True) if iteration == run.trained()[-1] else (False,):
+            found = row(f"iteration_{iteration}", cast.pair, f"iteration {iteration}", file=file, greedy=greedy)
+            yield Contender(found, spending[iteration])
 
 
-def _row(name: str, asked: Sequence[Rollouts], *, scoring: Scoring) -> EvalRow:
-    return summarise(asked, name=name, decoding="sampled", scoring=scoring)
+def trained_alone(run: RunFolder) -> RunFolder | None:
+    """The finished run that trained the single agent of this one; None where there is none."""
+    folder = run.folder / ALONE
+    return read_run(folder) if (folder / "summary.json").exists() else None
 
 
 def voted(asked: Sequence[Rollouts], *, name: str, cast: Cast) -> EvalRow:

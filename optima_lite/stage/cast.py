@@ -32,8 +32,8 @@ Settle = Callable[[str, Callable[[], int]], int]
 
 @dataclass(frozen=True)
 class Cast:
-    """pair: the two agents that are trained. single: one agent with all the facts, to compare with. Both are one
-    policy. micro_batch: training examples held in memory at once."""
+    """pair: the agents that are trained, two of them unless the single one is trained as a control. single: one agent
+    with all the facts, to compare with. Both are one policy. micro_batch: training examples held in memory at once."""
 
     recipe: Recipe
     policy: Policy
@@ -57,7 +57,7 @@ class Cast:
         long as a whole dialogue of the pair."""
         settings = self.recipe.sampling
         temperature = (settings.pool_temperature if pool else None) or settings.temperature
-        messages = self.pair.workflow.max_steps if agents.workflow.max_steps == 1 else 1
+        messages = team_of(self.recipe).max_steps if agents.workflow.max_steps == 1 else 1
         return Sampling(0.0 if greedy else temperature, settings.top_p, settings.max_turn_tokens * messages)
 
     def fit(self, agents: Agents, questions: Sequence[Question]) -> tuple[list[Question], int]:

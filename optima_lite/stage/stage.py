@@ -19,7 +19,6 @@ from ..runs.progress import Advance, Note, Observer, phase
 from ..runs.report import evaluations, undecided_note, write_adapter_card
 from ..runs.store import Run, stage_name
 from ..settings.config import DpoSettings, Recipe, TrainingSettings
-from ..tasks.questions import questions
 from .cast import Cast
 from .evaluate import examine, parts_of, undecided
 
@@ -50,14 +49,6 @@ class Stage:
         """A note about answers that could not be compared in time, if there are any."""
         if count:
             self.note(undecided_note(count))
-
-    def draw(self, iteration: int, *, preference: bool) -> list[Question]:
-        """This iteration's training questions; imitation and preference steps never ask the same ones."""
-        recipe = self.cast.recipe
-        imitated, preferred = recipe.training.questions, 0 if recipe.schedule == "isft" else recipe.dpo.questions
-        start = iteration * (imitated + preferred) + (imitated if preference else 0)
-        count = preferred if preference else imitated
-        return questions(recipe.task, "train", count, seed=recipe.seed, start=start)
 
     def fit(self, agents: Agents, drawn: Sequence[Question], name: str) -> list[Question]:
         """The questions with facts that fit the model; how many had to be shortened is said, and stored as `name`."""
@@ -102,7 +93,8 @@ class Stage:
             policy.save_adapter(folder)
             plain = asdict(facts)
             (folder / "training.json").write_text(json.dumps(plain) + "\n", encoding="utf-8")
-            write_adapter_card(folder, recipe.to_dict(), iteration=iteration, facts=plain)
+            team = self.cast.pair.workflow.name
+            write_adapter_card(folder, recipe.to_dict(), team=team, iteration=iteration, facts=plain)
 
         steps = planned_steps(len(rows), settings)
         with self.phase(label, iteration=iteration, total=steps, unit="steps", parts=("train",)) as advance:

@@ -26,7 +26,7 @@ from ..errors import DataError
 from ..records import Question
 from ..settings.config import ContextForm, TaskSettings
 from . import jsonl
-from .jsonl import Row
+from .jsonl import WHOLE, Part, Row
 from .mathematics import boxed
 
 FIRST_ROWS = 1000  # of the evaluation split of an information task, as in the paper
@@ -70,8 +70,9 @@ class Benchmark:
     read: Callable[[Row, ContextForm], Parts]
 
 
-def questions(settings: TaskSettings, split: str, count: int, *, start: int = 0) -> list[Question]:
-    """`count` questions of a split (train, validation, held_out) from number `start` on, or all if there are fewer.
+def questions(settings: TaskSettings, split: str, count: int, *, start: int = 0, part: Part = WHOLE) -> list[Question]:
+    """`count` questions of a part of a split (train, validation, held_out) from number `start` on, or all if there are
+    fewer.
 
     Raises DataError for a data set that can be neither downloaded nor found in the cache, and for a file or row that
     cannot be read.
@@ -91,7 +92,7 @@ def questions(settings: TaskSettings, split: str, count: int, *, start: int = 0)
         hint = "use a larger file, or change task.held_out_share and task.validation_share"
         raise DataError(f"none of the {len(keys)} rows falls into the {split} split", where=where, hint=hint)
     order = [i for _, i in sorted(first.items(), key=lambda item: (jsonl.place(str(keys[item[1]][0])), item[0]))]
-    chosen = jsonl.take(order, min(count, len(order)), start=start)
+    chosen = jsonl.take(order, count, start=start, part=part)
     return [question(Row(where, i + 1, rows[i]), settings) for i in chosen]
 
 

@@ -31,6 +31,10 @@ from ..settings.config import FieldSettings, TaskSettings
 from .bounded import Worker
 
 Item = TypeVar("Item")
+Part = tuple[float, float]
+"""Where a part of some rows begins and ends, as shares of their number."""
+
+WHOLE: Part = (0.0, 1.0)
 
 _LONGEST_LINE = 16 * 2**20  # bytes; of a row that is one question
 _DEEPEST = 64  # brackets within brackets
@@ -116,9 +120,12 @@ def file_of(settings: TaskSettings, split: str) -> Path:
     return path
 
 
-def take(items: Sequence[Item], count: int, *, start: int = 0) -> list[Item]:
-    """`count` items from number `start` on, beginning again at the end: iteration k goes on where k - 1 stopped."""
-    return [items[(start + i) % len(items)] for i in range(count)]
+def take(items: Sequence[Item], count: int, *, start: int = 0, part: Part = WHOLE) -> list[Item]:
+    """`count` items of a part from its number `start` on, beginning again at its end: iteration k goes on where k - 1
+    stopped. None comes twice: where there are fewer, all of them come. Parts that do not overlap share no item."""
+    first, last = (round(bound * len(items)) for bound in part)
+    own = items[first:last]
+    return [own[(start + i) % len(own)] for i in range(min(count, len(own)))]
 
 
 def place(text: str) -> float:

@@ -3,19 +3,42 @@
 from __future__ import annotations
 
 from ..records import Question
-from ..settings.config import TaskSettings
+from ..settings.config import Recipe, TaskSettings
 from . import benchmarks, jsonl, world
+from .jsonl import WHOLE, Part
 
 
-def questions(settings: TaskSettings, split: str, count: int, *, seed: int, start: int = 0) -> list[Question]:
+def questions(
+    settings: TaskSettings, split: str, count: int, *, seed: int, start: int = 0, part: Part = WHOLE
+) -> list[Question]:
     """`count` questions of a split (train, validation, held_out), from number `start` on.
 
     A file's rows are taken in order and start again when they run out, but a call never gives a question twice: where
-    the file has fewer than `count`, all of them come. Raises DataError for a file that cannot be used.
+    the file has fewer than `count`, all of them come. part: of a file's rows, the only ones to be taken; the bundled
+    world is endless and has no parts. Raises DataError for a file that cannot be used.
     """
     if settings.name == "world":
         return world.questions(split, count, seed=seed, start=start)
     if settings.name != "jsonl":
-        return benchmarks.questions(settings, split, count, start=start)
-    rows = jsonl.load(settings, split=split)
-    return jsonl.take(rows, min(count, len(rows)), start=start)
+        return benchmarks.questions(settings, split, count, start=start, part=part)
+    return jsonl.take(jsonl.load(settings, split=split), count, start=start, part=part)
+
+
+def training_questions(recipe: Recipe, iteration: int, *, preference: bool) -> list[Question]:
+    """What an imitation or a preference step of an iteration asks; the two never ask the same.
+
+    In the endless world they take turns. The rows of a file are divided between them once, in the proportion of what
+    they ask, so that they stay apart when a step has asked all of its own and begins again. Raises as `questions`.
+    """
+    imitated, preferred = recipe.training.questions, 0 if recipe.schedule == "isft" else recipe.dpo.questions
+    both = imitated + preferred
+    before, count = (imitated, preferred) if preference else (0, imitated)
+    endless = recipe.task.name == "world"
+    return questions(
+        recipe.task,
+        "train",
+        count,
+        seed=recipe.seed,
+        start=iteration * both + before if endless else iteration * count,
+        part=(before / both, (before + count) / both),
+    )

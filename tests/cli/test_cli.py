@@ -25,6 +25,9 @@ VERBS = [
     ("check",),
     ("eval",),
     ("scale",),
+    ("compare",),
+    ("sweep",),
+    ("search",),
     ("chat",),
     ("report",),
     ("doctor",),
@@ -61,6 +64,30 @@ def test_every_verb_explains_itself(verb: tuple[str, ...]) -> None:
     assert outcome.code == 0
     assert f"optima-lite {' '.join(verb)}" in outcome.out
     assert len(outcome.out.split("\n")[3].strip()) > 10, "a sentence on what it does"
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+def test_every_verb_has_an_example_and_a_short_help(verb: tuple[str, ...]) -> None:
+    told = call(*verb, "-h").out
+    assert told == call(*verb, "--help").out
+    assert f"Example: optima-lite {' '.join(verb)}" in " ".join(told.split())
+
+
+def test_exit_codes_and_completion_are_in_the_help() -> None:
+    told = " ".join(call("-h").out.split())
+    assert "Exit codes: 0 done; 1 a training self-check failed; 2 a mistake" in told and "--install-completion" in told
+
+
+def test_what_is_listed_and_looked_at_is_told_as_json_too(finished: Finished) -> None:
+    config = ("--config", finished.arguments[2])
+    assert call("recipes", "list", "--json").events[0]["recipe"] == "quickstart"
+    assert {finding["subject"] for finding in call("doctor", "--json").events} > {"Python", "GPU", "disk"}
+    assert call("check", *finished.arguments, "--json").events[0]["status"] == "ok"
+    (run,) = call("runs", "list", *config, "--json").events
+    assert (run["name"], run["finished"], run["folder"]) == ("small-seed0", True, str(finished.folder))
+    (report,) = call("report", finished.folder, "--json").events
+    assert report["evaluations"] == json.loads((finished.folder / "summary.json").read_text())["evaluations"]
+    assert len(report["imitations"]) == 2 and set(report["undone"]) == {"iteration_0", "iteration_1"}
 
 
 def test_the_list_of_verbs_is_whole() -> None:
@@ -434,7 +461,7 @@ def test_three_debaters_train_and_talk(tmp_path: Path) -> None:
     assert outcome.code == 0, outcome.err
     outcome = call("chat", tmp_path / "run", "--sample", "1", "--greedy", *machine)
     assert outcome.code == 0, outcome.err
-    assert outcome.out.startswith("Ann, Ben and Cy of ") and outcome.out.count("everyone knows: ") == 1
+    assert "\nAnn, Ben and Cy of " in outcome.out and outcome.out.count("everyone knows: ") == 1
     outcome = call("chat", tmp_path / "run", *machine, stdin="Who?\nMira mother Tess\n\n\n")
     assert outcome.code == 0, outcome.err
     assert outcome.out.count("Facts, a line each") == 1 and "everyone knows: Mira mother Tess\n" in outcome.out

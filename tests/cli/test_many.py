@@ -51,13 +51,13 @@ def test_differences_are_of_the_same_questions_only(finished: Finished, tmp_path
     assert line["shared"] == 3
     assert line["score_change"] == pytest.approx(1.0 - sum(before) / 3)
     assert line["score_change_low"] < line["score_change"] or not any(value < 1 for value in before)
-    assert "3 questions shared" in call("compare", finished.folder, other).out
+    assert "3 shared" in call("compare", finished.folder, other).out
 
 
 def test_compare_as_a_table_and_as_csv(finished: Finished, tmp_path: Path) -> None:
     other = copied(finished, tmp_path / "other")
     table = call("compare", finished.folder, other).out
-    assert "small-seed0" in table and "iteration_1 sampled, 4 questions" in table
+    assert "small-seed0" in table and "iteration_1 sampled (4)" in table
     lines = list(csv.DictReader(io.StringIO(call("compare", finished.folder, other, "--csv").out)))
     assert [line["run"] for line in lines] == ["small-seed0", "other"] and lines[0]["shared"] == ""
     assert call("compare", finished.folder, other, "--csv", "--json").code == 2

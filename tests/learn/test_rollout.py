@@ -14,6 +14,7 @@ from optima_lite.errors import DataError  # noqa: E402
 from optima_lite.learn.reward import Scale  # noqa: E402
 from optima_lite.learn.rollout import (  # noqa: E402
     Agents,
+    Drafts,
     flexible_answer,
     flexible_score,
     ranked,
@@ -23,9 +24,11 @@ from optima_lite.learn.rollout import (  # noqa: E402
     unfold,
     worst_losses,
 )
+from optima_lite.methods.optima.explore import grow  # noqa: E402
+from optima_lite.model.generate import Generator  # noqa: E402
 from optima_lite.model.sampling import Sampling  # noqa: E402
 from optima_lite.records import Dialogue, Ending, Question, Rollouts, Turn  # noqa: E402
-from optima_lite.settings.config import RewardSettings  # noqa: E402
+from optima_lite.settings.config import RewardSettings, SearchSettings  # noqa: E402
 from optima_lite.stage.cast import Cast  # noqa: E402
 from optima_lite.tasks import (  # noqa: E402
     answers,
@@ -134,6 +137,78 @@ def test_progress_adds_up(cast: Cast) -> None:
     assert sum(tokens for _, tokens in told) == sum(d.tokens for group in talks for d in group.dialogues)
 
 
+# --- Windows --------------------------------------------------------------------------------------
+
+
+def with_room(cast: Cast, tokens: int) -> Cast:
+    """The same agents on a generator whose cache holds so many tokens."""
+    layers, heads, width = cast.policy.cache_shape
+    size = tokens * 2 * layers * heads * width * cast.policy.model.dtype.itemsize
+    generator = Generator(cast.policy, max_batch_tokens=2000, max_cache_bytes=size)
+    return replace(cast, pair=replace(cast.pair, generator=generator))
+
+
+def drafts(questions: list[Question], *, rollouts: int) -> list[Drafts]:
+    return [(question, [Dialogue(question.id, k) for k in range(rollouts)]) for question in questions]
+
+
+def test_the_room_changes_neither_what_is_said_nor_the_order(cast: Cast) -> None:
+    """Rooms for nothing, less than a dialogue, some dialogues, and everything."""
+    cast.policy.model.double()
+    cast = replace(cast, recipe=cast.recipe.model_copy(update={"search": SearchSettings(searches=2, rollouts=2)}))
+    wanted = {"formats": ("json", "table"), "rollouts": 4}
+    rooms = [with_room(cast, tokens) for tokens in (0, 100, 700, 1 << 20)]
+    probe = ranked(rooms[0].pair, sampled(rooms[0], rollouts=1), settings=RewardSettings())
+    talks = [sampled(roomy, **wanted) for roomy in rooms]
+    assert all(one == talks[-1] for one in talks)
+    assert [group.question for group in talks[0]] == QUESTIONS
+    rewards = [ranked(roomy.pair, talks[0], settings=RewardSettings()) for roomy in rooms]
+    trees = [grow(roomy, QUESTIONS[:2], probe=probe, seed=(1,), advance=lambda done, tokens: None) for roomy in rooms]
+    assert [tree.question for tree in trees[0]] == QUESTIONS[:2]
+    for found, grown in zip(rewards, trees, strict=True):
+        assert [group.dialogues for group in found] == [group.dialogues for group in rewards[-1]]
+        assert totals(found) == pytest.approx(totals(rewards[-1]), abs=1e-6)
+        assert [[node.turn for node in tree.nodes] for tree in grown] == [
+            [node.turn for node in tree.nodes] for tree in trees[-1]
+        ]
+
+
+def totals(groups: list[Rollouts]) -> list[float]:
+    return [reward.total for group in groups for reward in group.rewards]
+
+
+def test_progress_adds_up_in_windows_too(cast: Cast) -> None:
+    told: list[tuple[int, int]] = []
+    talks = sampled(with_room(cast, 700), advance=lambda done, tokens: told.append((done, tokens)))
+    assert sum(done for done, _ in told) == 12 and all(done >= 0 for done, _ in told)
+    assert sum(tokens for _, tokens in told) == sum(d.tokens for group in talks for d in group.dialogues)
+
+
+def test_windows_follow_what_is_really_said(cast: Cast) -> None:
+    """The first reckons with 4 turns of 100 tokens in two views; then 10 tokens are said instead of 400."""
+    opening = sum(
+        len(cast.pair.renderer.prompt(view(QUESTIONS[0], [], speaker, protocol=cast.pair.protocol, system="")))
+        for speaker in (0, 1)
+    )
+    pair = with_room(cast, 10 * (opening + 2 * 4 * 100)).pair
+    sizes = []
+    for window in pair.windows(drafts(QUESTIONS * 20, rollouts=1), sampling=replace(SAMPLING, max_new_tokens=100)):
+        sizes.append(len(window))
+        pair.generator.counts.sampled += 10 * len(window)
+    assert 5 <= sizes[0] <= 9 and sizes[1] > 2 * sizes[0]
+    assert sum(sizes) == 80
+
+
+def test_where_nothing_is_of_use_again_there_is_one_window(cast: Cast) -> None:
+    asked = drafts(QUESTIONS, rollouts=3)
+    for agents in (with_room(cast, 0).pair, with_room(cast, 1 << 20).pair):
+        assert [list(window) for window in agents.windows(asked, sampling=SAMPLING)] == [asked]
+    alone = replace(cast.single, generator=with_room(cast, 10).pair.generator)
+    assert [list(window) for window in alone.windows(asked, sampling=SAMPLING)] == [asked], "a single turn"
+    batch = [len(window) for window in with_room(cast, 10).pair.windows(asked, sampling=SAMPLING)]
+    assert sum(batch) == 4 and batch[0] > 1, "where not even one fits, as many as make a batch"
+
+
 def test_views_hold_what_each_speaker_sampled(cast: Cast, talks: list[Rollouts]) -> None:
     for group in talks:
         for dialogue in group.dialogues:
@@ -234,6 +309,18 @@ def test_an_answer_that_cannot_be_compared_in_time_counts_as_wrong_and_is_marked
     found = search_rewards(agents, pairs, settings=RewardSettings(), scale=Scale(10, 1.0))
     assert [reward.undecided for reward in found] == [1, 1, 0, 0, 0, 0], "without agreement nothing is compared"
     answers._same_value.cache_clear()
+
+
+def test_in_a_tree_an_agent_alone_needs_nobody_s_agreement(cast: Cast) -> None:
+    question = Question("q", "?", ("Tess",), ((), ()))
+    right, cut = stated("Tess", Ending.MAX_TURNS), stated("Tess", Ending.TRUNCATED)
+
+    def tasks(agents: Agents) -> list[float]:
+        pairs = [(question, right), (question, cut)]
+        found = search_rewards(agents, pairs, settings=RewardSettings(), scale=Scale(10, 1.0))
+        return [reward.task for reward in found]
+
+    assert tasks(cast.single) == [1, 0] and tasks(cast.pair) == [0, 0]
 
 
 @pytest.mark.parametrize("condition", ["dialogue", "message"])

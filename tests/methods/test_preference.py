@@ -27,6 +27,7 @@ from optima_lite.runs.report import imitations, preferences  # noqa: E402
 from optima_lite.runs.store import RunFolder, read_run, runs  # noqa: E402
 from optima_lite.settings.config import LoadedRecipe, Machine, load_recipe  # noqa: E402
 from optima_lite.stage import judge, preflight  # noqa: E402
+from optima_lite.stage.baselines import ALONE  # noqa: E402
 from optima_lite.stage.cast import recall  # noqa: E402
 from optima_lite.stage.evaluate import examine  # noqa: E402
 from support import MACHINE, SMALL, assert_same_run, small_chunks, start  # noqa: E402
@@ -294,6 +295,22 @@ def test_a_step_that_is_worse_ends_the_run(tmp_path: Path, monkeypatch: pytest.M
 def test_the_agents_of_a_run_are_those_of_its_last_adapter(hybrid: RunFolder) -> None:
     evaluated(hybrid, None, "evaluation/untrained_sampled")
     evaluated(hybrid, 1, "evaluation/iteration_01_sampled")
+
+
+def test_the_single_agent_goes_through_both_steps_too(hybrid: RunFolder, tmp_path: Path) -> None:
+    """Its tree is its question and its answers: all that a preference can be about."""
+    run = read_run(shutil.copytree(hybrid.folder, tmp_path / "run"))
+    cast = recall(run, machine=Machine(threads=1), iteration=1)
+    loop.train_alone(cast, run, observe=lambda event: None)
+    own = read_run(run.folder / ALONE)
+    for iteration in (0, 1):
+        trees, theirs = (one.read(f"iteration_0{iteration}/6_trees", Tree) for one in (own, run))
+        assert [tree.question.id for tree in trees] == [tree.question.id for tree in theirs]
+        assert all(node.parent in (None, 0) for tree in trees for node in tree.nodes)
+        assert [tree.nodes[0].visits for tree in trees] == [4, 4]
+        verdicts = [own.read_json(f"iteration_0{iteration}/{n}_verdict.json") for n in (5, 9)]
+        assert [one["step"] for one in verdicts] == ["imitate", "prefer"]
+    assert report.preparation_tokens(own)[1]
 
 
 # --- Resuming -------------------------------------------------------------------------------------

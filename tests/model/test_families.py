@@ -61,6 +61,19 @@ def test_the_forecast_counts_the_weights_that_there_are(folder: Path) -> None:
     assert policy.shape == Shape.from_config(json.loads((folder / "config.json").read_text()))
 
 
+@pytest.mark.parametrize("name", ["qwen 2.5", "gemma 3", "phi 3"])
+def test_in_four_bits_it_is_forecast_and_agrees_as_well(name: str, tmp_path: Path) -> None:
+    policy = loaded(write_model(tmp_path, name), quantization="nf4")
+    held = 0
+    for weight in (weight for name, weight in policy.model.named_parameters() if "lora_" not in name):
+        held += weight.nbytes
+        if state := getattr(weight, "quant_state", None):
+            held += state.absmax.nbytes + state.state2.absmax.nbytes
+    assert held == pytest.approx(weight_bytes(policy.shape, policy.setup), rel=1e-3)
+    found = agreement(policy)
+    assert found.batches and found.cache, found
+
+
 def test_batch_and_cache_say_what_a_prompt_alone_does(folder: Path) -> None:
     found = agreement(loaded(folder))
     assert found.batches and found.cache and found.furthest < 1e-5, found

@@ -109,6 +109,32 @@ def test_a_plan_follows_the_schedule_and_keeps_the_batch_that_the_machine_sets()
     assert limits.batch_tokens == 65_536
 
 
+def test_the_cache_takes_what_sampling_leaves() -> None:
+    """Of a card more than 2 GiB where there is more, and never so much that sampling or reading would not fit."""
+    sizes = {}
+    for card in (12, 16, 24, 80):
+        room = card * GIB - OVERHEAD
+        limits, phases = planned(recipe(), Machine(), EIGHT, GPU, row_tokens=4096, room=room)
+        fixed, _ = planned(recipe(), Machine(max_cache_gib=2), EIGHT, GPU, row_tokens=4096, room=room)
+        peaks = {phase.name: phase.total for phase in phases}
+        assert max(peaks["sample"], peaks["read"]) <= room
+        assert limits.batch_tokens == fixed.batch_tokens and fixed.cache_bytes <= limits.cache_bytes
+        sizes[card] = limits.cache_bytes
+    assert sizes[12] < sizes[16] <= sizes[24] < sizes[80]
+    assert sizes[24] > 4 * GIB
+
+
+def test_the_cache_is_no_larger_than_of_use_and_leaves_the_cpu_to_others() -> None:
+    small = replace(EIGHT, layers=2, hidden=64, intermediate=128, heads=2, kv_heads=2, head_width=32, vocabulary=512)
+    every_row = 800 * 1024 * small.cached_values * 4
+    limits, _ = planned(recipe(), Machine(), small, CPU, row_tokens=1024, room=64 * GIB)
+    assert limits.cache_bytes == every_row
+    limits, _ = planned(recipe(), Machine(), small, CPU, row_tokens=1024, room=every_row)
+    assert limits.cache_bytes == every_row // 4
+    limits, _ = planned(recipe(), Machine(max_cache_gib=0), small, CPU, row_tokens=1024, room=64 * GIB)
+    assert limits.cache_bytes == 0
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [

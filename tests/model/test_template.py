@@ -193,6 +193,14 @@ def test_a_template_that_breaks_the_chain_of_prompts_is_refused(
     assert what is None or raised.value.what == what
 
 
+def test_a_long_talk_is_rendered_once_a_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = tokenizer_of(tmp_path, "qwen3")
+    template, calls, real = Template(tokenizer), [], tokenizer.apply_chat_template
+    monkeypatch.setattr(tokenizer, "apply_chat_template", lambda *a, **k: (calls.append(1), real(*a, **k))[1])
+    pieces = template.scaffold(("system", *("user", "assistant") * 40), reply=False)
+    assert len(calls) == 41 and sum("<think>" in piece for piece in pieces) == 40
+
+
 # --- Tokenizers that put a space in front ---------------------------------------------------------
 
 

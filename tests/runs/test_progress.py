@@ -121,6 +121,7 @@ def test_a_phase_tells_what_was_done_in_it() -> None:
     meter, timings = Meter(clock), Timings(sink=rows.append, clock=clock)
     with meter("generate"):
         clock.now += 8.0  # before the phase
+    meter.count(reused=1000)
     with phase(timings, "rank", iteration=0, total=1, unit="questions", meter=meter):
         clock.now += 1.0
         with meter("loss"):
@@ -128,5 +129,8 @@ def test_a_phase_tells_what_was_done_in_it() -> None:
             with meter("arrange"):
                 clock.now += 0.5
             clock.now += 3.0
+        meter.count(computed=30, sampled=5)
+        meter.count(computed=10, reused=70)
+    assert rows[0].counts == {"computed": 40, "reused": 70, "sampled": 5}
     assert rows[0].activities == {"generate": 0.0, "loss": 5.0, "arrange": 0.5}
     assert neither(rows[0]) == 1.0

@@ -195,7 +195,7 @@ def drawings(run: RunFolder) -> dict[str, str]:
         "report_imitation.txt": text(report.imitation_table(imitated), width=80)
         + "".join(text(line, width=80) for line in report.format_lines(imitated)),
         "report_preference.txt": text(report.preference_table(report.preferences(run)), width=80)
-        + "".join(text(line, width=80) for line in report.verdict_lines([*imitated, *report.preferences(run)])),
+        + "".join(text(line, width=80) for line in report.verdict_lines(run)),
         "report_dialogues_80.txt": text(pair, width=80),
         "report_dialogues_120.txt": text(pair, width=120),
     }
@@ -271,6 +271,18 @@ def test_a_run_that_has_just_begun_reports_what_it_has(tmp_path: Path) -> None:
         table = cells(report.preference_table([searched]))
         assert (table["pairs"], table["chosen shift (nats)"]) == (["-"], ["-"])
         assert "stopped early" not in table
+
+
+def test_the_work_of_all_phases_is_told_in_a_line(run: RunFolder, tmp_path: Path) -> None:
+    assert report.summary(run)["work"] is None, "a run of before this was kept"
+    assert "read by the model" not in text(report.overview(run), width=80)
+    with open_run(tmp_path / "fresh") as fresh:
+        counts = [{"computed": 1200, "reused": 3400, "sampled": 56}, {"computed": 1, "reused": 2, "sampled": 3}, {}]
+        fresh.append_timings(Timing(0, f"phase {k}", 1.0, 0, 1, {}, one) for k, one in enumerate(counts))
+        assert report.summary(fresh)["work"] == {"computed": 1201, "reused": 3402, "sampled": 59}
+        line = "1,201 tokens read by the model, 3,402 found in its cache, 59 sampled"
+        assert line in text(report.overview(fresh), width=80)
+        assert line in text(report.result(fresh), width=80)
 
 
 def test_the_summary_has_the_promised_shape(run: RunFolder) -> None:
@@ -412,10 +424,10 @@ def test_the_paired_interval_sees_through_the_spread_between_questions() -> None
 
 
 def test_what_undone_means_is_told_with_its_interval(run: RunFolder, tmp_path: Path) -> None:
-    steps = [*report.imitations(run), *report.preferences(run)]
-    (line,) = report.verdict_lines(steps)
+    (line,) = report.verdict_lines(run)
     assert line.plain == "iteration 1, preference undone: the validation reward fell by 0.125 [0.050, 0.200]"
-    assert line.plain in text(report.overview(run), width=120)
+    for shown in (report.overview(run), report.result(run)):
+        assert line.plain in text(shown, width=120)
     assert str(report.Verdict(0.5, 0.375, "revert")) == "the validation reward fell by 0.125", "of earlier versions"
     assert str(report.Verdict(0.5, 0.75, "keep", (-0.1, 0.6))) == "the validation reward rose by 0.250 [-0.100, 0.600]"
 
@@ -461,11 +473,12 @@ def test_markup_in_a_message_is_text(run: RunFolder) -> None:
 
 
 def test_the_adapter_card_says_how_to_load_it(tmp_path: Path) -> None:
-    report.write_adapter_card(tmp_path, RECIPE, iteration=2, facts={"trainer_tokens": 1000, "epochs": 3, "loss": None})
+    facts = {"trainer_tokens": 1000, "epochs": 3, "loss": None}
+    report.write_adapter_card(tmp_path, RECIPE, team="exchange", iteration=2, facts=facts)
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\nlibrary_name: peft\n")
     assert "# Adapter of iteration 2\n" in card
-    assert "`tiny`" in card and "`exchange`, seed 4." in card
+    assert "`tiny`" in card and "team `exchange`, seed\n4." in card
     assert "- trainer tokens: 1000\n- epochs: 3\n\n```python\nfrom peft import" in card
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import json
 import os
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 
 from optima_lite import records
 from optima_lite.errors import RunError
+from optima_lite.records import Question, Rollouts
 from optima_lite.runs import store
 from optima_lite.runs.progress import Timing
 from optima_lite.runs.store import Run, read_run, runs
@@ -725,3 +727,33 @@ def test_runs_are_described_and_broken_ones_say_so(tmp_path: Path) -> None:
     assert d.problem and d.problem.startswith("is damaged: ")
     assert e.problem == "its manifest.json lacks parts of the recipe"
     assert (f.iterations_done, f.iterations_planned, f.finished) == (1, 3, True), "training.on_worse ended it"
+
+
+def about(*ids: str) -> list[Question]:
+    return [Question(id, f"Who is {id}?", ("x",), ((), ())) for id in ids]
+
+
+def test_a_run_does_not_go_on_with_other_questions_than_it_began_with(run: Run) -> None:
+    def work(chunk: Sequence[Question]) -> list[Rollouts]:
+        return [Rollouts(question, ()) for question in chunk]
+
+    name = "iteration_00/1_dialogues"
+    run.chunks(name, Rollouts, about("a", "b", "c"), size=2, work=work)
+    assert len(run.chunks(name, Rollouts, about("a", "b", "c"), size=2, work=pytest.fail)) == 3
+    for others in (about("new", "a", "b"), about("a", "b", "d")):
+        with pytest.raises(RunError, match=r"is about question \w, and now question \w+ stands in its place"):
+            run.chunks(name, Rollouts, others, size=2, work=pytest.fail)
+
+
+def test_the_setting_that_only_stops_a_run_may_change(tmp_path: Path) -> None:
+    recipe = {"seed": 0, "evaluation": {"questions": 4, "stop_if_none_right": True}}
+    manifest = MANIFEST | {"recipe": recipe}
+    with Run.open(tmp_path / "run", manifest) as begun:
+        begun.append("iteration_00/1_dialogues", [Row(0)])
+    changed = copy.deepcopy(manifest)
+    changed["recipe"]["evaluation"]["stop_if_none_right"] = False
+    with Run.open(tmp_path / "run", changed) as resumed:
+        assert resumed.resumed and resumed.manifest["recipe"]["evaluation"]["stop_if_none_right"] is False
+    changed["recipe"]["evaluation"]["questions"] = 5
+    with pytest.raises(RunError, match=r"evaluation\.questions: 4 -> 5"):
+        Run.open(tmp_path / "run", changed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,17 @@ pytest.importorskip("torch")
 from conftest import Finished
 from optima_lite.learn.rollout import Agents
 from optima_lite.records import Dialogue, Ending, Question, Reward, Rollouts, Turn
-from optima_lite.runs.report import training_tokens
+from optima_lite.runs.report import preparation_tokens
 from optima_lite.runs.store import Run, read_run
 from optima_lite.settings.config import Machine, load_recipe
 from optima_lite.settings.teams import shipped
 from optima_lite.settings.workflow import Workflow
 from optima_lite.stage import baselines
-from optima_lite.stage.baselines import autoform, best_format, debaters, voted
+from optima_lite.stage.baselines import ALONE, autoform, best_format, debaters, voted
 from optima_lite.stage.cast import Cast, recall
 from optima_lite.team.prompts import AUTOFORM, FORMATS
 from optima_lite.team.talks import solo
-from support import SMALL, call, records
+from support import SMALL, Outcome, call, records
 
 OTHER = SMALL.replace("max_turns: 4", "name: debate, max_turns: 2, roles: [Ann, Ben]")
 
@@ -100,31 +101,74 @@ def test_the_table_of_baselines(finished: Finished) -> None:
     wanted = ("eval", finished.folder, "--baselines", "--samples", "2", "--config", finished.arguments[2])
     outcome = call(*wanted, "--json")
     assert outcome.code == 0, outcome.err
-    found = outcome.events[-1]["baselines"]
-    names = [one["row"]["name"] for one in found]
-    best = names.pop(5)
-    assert best.removeprefix("format_") in FORMATS
-    assert names == [
-        "single_agent",
-        "self_consistency_2",
-        "multi_agent_debate",
-        "autoform",
-        "untrained",
-        "iteration_0",
-        "iteration_1",
+    rows, summary = contenders(outcome), json.loads((finished.folder / "summary.json").read_text())
+    assert [name for name in rows if not name[0].startswith("format_")] == [
+        ("single_agent", "sampled"),
+        ("single_agent", "greedy"),
+        ("self_consistency_2", "sampled"),
+        ("multi_agent_debate", "sampled"),
+        ("autoform", "sampled"),
+        ("untrained", "sampled"),
+        ("iteration_0", "sampled"),
+        ("iteration_1", "sampled"),
+        ("iteration_1", "greedy"),
     ]
-    rows = {one["row"]["name"]: one for one in found}
-    assert all(one["row"]["questions"] == 4 and one["row"]["decoding"] == "sampled" for one in found)
-    single, vote = rows["single_agent"]["row"], rows["self_consistency_2"]["row"]
+    (best,) = [name for name in rows if name[0].removeprefix("format_") in FORMATS]
+    assert [*rows].index(best) == 6
+    assert all(one["row"]["questions"] == 4 for one in rows.values())
+    single, vote = rows["single_agent", "sampled"]["row"], rows["self_consistency_2", "sampled"]["row"]
     assert vote["tokens"] > single["tokens"] and vote["turns"] == 2
-    assert [rows[name]["preparation"] for name in names[:5]] == [0] * 5 and rows[best]["preparation"] > 0
-    summary = json.loads((finished.folder / "summary.json").read_text())
-    assert rows["iteration_0"]["preparation"] < rows["iteration_1"]["preparation"] == summary["training_tokens"]
-    stored = {row["name"]: row for row in summary["evaluations"] if row["decoding"] == "sampled"}
-    for name in ("untrained", "iteration_1"):  # the same questions, seeds and counting as in the run
+    assert [one["preparation"] for one in [*rows.values()][:6]] == [0] * 6 and rows[best]["preparation"] > 0
+    spent = {i: rows[f"iteration_{i}", "sampled"]["preparation"] for i in (0, 1)}
+    assert spent[0] < spent[1] == summary["training_tokens"] + summary["validation_tokens"]
+    assert preparation_tokens(read_run(finished.folder)) == spent
+    stored = {(row["name"], row["decoding"]): row for row in summary["evaluations"]}
+    for name in {*rows} & {*stored}:  # the same questions, seeds and counting as in the run
         assert rows[name]["row"] | {"readability_loss": 0} == stored[name] | {"readability_loss": 0}
     assert records(finished.folder) == before, "the run stays as it is"
-    assert training_tokens(read_run(finished.folder)) == {i: rows[f"iteration_{i}"]["preparation"] for i in (0, 1)}
+    notes = [event["text"] for event in outcome.events if event.get("event") == "note"]
+    assert "the single agent has not been trained as the pair was, so it is missing: --train-single" in notes
+
+
+def contenders(outcome: Outcome) -> dict[tuple[str, str], dict[str, Any]]:
+    """The rows of the table of baselines by name and decoding, in their order."""
+    return {(one["row"]["name"], one["row"]["decoding"]): one for one in outcome.events[-1]["baselines"]}
+
+
+def test_the_single_agent_is_trained_as_the_pair_was(finished: Finished, tmp_path: Path) -> None:
+    run = shutil.copytree(finished.folder, tmp_path / "run")
+    before = records(run)
+    wanted = ("eval", run, "--baselines", "--samples", "1", "--config", finished.arguments[2], "--json")
+    outcome = call(*wanted, "--train-single")
+    assert outcome.code == 0, outcome.err
+    after = records(run)
+    assert {name: after[name] for name in before} == before, "what the run had stays as it is"
+    alone = read_run(run / ALONE)
+    for iteration in (0, 1):
+        name = f"iteration_{iteration:02d}/1_dialogues"
+        theirs, own = (one.read(name, Rollouts) for one in (read_run(run), alone))
+        assert [group.question.text for group in own] == [group.question.text for group in theirs], "the same questions"
+        assert {len(dialogue.turns) for group in own for dialogue in group.dialogues} == {1}
+        assert [len(group.dialogues) for group in own] == [len(group.dialogues) for group in theirs]
+    rows = contenders(outcome)
+    spent = rows["single_agent_trained", "sampled"]["preparation"]
+    assert spent == preparation_tokens(alone)[1] > 0 and spent == rows["single_agent_trained", "greedy"]["preparation"]
+    stored = {
+        row["decoding"]: row for row in alone.read_json("summary.json")["evaluations"] if row["name"] == "iteration_1"
+    }
+    for decoding, row in stored.items():
+        found = rows["single_agent_trained", decoding]["row"]
+        assert (found["score"], found["tokens"]) == (row["score"], row["tokens"]), "it is the trained one that answers"
+    weights = [path.read_bytes() for path in run.rglob("adapter_model.safetensors")]
+    assert len(weights) == len(set(weights)) == 4, "an adapter of its own"
+    assert "team `solo`" in (run / ALONE / "iteration_01/4_adapter/README.md").read_text()
+
+    (run / ALONE / "iteration_01/2_rewards.jsonl").unlink()
+    assert call(*wanted, "--train-single").code == 0
+    assert records(run) == after, "what was lost is computed again, and nothing else"
+    assert ("single_agent_trained", "sampled") in contenders(call(*wanted)), "once trained it stays in the table"
+    outcome = call("eval", run, "--train-single")
+    assert outcome.code == 2 and "add --baselines" in outcome.err
 
 
 def test_baselines_are_compared_with_every_iteration(finished: Finished) -> None:

@@ -15,8 +15,17 @@ from hypothesis import strategies as st
 
 from optima_lite.errors import DataError
 from optima_lite.records import Question
-from optima_lite.settings.config import FieldSettings, TaskSettings, load_recipe
+from optima_lite.settings.config import (
+    DpoSettings,
+    FieldSettings,
+    ModelSettings,
+    Recipe,
+    TaskSettings,
+    TrainingSettings,
+    load_recipe,
+)
 from optima_lite.tasks import jsonl
+from optima_lite.tasks.questions import training_questions
 
 SPLITS = ("train", "validation", "held_out")
 Write = Callable[..., Path]
@@ -255,6 +264,35 @@ def test_take_goes_on_and_begins_again(write: Write) -> None:
     questions = load(write(*rows(5)))
     assert jsonl.take(questions, 3) + jsonl.take(questions, 3, start=3) == [*questions, questions[0]]
     assert jsonl.take(questions, 2, start=14) == [questions[4], questions[0]]
+    assert jsonl.take(questions, 9) == questions, "none comes twice"
+
+
+@given(st.integers(0, 30), st.floats(0, 1), st.integers(0, 50), st.integers(0, 40))
+def test_parts_share_nothing_and_leave_nothing_out(rows: int, border: float, start: int, count: int) -> None:
+    items = list(range(rows))
+    first = jsonl.take(items, rows, part=(0.0, border))
+    second = jsonl.take(items, rows, part=(border, 1.0))
+    assert sorted(first + second) == items
+    assert set(jsonl.take(items, count, start=start, part=(border, 1.0))) <= set(second)
+
+
+@pytest.mark.parametrize("schedule", ["isft", "idpo", "isft-dpo"])
+def test_imitation_and_preference_never_ask_the_same(write: Write, schedule: str) -> None:
+    """Of fewer rows than one iteration asks for, in iterations enough to begin again many times."""
+    path = write(*rows(40))
+    recipe = Recipe(
+        model=ModelSettings(name="tiny"),
+        task=settings(path),
+        schedule=schedule,  # type: ignore[arg-type]
+        training=TrainingSettings(questions=60),
+        dpo=DpoSettings(questions=30),
+    )
+    asked = [
+        {one.id for i in range(5) for one in training_questions(recipe, i, preference=step)} for step in (False, True)
+    ]
+    everything = {one.id for one in load(path)}
+    assert asked[0].isdisjoint(asked[1]) and asked[0] | asked[1] == everything
+    assert len(asked[1]) == (0 if schedule == "isft" else pytest.approx(len(everything) / 3, abs=1))
 
 
 # ---- errors

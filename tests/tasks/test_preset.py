@@ -304,6 +304,32 @@ def test_thousands_are_no_reason_to_be_wrong() -> None:
     assert Scoring("f1", str.split).score(None, ["72"]) == 0
 
 
+REWARD = RewardSettings(repeated="zero", confusion="zero", loss_condition="message")
+
+
+def theirs(*messages: str) -> official.SampledReward:
+    sampled = official.SampledDialogue(messages, (1.0,) * len(messages), tokens=100, task=1.0)
+    return official.reward_task([sampled], token_weight=0.6, readability_weight=1.0)[0]
+
+
+def ours(*messages: str) -> Reward:
+    said = talk({"conversation": messages, "token_count": 100})
+    return rank([said], scores=[1.0], losses=[1.0], settings=REWARD, roles=ROLES)[0]
+
+
+@pytest.mark.parametrize(
+    ("messages", "there", "here"), [(("Alice: hello", "Bob: HELLO"), 1, 0), (("Alice:lie", "Bob:ice"), 0, 1)]
+)
+def test_a_repetition_is_seen_by_what_is_said(messages: tuple[str, ...], there: float, here: float) -> None:
+    assert (theirs(*messages).readability_term, ours(*messages).readability) == (there, here)
+
+
+@pytest.mark.parametrize("message", ["Alice: a Bob: b", "Alice: ok Alice: hm"])
+def test_speaking_for_both_is_wrong_at_once(message: str) -> None:
+    assert theirs(message).total == pytest.approx(1.4) and official.clean_penalty([message]) == -10
+    assert ours(message).total == pytest.approx(0.4), "the task score does not count, the rest does"
+
+
 # --- A whole run ----------------------------------------------------------------------------------
 
 

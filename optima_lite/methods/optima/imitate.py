@@ -19,6 +19,7 @@ from ...runs.progress import Ranked
 from ...runs.store import IMITATED, stage_name
 from ...stage.evaluate import undecided
 from ...stage.stage import CHUNK, Stage
+from ...tasks.questions import training_questions
 
 
 def imitate(stage: Stage, iteration: int) -> Path:
@@ -36,7 +37,8 @@ def imitate(stage: Stage, iteration: int) -> Path:
 def _sample(stage: Stage, iteration: int) -> Sequence[Rollouts]:
     recipe, pair = stage.cast.recipe, stage.cast.pair
     rollouts = recipe.sampling.rollouts
-    fitted = stage.fit(pair, stage.draw(iteration, preference=False), stage_name(iteration, "0_questions"))
+    drawn = training_questions(recipe, iteration, preference=False)
+    fitted = stage.fit(pair, drawn, stage_name(iteration, "0_questions"))
     total = len(fitted) * rollouts
     with stage.phase(
         "generate", iteration=iteration, total=total, unit="dialogues", parts=("sample siblings",)

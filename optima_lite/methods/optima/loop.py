@@ -11,15 +11,17 @@ Every stage writes its records into the run folder and is read from there when t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ...learn.rollout import Agents
 from ...records import Question
 from ...runs.progress import Evaluated, Note, Observer, Planned, RunStarted, Timings, fan_out, phase
 from ...runs.report import evaluation_stage, summary, undone_remark
-from ...runs.store import Run
+from ...runs.store import Run, RunFolder
 from ...settings.config import LoadedRecipe, Machine
-from ...stage.cast import assemble
+from ...stage.baselines import ALONE
+from ...stage.cast import Cast, assemble
 from ...stage.doctor import versions
 from ...stage.evaluate import summarise
 from ...stage.judge import Judge
@@ -27,7 +29,7 @@ from ...stage.preflight import require
 from ...stage.stage import Stage, require_something_right
 from ...tasks.questions import questions
 from .imitate import imitate
-from .plan import plan, steps
+from .plan import improvement, plan, steps
 from .prefer import prefer
 
 
@@ -52,29 +54,51 @@ def train(loaded: LoadedRecipe, *, machine: Machine, folder: Path, observe: Obse
             cast = assemble(recipe, machine=machine, settle=run.settle, notify=lambda text: observe(Note(text)))
             advance(1)
         stage = Stage(cast, run, observe)
-        pair, single = stage.cast.pair, stage.cast.single
         held_out = questions(recipe.task, "held_out", recipe.evaluation.questions, seed=0)
         for greedy in (False, True):
-            _evaluate(stage, pair, held_out, "untrained", greedy=greedy)
-            _evaluate(stage, single, held_out, "single_agent", greedy=greedy)
-        judge = Judge(stage)
-        standing = judge.untrained()
+            _evaluate(stage, cast.pair, held_out, "untrained", greedy=greedy)
+            _evaluate(stage, cast.single, held_out, "single_agent", greedy=greedy)
         require_something_right(run, recipe)
-        for iteration in range(recipe.training.iterations):
-            for step in steps(recipe, iteration):
-                if step == "imitate":
-                    adapter = imitate(stage, iteration)
-                else:
-                    adapter = prefer(stage, iteration, probe=standing.probe)
-                standing = judge.after(step, iteration, adapter, standing)
-                if judge.stopped:
-                    break
-            last = judge.stopped or iteration == recipe.training.iterations - 1
-            for greedy in (False, True) if last else (False,):
-                _evaluate(stage, pair, held_out, f"iteration_{iteration}", greedy=greedy, iteration=iteration)
-            if last:
+        _improve(stage, held_out)
+
+
+def train_alone(cast: Cast, run: RunFolder, *, observe: Observer) -> None:
+    """The control of a run: its single agent, who sees everything, improved as its pair was, by the same recipe.
+
+    It gets the same questions, steps, rewards, schedule and judge, and an adapter of its own, in a run folder within
+    the run's; the same call resumes. cast: the agents of the run; the policy is left with the control's adapter.
+    """
+    recipe = cast.recipe
+    # An answer without a partner's word is all that there is: see `selection.skip_early_answers`.
+    selection = recipe.selection.model_copy(update={"skip_early_answers": False})
+    alone = replace(cast, pair=cast.single, recipe=recipe.model_copy(update={"selection": selection}))
+    name = f"{run.manifest.get('recipe_name')}, single agent"
+    manifest = {"recipe": run.manifest["recipe"], "recipe_name": name, "versions": versions()}
+    with Run.open(run.folder / ALONE, manifest) as own:
+        observe = fan_out(observe, Timings(sink=lambda timing: own.append_timings([timing])))
+        observe(RunStarted(name, str(own.folder), recipe.training.iterations, own.resumed))
+        observe(Planned(tuple(improvement(recipe, roles=1))))
+        cast.policy.restart(seed=recipe.seed)
+        _improve(Stage(alone, own, observe), questions(recipe.task, "held_out", recipe.evaluation.questions, seed=0))
+
+
+def _improve(stage: Stage, held_out: Sequence[Question]) -> None:
+    """Every iteration of the recipe, for the agents that the stage trains, and the summary of all."""
+    recipe = stage.cast.recipe
+    judge = Judge(stage)
+    standing = judge.untrained()
+    for iteration in range(recipe.training.iterations):
+        for step in steps(recipe, iteration):
+            adapter = imitate(stage, iteration) if step == "imitate" else prefer(stage, iteration, probe=standing.probe)
+            standing = judge.after(step, iteration, adapter, standing)
+            if judge.stopped:
                 break
-        run.write_json("summary.json", summary(run))
+        last = judge.stopped or iteration == recipe.training.iterations - 1
+        for greedy in (False, True) if last else (False,):
+            _evaluate(stage, stage.cast.pair, held_out, f"iteration_{iteration}", greedy=greedy, iteration=iteration)
+        if last:
+            break
+    stage.run.write_json("summary.json", summary(stage.run))
 
 
 def _evaluate(

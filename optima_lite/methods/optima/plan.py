@@ -23,19 +23,25 @@ def steps(recipe: Recipe, iteration: int) -> Sequence[str]:
 
 
 def _phases(recipe: Recipe) -> Iterator[PhaseStarted]:
-    held_out, validation = recipe.evaluation.questions, recipe.evaluation.validation_questions
+    held_out = recipe.evaluation.questions
     yield PhaseStarted("load", None, 1, "models")
     for decoding in ("sampled", "greedy"):
         for name, agents in (("untrained", 2), ("single_agent", 1)):
             yield PhaseStarted(f"evaluate {name} {decoding}", None, held_out, "questions", parts_of(agents))
-    yield PhaseStarted("validate untrained", None, validation, "questions", parts_of(2))
+    yield from improvement(recipe, roles=2)
+
+
+def improvement(recipe: Recipe, *, roles: int) -> Iterator[PhaseStarted]:
+    """The phases in which so many agents are trained and judged."""
+    held_out, validation = recipe.evaluation.questions, recipe.evaluation.validation_questions
+    yield PhaseStarted("validate untrained", None, validation, "questions", parts_of(roles))
     for iteration in range(recipe.training.iterations):
         for step in steps(recipe, iteration):
             yield from _imitation(recipe, iteration) if step == "imitate" else _preference(recipe, iteration)
-            yield PhaseStarted(f"validate {step}", iteration, validation, "questions", parts_of(2))
+            yield PhaseStarted(f"validate {step}", iteration, validation, "questions", parts_of(roles))
         last = iteration == recipe.training.iterations - 1
         for decoding in ("sampled", "greedy") if last else ("sampled",):
-            yield PhaseStarted(f"evaluate {decoding}", iteration, held_out, "questions", parts_of(2))
+            yield PhaseStarted(f"evaluate {decoding}", iteration, held_out, "questions", parts_of(roles))
 
 
 def _imitation(recipe: Recipe, iteration: int) -> Iterator[PhaseStarted]:

@@ -10,6 +10,7 @@ from ...learn.selection import pairs
 from ...records import Dialogue, PreferencePair, Question, Rollouts, Tree
 from ...runs.store import PREFERRED, stage_name
 from ...stage.stage import CHUNK, Stage
+from ...tasks.questions import training_questions
 from ...team.tree import ROOT
 from .explore import grow
 
@@ -28,7 +29,8 @@ def prefer(stage: Stage, iteration: int, *, probe: Sequence[Rollouts]) -> Path:
 
 def _search(stage: Stage, iteration: int, probe: Sequence[Rollouts]) -> Sequence[Tree]:
     recipe = stage.cast.recipe
-    fitted = stage.fit(stage.cast.pair, stage.draw(iteration, preference=True), stage_name(iteration, "6_questions"))
+    drawn = training_questions(recipe, iteration, preference=True)
+    fitted = stage.fit(stage.cast.pair, drawn, stage_name(iteration, "6_questions"))
     each = recipe.search.searches * recipe.search.rollouts
     total = len(fitted) * each
     with stage.phase("search", iteration=iteration, total=total, unit="dialogues", parts=("search",)) as advance:
