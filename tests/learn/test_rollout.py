@@ -157,7 +157,7 @@ def test_the_room_changes_neither_what_is_said_nor_the_order(cast: Cast) -> None
     """Rooms for nothing, less than a dialogue, some dialogues, and everything."""
     cast.policy.model.double()
     cast = replace(cast, recipe=cast.recipe.model_copy(update={"search": SearchSettings(searches=2, rollouts=2)}))
-    wanted = {"formats": ("json", "table"), "rollouts": 4}
+    wanted = {"formats": ("json", "table"), "rollouts": 3}
     rooms = [with_room(cast, tokens) for tokens in (0, 100, 700, 1 << 20)]
     probe = ranked(rooms[0].pair, sampled(rooms[0], rollouts=1), settings=RewardSettings())
     talks = [sampled(roomy, **wanted) for roomy in rooms]

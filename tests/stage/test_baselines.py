@@ -252,4 +252,4 @@ def test_baselines_go_on_where_they_were_interrupted(finished: Finished, monkeyp
     monkeypatch.setattr(baselines, "sample", interrupted)
     assert call(*wanted, "--config", finished.arguments[2]).code == 130
     assert call(*wanted, "--config", finished.arguments[2]).code == 0
-    assert len(calls) == 1 + 1 + 1 + 1 + 1 + 14 + 1 + 2, "each part once, and the interrupted one again"
+    assert len(calls) == 1 + 2 + 1 + 1 + 1 + 14 + 1 + 3, "each part once, and the interrupted one again"

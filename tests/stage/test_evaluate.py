@@ -74,7 +74,7 @@ def examined(cast: Cast, **changes: Any) -> list[Rollouts]:
         "sampling": cast.sampling(cast.pair),
         "seed": 0,
         "settings": RewardSettings(),
-        "advance": lambda done, tokens: None,
+        "advance": lambda done, **told: None,
     } | changes
     return examine(cast.pair, QUESTIONS, **wanted)
 
