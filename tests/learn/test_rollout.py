@@ -351,8 +351,9 @@ def test_ranking_keeps_the_rollouts_and_adds_a_reward_each(cast: Cast, talks: li
     scored = ranked(cast.pair, talks, settings=RewardSettings())
     assert [replace(group, rewards=()) for group in scored] == talks
     for group in scored:
-        longest = max(dialogue.tokens for dialogue in group.dialogues)
+        uncut = [dialogue for dialogue in group.dialogues if dialogue.ending is not Ending.TRUNCATED]
+        longest = max(dialogue.tokens for dialogue in uncut or group.dialogues)
         for dialogue, reward in zip(group.dialogues, group.rewards, strict=True):
-            assert reward.token_share == pytest.approx(dialogue.tokens / longest)
+            assert reward.token_share == pytest.approx(min(1.0, dialogue.tokens / longest))
             assert reward.task == score(group.question, dialogue, scoring=Scoring())
             assert reward.worst_loss > 0
