@@ -23,8 +23,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoTokenizer, LlamaConfig
 
+from optima_lite.model.checkpoint import bundled
 from optima_lite.model.memory import LLAMA3, Shape
-from optima_lite.model.policy import bundled
 
 SHAPES = {
     "tiny": Shape(layers=4, hidden=192, intermediate=512, heads=4, kv_heads=2, head_width=48, vocabulary=0),

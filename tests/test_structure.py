@@ -48,7 +48,8 @@ LEVELS = {
     ],
     "team": [{"dialogue", "prompts", "tree"}, {"search"}],
     "model": [
-        {"adapter", "memory", "meter", "render", "resources"},
+        {"adapter", "config_file", "memory", "meter", "render", "resources", "trial"},
+        {"checkpoint"},
         {"policy", "prefix_cache", "sampling"},
         {"states"},
         {"decoding"},
@@ -69,10 +70,12 @@ LEVELS = {
 FLOOR_OF_TORCH = 5  # below it no file may need a heavy library at import
 LIGHT = {
     "__main__",
+    "model/config_file",
     "model/memory",
     "model/meter",
     "model/render",
     "model/resources",
+    "model/trial",
     "stage/scaling",
     "stage/scaling_view",
 }

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import enum
 import importlib.metadata
-import json
 import os
 import platform
 import shutil
@@ -101,12 +100,13 @@ def check(
 def require(recipe: Recipe, *, machine: Machine) -> None:
     """Raises the OptimaError that the model's folder, the data or a missing extra would raise later; for use
     before a run folder is made, which would bind the run to a wrong path."""
-    from ..model.policy import check_folder, locate
+    from ..model import checkpoint
+    from ..model.policy import locate
     from ..tasks.questions import questions
 
     source = Path(locate(recipe.model.name, machine=machine))
     if source.is_dir():
-        check_folder(source)
+        checkpoint.read(source)
     answers.require(recipe.task.metric)
     reward.require(recipe.reward)
     require_enough_to_judge(recipe)
@@ -230,6 +230,7 @@ def _model_config(settings: ModelSettings, machine: Machine) -> dict[str, Any]:
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
+    from ..model.checkpoint import check_config
     from ..model.policy import locate
 
     try:
@@ -238,7 +239,7 @@ def _model_config(settings: ModelSettings, machine: Machine) -> dict[str, Any]:
         if not path.is_file():
             cached = try_to_load_from_cache(source, "config.json")
             path = Path(cached) if isinstance(cached, str) else path
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+        return check_config(path) if path.is_file() else {}
     except (OptimaError, HFValidationError, ValueError):  # reported with the model
         return {}
 
@@ -297,13 +298,14 @@ def _run_folder(recipe: Recipe, folder: Path) -> Finding:
 
 
 def _model(loaded: LoadedRecipe, machine: Machine) -> Finding:
-    from ..model.policy import check_folder, locate
+    from ..model import checkpoint
+    from ..model.policy import locate
 
     name = loaded.recipe.model.name
     try:
         source = locate(name, machine=machine)
         if Path(source).is_dir():
-            check_folder(Path(source))
+            checkpoint.read(Path(source))
             return Finding("model", Status.OK, source if name == source else f"{name}: {source}")
     except OptimaError as error:
         return Finding("model", Status.PROBLEM, str(error.what), error.hint)
