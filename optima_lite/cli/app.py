@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from . import look, machine, measure, recipes
-from .console import PROGRAM
+from .console import PROGRAM, streams
 from .train import train
 
 app = typer.Typer(
@@ -45,7 +45,8 @@ runs_app.command("list")(look.runs_list)
 def main() -> None:
     """The command line, on the arguments of this process."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells at import what a CPU lacks for four bits
-    app()
+    with streams():
+        app()
 
 
 @app.callback(invoke_without_command=True)

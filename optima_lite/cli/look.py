@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -212,4 +213,4 @@ def _cast_to_search(
 
 
 def _is_run(path: Path, machine: Machine) -> bool:
-    return any((folder / "manifest.json").is_file() for folder in (path, Path(machine.run_folder) / path))
+    return any(os.path.isfile(folder / "manifest.json") for folder in (path, Path(machine.run_folder) / path))

@@ -266,7 +266,7 @@ def _require_numbers(base: Any, ids: tuple[int, ...], folder: Path) -> None:
 
 
 def _shareable(name: str) -> str:
-    """A hub id, an alias or `tiny` as the recipe has it; of a path the last folder, which tells nothing of a machine."""
+    """A hub id, an alias or `tiny` as the recipe has it; of a path the last folder, which names no machine's places."""
     return (
         os.path.basename(os.path.abspath(os.path.expanduser(name))) if os.path.isdir(os.path.expanduser(name)) else name
     )

@@ -280,7 +280,7 @@ def _memory() -> Finding:
 
 
 def _disk(folder: Path) -> Finding:
-    existing = next(path for path in [folder.absolute(), *folder.absolute().parents] if path.exists())
+    existing = next(path for path in [folder.absolute(), *folder.absolute().parents] if os.path.exists(path))
     free = shutil.disk_usage(existing).free / 2**30
     if not os.access(existing, os.W_OK):
         return Finding("disk", Status.PROBLEM, f"{existing} cannot be written", "set run_folder in optima_lite.toml")
