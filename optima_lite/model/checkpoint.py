@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 
 from ..errors import ModelError
@@ -127,7 +128,7 @@ def explained(folder: Path) -> Iterator[None]:
             where=folder,
             hint="`optima-lite check` shows what fits",
         ) from error
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, StrictDataclassError) as error:
         raise ModelError(f"cannot load the model: {first_line(error)}", where=folder, hint=_AGAIN) from error
 
 
@@ -182,9 +183,9 @@ def _compare(checkpoint: Checkpoint, tensors: Mapping[str, tuple[int, ...]]) -> 
             where=where,
             hint="finish the download",
         )
-    configuration = checkpoint.configuration()
     packed = "quantization_config" in checkpoint.config
     with explained(where), torch.device("meta"):
+        configuration = checkpoint.configuration()
         model = checkpoint.architecture(configuration)
     tied = {"lm_head.weight"} if configuration.tie_word_embeddings else set()
     for name, weight in model.state_dict().items():

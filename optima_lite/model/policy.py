@@ -145,6 +145,7 @@ class Policy:
             safe_serialization=True,
             save_embedding_layers=False,  # none is trained; else PEFT asks the hub for the base's vocabulary
         )
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty form, with the path on this machine
 
 
 def available(policy: Policy, *, machine: Machine) -> int:
