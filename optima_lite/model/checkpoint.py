@@ -205,6 +205,9 @@ def _compare(checkpoint: Checkpoint, tensors: Mapping[str, tuple[int, ...]]) -> 
             continue
         what = f"{name} has the shape {_shape(shape)}, and config.json asks for {_shape(weight.shape)}"
         raise ModelError(what, where=where, hint=_AGAIN)
+    if packed and not any(".quant_state." in name for name in tensors):
+        what = "config.json says that the weights are stored in four bits, and they are not"
+        raise ModelError(what, where=where, hint=_AGAIN)
 
 
 def _half_of(shape: tuple[int, ...], numbers: int) -> bool:

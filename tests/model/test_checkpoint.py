@@ -127,6 +127,10 @@ def test_a_saved_adapter_names_no_place_of_this_machine(finished: Finished, copy
         assert str(tmp_path).encode() not in path.read_bytes()
 
 
+PEFT_ASKS = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # PEFT 0.21; 2026-11
+
+
+@PEFT_ASKS
 def test_the_adapter_in_force_loads_as_the_readme_says(finished: Finished) -> None:
     summary = json.loads((finished.folder / "summary.json").read_text())
     adapter = finished.folder / "adapter"
@@ -143,6 +147,7 @@ def test_the_adapter_in_force_loads_as_the_readme_says(finished: Finished) -> No
             )
 
 
+@PEFT_ASKS
 def test_an_adapter_of_a_hub_model_loads_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder `maker/model` in the working folder stands in for the hub, which knows models by the same names."""
     monkeypatch.chdir(tmp_path)

@@ -154,6 +154,16 @@ REFUSED: list[tuple[dict[str, str | bytes | None], str, str]] = [
         "its plain copy; quantization: nf4 takes four bits",
     ),
     (
+        {"config__json": config(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})},
+        "config.json says that the weights are stored in four bits, and they are not",
+        AGAIN,
+    ),
+    (
+        {"config__json": config(num_attention_heads=64, num_key_value_heads=64, head_dim=2, hidden_size=200)},
+        "cannot load the model: ",
+        AGAIN,
+    ),
+    (
         {"model__safetensors": None, "pytorch_model.bin": ""},
         "this model folder has only pickled weights (pytorch_model.bin), which can run code",
         "a version saved as *.safetensors",
