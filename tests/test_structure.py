@@ -55,8 +55,8 @@ LEVELS = {
     "team": [{"parsing", "tools", "tree"}, {"dialogue"}, {"prompts", "search"}, {"talks"}],
     "model": [
         {"adapter", "families", "meter", "packing", "resources", "sharing", "template"},
-        {"render", "shapes"},
-        {"memory"},
+        {"config_file", "render", "shapes", "trial"},
+        {"checkpoint", "memory"},
         {"policy", "prefix_cache", "sampling"},
         {"states"},
         {"decoding"},
@@ -89,6 +89,7 @@ LEVELS = {
 FLOOR_OF_TORCH = 5  # below it no file may need a heavy library at import
 LIGHT = {
     "__main__",
+    "model/config_file",
     "model/families",
     "model/memory",
     "model/meter",
@@ -96,6 +97,7 @@ LIGHT = {
     "model/resources",
     "model/shapes",
     "model/template",
+    "model/trial",
     "stage/doctor",
     "stage/findings",
     "stage/scaling",

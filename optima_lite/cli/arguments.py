@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,7 +49,7 @@ def open_run(run: Path, machine: Machine) -> RunFolder:
     from ..runs.store import read_run
 
     under = Path(machine.run_folder) / run
-    return read_run(under if not run.exists() and under.exists() else run)
+    return read_run(under if not os.path.exists(run) and os.path.exists(under) else run)
 
 
 def iteration_number(run: RunFolder, wanted: str) -> int | None:

@@ -670,14 +670,17 @@ def printable(text: str) -> str:
 def summary(run: RunFolder) -> dict[str, Any]:
     """The content of summary.json; what is not known is None.
 
-    seconds: time spent in all phases, over all starts. work: see `work`. training_tokens: tokens sampled for training,
-    plus the trainer's tokens times its epochs; None unless every step that has begun, and one in every iteration, has
-    stored both. validation_tokens: sampled to judge the steps.
+    adapter: the one in force, relative to the run folder; None untrained. seconds: time spent in all phases, over all
+    starts. work: see `work`. training_tokens: tokens sampled for training, plus the trainer's tokens times its epochs;
+    None unless every step that has begun, and one in every iteration, has stored both. validation_tokens: sampled to
+    judge the steps.
     """
-    timings = run.timings()
+    timings, trained = run.timings(), run.trained()
+    adapter = run.adapter(trained[-1]) if trained else None
     return {
         "recipe": run.manifest.get("recipe_name"),
         "seed": run.manifest["recipe"].get("seed"),
+        "adapter": None if adapter is None else adapter.relative_to(run.folder).as_posix(),
         "seconds": round(sum(timing.seconds for timing in timings), 3) if timings else None,
         "work": work(run),
         "training_tokens": next(reversed(training_tokens(run).values()), None),
@@ -777,10 +780,12 @@ versions it ran with.
 {facts}
 
 ```python
-from peft import AutoPeftModelForCausalLM
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
 
-model = AutoPeftModelForCausalLM.from_pretrained("path/to/this/folder")
+base = AutoModelForCausalLM.from_pretrained("path/to/the/base")
+model = PeftModel.from_pretrained(base, "path/to/this/folder")
 ```
 
-If the base model lies elsewhere now, load it first: `PeftModel.from_pretrained(base, "path/to/this/folder")`.
+Where the base is named by its id on the hub, `AutoPeftModelForCausalLM.from_pretrained` finds it by itself.
 """

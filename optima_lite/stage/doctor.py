@@ -102,7 +102,7 @@ def _memory() -> Finding:
 
 def disk(folder: Path) -> Finding:
     """Whether the folder's disk has room and may be written to."""
-    existing = next(path for path in [folder.absolute(), *folder.absolute().parents] if path.exists())
+    existing = next(path for path in [folder.absolute(), *folder.absolute().parents] if os.path.exists(path))
     free = shutil.disk_usage(existing).free / 2**30
     if not os.access(existing, os.W_OK):
         return Finding("disk", Status.PROBLEM, f"{existing} cannot be written", "set run_folder in optima_lite.toml")

@@ -6,7 +6,6 @@ Nothing is written.
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -59,13 +58,13 @@ def check(
 def require(recipe: Recipe, *, machine: Machine) -> None:
     """Raises the OptimaError that the model's folder, the data or a missing extra would raise later; for use
     before a run folder is made, which would bind the run to a wrong path."""
-    from ..model.policy import check_folder, check_template, locate
+    from ..model import checkpoint
+    from ..model.policy import locate
     from ..tasks.questions import questions
 
     source = Path(locate(recipe.model.name, machine=machine))
     if source.is_dir():
-        check_folder(source)
-        check_template(source)
+        checkpoint.read(source)
     answers.require(recipe.task.metric)
     reward.require(recipe.reward)
     require_enough_to_judge(recipe)
@@ -146,6 +145,7 @@ def _model_config(settings: ModelSettings, machine: Machine) -> dict[str, Any]:
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
+    from ..model.checkpoint import check_config
     from ..model.policy import locate
 
     try:
@@ -154,7 +154,7 @@ def _model_config(settings: ModelSettings, machine: Machine) -> dict[str, Any]:
         if not path.is_file():
             cached = try_to_load_from_cache(source, "config.json")
             path = Path(cached) if isinstance(cached, str) else path
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+        return check_config(path) if path.is_file() else {}
     except (OptimaError, HFValidationError, ValueError):  # reported with the model
         return {}
 
@@ -192,7 +192,8 @@ def _run_folder(recipe: Recipe, folder: Path) -> Finding:
 
 
 def _model(loaded: LoadedRecipe, machine: Machine) -> Finding:
-    from ..model.policy import NotHere, check_folder, check_template, fetch_config, locate
+    from ..model import checkpoint
+    from ..model.policy import NotHere, fetch_config, locate
 
     name, wanted = loaded.recipe.model.name, loaded.recipe.model.max_length
     here = False
@@ -200,8 +201,7 @@ def _model(loaded: LoadedRecipe, machine: Machine) -> Finding:
         source = locate(name, machine=machine)
         here = Path(source).is_dir()
         if here:
-            check_folder(Path(source))
-            check_template(Path(source))
+            checkpoint.read(Path(source))
         else:
             fetch_config(source, offline=machine.offline)
     except NotHere:

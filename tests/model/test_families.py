@@ -164,6 +164,7 @@ LONG = {"rope_type": "longrope", "short_factor": [1.0], "long_factor": [2.0]}
         ("Mistral", {}, 4096),  # what transformers takes then
         ("Mistral", {"sliding_window": 10_000}, 8192),
         ("Qwen2", {"use_sliding_window": False, "sliding_window": 512}, 8192),
+        ("Qwen2", {"use_sliding_window": True}, 4096),  # what transformers takes then
         ("Qwen3", {"use_sliding_window": True, "sliding_window": 512}, 512),
         ("Qwen3", {"use_sliding_window": True, "sliding_window": 512, "layer_types": ["full_attention"] * 2}, 8192),
         ("Gemma3", {"sliding_window": 512}, 512),
