@@ -269,6 +269,15 @@ def test_a_task_without_facts_has_none_to_share_or_to_look_up(tmp_path: Path) ->
     said = refused(tmp_path, "team: exchange\n", "task.name=gsm8k", "task.metric=numeric")
     assert said == "r.yaml:3: team: shares its facts out, and task.name gsm8k has none"
     assert "looks facts up" in refused(tmp_path, "team: decompose_retrieve_answer\n", "task.name=math")
+    assert "runs tests, and task.name world has none; humaneval and mbpp have" in refused(
+        tmp_path, "team: plan_code_test_reflect\n"
+    )
+    assert "task.metric: must be tests or pass, not f1: the answers to mbpp are programs" in refused(
+        tmp_path, "team: solo\n", "task.name=mbpp"
+    )
+    assert "task.metric: cannot be pass, which runs programs; it is for humaneval and mbpp" in refused(
+        tmp_path, "team: solo\n", "task.metric=pass"
+    )
     assert recipe_with(tmp_path, "team: tree\n", "task.name=gsm8k").team
 
 
