@@ -47,8 +47,9 @@ LEVELS = {
     ],
     "tasks": [
         {"bounded", "containment", "mathematics", "official", "pattern", "sandbox"},
+        {"code"},
         {"answers"},
-        {"code", "jsonl", "world"},
+        {"jsonl", "world"},
         {"benchmarks"},
         {"questions"},
     ],

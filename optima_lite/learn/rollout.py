@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from ..model.generate import Generator
 from ..model.render import Rendered, Renderer, shorten
 from ..model.sampling import Sampling, row_key
-from ..records import Dialogue, Ending, Layout, Question, Reward, Rollouts, Turn
+from ..records import Dialogue, Ending, Layout, Metric, Question, Reward, Rollouts, Turn
 from ..settings.config import RewardSettings
 from ..settings.workflow import Workflow
 from ..tasks import answers
 from ..tasks.answers import Scoring
 from ..team.dialogue import Cue, converse, cues, extend, moment, taken
 from ..team.prompts import Message, brief, filled, longest_brief, longest_talks, opening, view
-from ..team.tools import retrieve
+from ..team.tools import use
 from .reward import Scale, alone, rank
 
 Advance = Callable[[int, int], None]
@@ -158,8 +158,7 @@ class Agents:
     def _use(self, question: Question, cue: Cue) -> Turn:
         done = moment(cue.dialogue.turns, self.workflow).done
         asked = filled(cue.step, done, given={"question": question.text})
-        found = retrieve(question, asked, at_most=cue.step.at_most)
-        return Turn(self.workflow.speaker(cue.step), (), found)
+        return Turn(self.workflow.speaker(cue.step), (), use(cue.step, question, asked))
 
     def next_cue(self, dialogue: Dialogue) -> Cue:
         """The next step of an unfinished dialogue; of steps side by side the first that was not taken yet."""
@@ -185,7 +184,7 @@ class Agents:
     def _turn(self, cue: Cue, ids: tuple[int, ...]) -> Turn:
         text = self.renderer.text(ids)
         finished = bool(ids) and ids[-1] in self.renderer.end_ids
-        answer = answers.extract(text) if cue.step.name in self.workflow.answer else None
+        answer = answers.extract(text, metric=self.workflow.metric) if cue.step.name in self.workflow.answer else None
         return Turn(self.workflow.speaker(cue.step), ids, text, answer, finished)
 
     def views(self, question: Question, dialogue: Dialogue) -> list[Rendered]:
@@ -290,16 +289,17 @@ def score(question: Question, dialogue: Dialogue, *, scoring: Scoring) -> float:
 
 def flexible_score(question: Question, dialogue: Dialogue, *, scoring: Scoring) -> float:
     """The task score where also counts what was not marked, or said before a dialogue was cut; for reports."""
-    return scoring.score(flexible_answer(dialogue), question.answers)
+    return scoring.score(flexible_answer(dialogue, metric=scoring.metric), question.answers)
 
 
-def flexible_answer(dialogue: Dialogue) -> str | None:
+def flexible_answer(dialogue: Dialogue, *, metric: Metric = "f1") -> str | None:
     """The answer marked last, else the last number of the latest message that holds one; None without either."""
     latest = dialogue.turns[::-1]
     marked = next((turn.answer for turn in latest if turn.answer is not None), None)
     if marked is not None:
         return marked
-    return next((found for turn in latest if (found := answers.extract_flexibly(turn.text)) is not None), None)
+    stated = (answers.extract_flexibly(turn.text, metric=metric) for turn in latest)
+    return next((answer for answer in stated if answer is not None), None)
 
 
 def worst_losses(agents: Agents, pairs: Sequence[tuple[Question, Dialogue]], *, condition: str) -> list[float]:

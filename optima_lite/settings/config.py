@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from ..errors import ConfigError
-from ..records import Layout, Metric
+from ..records import CODE_METRICS, Layout, Metric
 from . import presets, schemas, strict_yaml, teams
 from .consistency import idle
 from .grammar import At
@@ -65,8 +65,9 @@ ALL_FORMATS: tuple[FormatName, ...] = get_args(FormatName)
 SPLITS = ("train", "validation", "held_out")
 
 BenchmarkName = Literal[
-    "hotpotqa", "2wikimultihopqa", "triviaqa", "cbt", "gsm8k", "math", "arc_challenge", "mmlu"
+    "hotpotqa", "2wikimultihopqa", "triviaqa", "cbt", "gsm8k", "math", "arc_challenge", "mmlu", "humaneval", "mbpp"
 ]  # fmt: skip
+CODE_TASKS = ("humaneval", "mbpp")  # their gold answers are tests
 ContextForm = Literal["paragraphs", "first_sentence"]
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -141,7 +142,11 @@ class TaskSettings(_Settings):
     answer_pattern: Text | None = Field(
         None, description="Regular expression; the last match's last group, or whole match, is the answer"
     )
-    metric: Metric = Field("f1", description="How an answer is scored")
+    metric: Metric = Field(
+        "f1",
+        validate_default=True,
+        description="How an answer is scored; a program: by the share of its tests passed (tests), or by all (pass)",
+    )
     scoring: Literal["standard", "official"] = Field(
         "standard", description="standard: F1 of words, formulas by value; official: the authors' code's own rules"
     )
@@ -153,7 +158,12 @@ class TaskSettings(_Settings):
         """Whether its questions come with facts that can be dealt out."""
         if self.name == "jsonl":
             return self.fields.context is not None or self.fields.contexts is not None
-        return self.name not in ("gsm8k", "math", "arc_challenge", "mmlu")
+        return self.name not in ("gsm8k", "math", "arc_challenge", "mmlu", *CODE_TASKS)
+
+    @property
+    def runs_code(self) -> bool:
+        """Whether the answers are programs, which are run."""
+        return self.metric in CODE_METRICS
 
     @field_validator("path")
     @classmethod
@@ -170,6 +180,16 @@ class TaskSettings(_Settings):
         if context != "paragraphs" and info.data.get("name") not in ("hotpotqa", "2wikimultihopqa"):
             raise ValueError("is read by task.name hotpotqa and 2wikimultihopqa only")
         return context
+
+    @field_validator("metric")
+    @classmethod
+    def _suits_the_answers(cls, metric: Metric, info: ValidationInfo) -> Metric:
+        name = info.data.get("name")
+        if name in CODE_TASKS and metric not in CODE_METRICS:
+            raise ValueError(f"must be {' or '.join(CODE_METRICS)}, not {metric}: the answers to {name} are programs")
+        if name is not None and name not in CODE_TASKS and metric in CODE_METRICS:
+            raise ValueError(f"cannot be {metric}, which runs programs; it is for {' and '.join(CODE_TASKS)}")
+        return metric
 
     @field_validator("answer_pattern")
     @classmethod
@@ -421,10 +441,13 @@ class Recipe(_Settings):
                 raise ValueError(
                     f"has {len(holders)} of its roles with `facts: share`; the facts of a task come in two shares"
                 )
-            looks_up = any(step.tool for step in workflow.steps)
-            if (holders or looks_up) and not info.data["task"].has_facts:
+            task = info.data["task"]
+            if any(step.speaker == "run_tests" for step in workflow.steps) and not task.runs_code:
+                raise ValueError(f"runs tests, and task.name {task.name} has none; {' and '.join(CODE_TASKS)} have")
+            looks_up = any(step.speaker == "retrieve" for step in workflow.steps)
+            if (holders or looks_up) and not task.has_facts:
                 needs = "shares its facts out" if holders else "looks facts up"
-                raise ValueError(f"{needs}, and task.name {info.data['task'].name} has none")
+                raise ValueError(f"{needs}, and task.name {task.name} has none")
         return team
 
     @field_validator("reward")
@@ -479,6 +502,9 @@ class Machine(_Settings):
         "auto", description="What loads and trains the model; auto: transformers (docs/gpu.md says why not Unsloth)"
     )
     offline: bool = Field(False, description="Never ask the network for a model")
+    allow_code: bool = Field(
+        False, description="Run the programs that a model writes, walled in, where a recipe asks for it (Linux only)"
+    )
     colour: Literal["auto", "always", "never"] = Field("auto", description="Colours in the terminal")
 
     @field_validator("backend", mode="before")

@@ -177,8 +177,8 @@ class _Reading:
         elif shape.speaker:
             self._known((*here, "speaker"), (shape.speaker,), team.roles, "role")
         self._tool(here, shape)
-        if shape.at_most and shape.parse != "list" and not shape.tool:
-            self.wrong((*here, "at_most"), "is read with parse: list, or by a tool, only")
+        if shape.at_most and shape.parse != "list" and shape.tool != "retrieve":
+            self.wrong((*here, "at_most"), "is read with parse: list, or by tool: retrieve, only")
         if shape.schema_ is not None and shape.parse != "json":
             self.wrong((*here, "schema"), "is read with parse: json only")
         if shape.schema_ and not schemas.installed():
@@ -198,8 +198,6 @@ class _Reading:
         )
 
     def _tool(self, here: tuple[str, ...], shape: _StepShape) -> None:
-        if shape.tool == "run_tests":
-            self.wrong((*here, "tool"), "run_tests is not there yet; retrieve is")
         if shape.tool and shape.reads == "conversation":
             self.wrong(here, "a tool needs a template in `reads`: what it is asked")
         if shape.tool and shape.parse != "text":

@@ -315,7 +315,11 @@ def _samples(group: Rollouts, cast: Cast) -> list[Sample]:
 def _flexible_samples(group: Rollouts, cast: Cast) -> list[Sample]:
     scoring = cast.pair.scoring
     return [
-        Sample(flexible_answer(one), flexible_score(group.question, one, scoring=scoring), one.tokens)
+        Sample(
+            flexible_answer(one, metric=scoring.metric),
+            flexible_score(group.question, one, scoring=scoring),
+            one.tokens,
+        )
         for one in group.dialogues
     ]
 

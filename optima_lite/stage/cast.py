@@ -74,10 +74,10 @@ def assemble(
 
     notify: is told, in a sentence, what did not go as planned: rows that are kept short, the self-test, memory that ran
     out. Raises ModelError when the model cannot be loaded, ConfigError when the task's metric or the reward needs an
-    extra.
+    extra, or would run code that may not be run here.
     """
     metric = recipe.task.metric
-    answers.require(metric)
+    answers.require(metric, allow_code=machine.allow_code)
     reward.require(recipe.reward)
     policy = load(recipe.model, machine=machine, seed=recipe.seed)
     settle = settling(settle, on_card=policy.device.type == "cuda")

@@ -47,7 +47,7 @@ def check(
     yield model
     yield from data_findings(recipe)
     yield from _judge(recipe)
-    yield from _extras(recipe)
+    yield from _extras(recipe, machine)
     yield gpu()
     yield disk(folder)
     yield _run_folder(loaded.recipe, folder)
@@ -56,8 +56,8 @@ def check(
 
 
 def require(recipe: Recipe, *, machine: Machine) -> None:
-    """Raises the OptimaError that the model's folder, the data or a missing extra would raise later; for use
-    before a run folder is made, which would bind the run to a wrong path."""
+    """Raises the OptimaError that the model's folder, the data, a missing extra or a missing permission would raise
+    later; for use before a run folder is made, which would bind the run to a wrong path."""
     from ..model import checkpoint
     from ..model.policy import locate
     from ..tasks.questions import questions
@@ -65,7 +65,7 @@ def require(recipe: Recipe, *, machine: Machine) -> None:
     source = Path(locate(recipe.model.name, machine=machine))
     if source.is_dir():
         checkpoint.read(source)
-    answers.require(recipe.task.metric)
+    answers.require(recipe.task.metric, allow_code=machine.allow_code)
     reward.require(recipe.reward)
     require_enough_to_judge(recipe)
     for split in ("train", "validation", "held_out"):
@@ -227,8 +227,12 @@ def _judge(recipe: Recipe) -> Iterator[Finding]:
         yield _needs("keep or revert", detail, partial(require_enough_to_judge, recipe))
 
 
-def _extras(recipe: Recipe) -> Iterator[Finding]:
-    """The extras that this recipe needs; none is mentioned that it does not."""
+def _extras(recipe: Recipe, machine: Machine) -> Iterator[Finding]:
+    """The extras and permissions that this recipe needs; none is mentioned that it does not."""
+    if recipe.task.runs_code:
+        detail = f"task.metric {recipe.task.metric} runs the programs that the model writes, walled in"
+        allowed = partial(answers.require, recipe.task.metric, allow_code=machine.allow_code)
+        yield _needs("generated code", detail, allowed)
     if recipe.task.metric == "math":
         yield _needs(
             "extra math", "task.metric math compares answers with math-verify", partial(answers.require, "math")

@@ -109,11 +109,12 @@ WRONG = [  # what is written in place of what, and what is said of it
      "{facts}: Writer knows no facts"),
     ("    speaker: Critic\n", "    speaker: Critic\n    tool: retrieve\n", "12: steps.judge: needs a speaker or a tool, and "
      "not both"),
-    ("    speaker: Critic\n", "    tool: run_tests\n", "13: steps.judge.tool: run_tests is not there yet; retrieve is"),
+    ("    speaker: Critic\n", "    tool: run_tests\n", "15: steps.judge.parse: is for what a role says; a tool's output "
+     "is text"),
     ("  judge:\n    speaker", "  end:\n    speaker", "12: steps.end: a step's name is made of letters, digits and _, and is "
      "not `end`"),
-    ("parse: verdict", "parse: verdict\n    at_most: 3", "16: steps.judge.at_most: is read with parse: list, or by a tool, "
-     "only"),
+    ("parse: verdict", "parse: verdict\n    at_most: 3", "16: steps.judge.at_most: is read with parse: list, or by tool: "
+     "retrieve, only"),
     ("answer: [write, rewrite]", "answer: [write, write]", "27: answer: names a step twice"),
     ("roles:\n", "rolls: {}\nroles:\n", "1: rolls: no such key; did you mean roles?"),
 ]  # fmt: skip
@@ -274,6 +275,15 @@ def test_a_task_without_facts_has_none_to_share_or_to_look_up(tmp_path: Path) ->
     said = refused(tmp_path, "team: exchange\n", "task.name=gsm8k", "task.metric=numeric")
     assert said == "r.yaml:3: team: shares its facts out, and task.name gsm8k has none"
     assert "looks facts up" in refused(tmp_path, "team: decompose_retrieve_answer\n", "task.name=math")
+    assert "runs tests, and task.name world has none; humaneval and mbpp have" in refused(
+        tmp_path, "team: plan_code_test_reflect\n"
+    )
+    assert "task.metric: must be tests or pass, not f1: the answers to mbpp are programs" in refused(
+        tmp_path, "team: solo\n", "task.name=mbpp"
+    )
+    assert "task.metric: cannot be pass, which runs programs; it is for humaneval and mbpp" in refused(
+        tmp_path, "team: solo\n", "task.metric=pass"
+    )
     assert recipe_with(tmp_path, "team: tree\n", "task.name=gsm8k").team
 
 
