@@ -55,9 +55,9 @@ LEVELS = {
     "team": [{"parsing", "tools", "tree"}, {"dialogue"}, {"prompts", "search"}, {"talks"}],
     "model": [
         {"adapter", "families", "meter", "packing", "resources", "sharing", "template"},
-        {"render", "shapes"},
+        {"render", "sampling", "shapes"},
         {"memory"},
-        {"policy", "prefix_cache", "sampling"},
+        {"policy", "prefix_cache"},
         {"states"},
         {"decoding"},
         {"generate"},
