@@ -169,7 +169,8 @@ def together(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     stopped = {"stopped": any(part["stopped"] for part in trained)} if "stopped" in trained[0] else {}
     apart = [name for name in trained[0] if name not in (*sums, *stopped, "epochs")]
     means = {name: mean(name, "steps") for name in apart}
-    return sums | {"epochs": mean("epochs", "trainer_tokens")} | means | stopped
+    found = sums | {"epochs": mean("epochs", "trainer_tokens")} | means | stopped
+    return {name: found[name] for name in trained[0]}
 
 
 def _write_facts(folder: Path, facts: dict[str, Any]) -> None:

@@ -27,9 +27,11 @@ from support import MACHINE, SMALL, assert_same_run, call, small_chunks  # noqa:
 
 TEAM = SMALL.replace("protocol: {max_turns: 4}\n", "team: exchange\n")
 PREFERRING = (
-    TEAM.replace("iterations: 2", "iterations: 1").replace("min_reward: -9", "min_reward: -9, min_gap: 0")
+    TEAM.replace("iterations: 2, questions: 4", "iterations: 1, questions: 2").replace(
+        "min_reward: -9", "min_reward: -9, min_gap: 0"
+    )
     + "schedule: isft-dpo\n"
-    + "search: {searches: 1, rollouts: 3}\n"
+    + "search: {searches: 1, rollouts: 2}\n"
     + "dpo: {epochs: 1, batch_size: 2}\n"
 )
 
@@ -141,7 +143,7 @@ def test_a_run_with_separate_adapters_survives_a_kill_between_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "team.yaml").write_text(PREFERRING)
-    (tmp_path / "machine.toml").write_text(MACHINE)
+    (tmp_path / "machine.toml").write_text(MACHINE + "max_cache_gib = 1\n")
     given = ("train", tmp_path / "team.yaml", "team.adapters=separate", "--config", tmp_path / "machine.toml", "--run")
     small_chunks()
     outcome = call(*given, tmp_path / "whole")
@@ -149,18 +151,18 @@ def test_a_run_with_separate_adapters_survives_a_kill_between_them(
     run = read_run(tmp_path / "whole")
     for step in ("4_adapter", "8_adapter"):
         rows = [run.read_json(f"iteration_00/{step}/{name}/training.json")["rows"] for name in ("Alice", "Bob")]
-        assert run.read_json(f"iteration_00/{step}/training.json")["rows"] == sum(rows) and all(rows)
+        assert run.read_json(f"iteration_00/{step}/training.json")["rows"] == sum(rows) > 0
 
     save, saved = Policy.save_adapter, list[str]()
 
     def killed(policy: Policy, folder: Path) -> None:
         saved.append(folder.name)
-        if saved in (["Alice", "Bob"], ["Alice", "Bob", "Alice", "Bob", "Alice"]):
+        if saved == ["Alice", "Bob", "Alice", "Bob"]:  # the last of the preference step
             raise KeyboardInterrupt
         save(policy, folder)
 
     monkeypatch.setattr(Policy, "save_adapter", killed)
-    assert [call(*given, tmp_path / "run").code for _ in range(3)] == [130, 130, 0]
+    assert [call(*given, tmp_path / "run").code for _ in range(2)] == [130, 0]
     assert_same_run(tmp_path / "run", tmp_path / "whole")
 
     cast = recall(run, machine=Machine(threads=1), iteration=0)
@@ -169,17 +171,3 @@ def test_a_run_with_separate_adapters_survives_a_kill_between_them(
     other = load_recipe(tmp_path / "team.yaml").recipe
     with pytest.raises(RunError, match="has trained Alice, Bob, and the other recipe's team speaks with shared"):
         recall(run, machine=Machine(threads=1), iteration=0, other=other)
-    asked = (
-        "eval",
-        tmp_path / "whole",
-        "--baselines",
-        "--train-single",
-        "--questions",
-        "1",
-        "--samples",
-        "2",
-        "--json",
-    )
-    outcome = call(*asked, "--config", tmp_path / "machine.toml")
-    assert outcome.code == 0, outcome.err
-    assert (tmp_path / "whole/single_agent/iteration_00/4_adapter/adapter_model.safetensors").is_file()
