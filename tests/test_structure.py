@@ -56,9 +56,9 @@ LEVELS = {
     "team": [{"parsing", "tools", "tree"}, {"dialogue"}, {"prompts", "search"}, {"talks"}],
     "model": [
         {"adapter", "families", "meter", "packing", "resources", "sharing", "template"},
-        {"config_file", "render", "shapes", "trial"},
+        {"config_file", "render", "sampling", "shapes", "trial"},
         {"checkpoint", "memory"},
-        {"policy", "prefix_cache", "sampling"},
+        {"policy", "prefix_cache"},
         {"states"},
         {"decoding"},
         {"generate"},

@@ -12,7 +12,7 @@ from ..model.render import Rendered, Renderer, shorten
 from ..model.sampling import Sampling, row_key
 from ..records import Dialogue, Ending, Layout, Metric, Question, Reward, Rollouts, Turn
 from ..settings.config import RewardSettings
-from ..settings.workflow import Workflow
+from ..settings.workflow import Step, Workflow
 from ..tasks import answers
 from ..tasks.answers import Scoring
 from ..team.dialogue import Cue, converse, cues, extend, moment, taken
@@ -146,14 +146,23 @@ class Agents:
         return finished
 
     def speak(self, ready: Sequence[tuple[Question, Cue]], *, sampling: Sampling, seed: Sequence[object]) -> list[Turn]:
-        """What is said at every step that can be taken, sampled in one go; tools answer by themselves."""
-        spoken = [(question, cue) for question, cue in ready if not cue.step.tool]
-        prompts = [self._prompt(question, cue) for question, cue in spoken]
-        keys = [row_key(*seed, cue.dialogue.question, cue.dialogue.rollout, cue.number) for _, cue in spoken]
-        sampled = iter(self.generator.generate(prompts, sampling=sampling, keys=keys) if spoken else ())
-        return [
-            self._use(question, cue) if cue.step.tool else self._turn(cue, next(sampled)) for question, cue in ready
-        ]
+        """What is said at every step that can be taken, sampled in one go for each adapter; tools answer by
+        themselves."""
+        said = {k: self._use(question, cue) for k, (question, cue) in enumerate(ready) if cue.step.tool}
+        for adapter in self.workflow.adapters:
+            numbers = [k for k, (_, cue) in enumerate(ready) if k not in said and self._adapter(cue.step) == adapter]
+            if not numbers:
+                continue
+            cues = [cue for _, cue in (ready[k] for k in numbers)]
+            prompts = [self._prompt(*ready[k]) for k in numbers]
+            keys = [row_key(*seed, cue.dialogue.question, cue.dialogue.rollout, cue.number) for cue in cues]
+            self.generator.policy.wear(adapter)
+            sampled = self.generator.generate(prompts, sampling=sampling, keys=keys)
+            said |= {k: self._turn(cue, ids) for k, cue, ids in zip(numbers, cues, sampled, strict=True)}
+        return [said[k] for k in range(len(ready))]
+
+    def _adapter(self, step: Step) -> str:
+        return self.workflow.roles[self.workflow.speaker(step)].adapter
 
     def _use(self, question: Question, cue: Cue) -> Turn:
         done = moment(cue.dialogue.turns, self.workflow).done
@@ -190,14 +199,19 @@ class Agents:
     def views(self, question: Question, dialogue: Dialogue) -> list[Rendered]:
         """Everything said in a dialogue after what its speaker saw, own turns marked, without the format instruction:
         the conversation once for each speaker in it, then every step that reads inputs of its own."""
+        return [row for _, row in self.lessons(question, dialogue)]
+
+    def lessons(self, question: Question, dialogue: Dialogue) -> list[tuple[str, Rendered]]:
+        """The views of a dialogue, each with the adapter of who speaks in it."""
         workflow, layout = self.workflow, self.layout
         steps = taken(dialogue.turns, workflow)
         speakers = sorted({turn.speaker for step, turn, _ in steps if step.reads is None})
-        rows = [view(question, dialogue.turns, speaker, workflow=workflow, layout=layout) for speaker in speakers]
+        seen = [(who, view(question, dialogue.turns, who, workflow=workflow, layout=layout)) for who in speakers]
         for step, turn, before in steps:
             if step.reads is not None and not step.tool:
-                rows.append([*brief(question, before, step, workflow=workflow), Message("assistant", turns=(turn,))])
-        return [self.renderer.conversation(messages) for messages in rows]
+                messages = [*brief(question, before, step, workflow=workflow), Message("assistant", turns=(turn,))]
+                seen.append((turn.speaker, messages))
+        return [(workflow.roles[who].adapter, self.renderer.conversation(messages)) for who, messages in seen]
 
 
 def unfold(agents: Agents, question: Question, *, sampling: Sampling, seed: Sequence[object]) -> Iterator[Dialogue]:

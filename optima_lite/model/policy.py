@@ -1,8 +1,10 @@
-"""The one quantised base model and its LoRA adapter: load, switch off and on, save, start afresh.
+"""The one quantised base model and its LoRA adapters: load, wear, switch off and on, save, start afresh.
 
 The same weights serve as policy (adapter on), reader for the readability loss (adapter off) and, for preference
-training, reference. `Policy.version` advances whenever a function of this file changes what the model computes, so
-that nothing computed with older weights can be taken for current.
+training, reference. Several adapters take turns in one place: the model wears one, the others' weights lie beside it
+untouched, so that whatever trains or speaks meets a model with a single adapter. `Policy.version` advances whenever a
+function of this file changes what an adapter computes, so that nothing computed with older weights can be taken for
+current; to wear another one changes none.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,34 +22,38 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from peft.utils import load_peft_weights, set_peft_model_state_dict
+from torch.nn import Parameter
 from transformers import BitsAndBytesConfig, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from ..errors import ModelError
 from ..settings.config import Machine, ModelSettings
+from ..settings.workflow import SHARED
 from .adapter import beside, merged
 from .checkpoint import Checkpoint, bundled, check_config, explained, first_line, read, whole
 from .families import longest_row
 from .memory import GIB, Setup
 from .render import Renderer
 from .resources import free_memory, let_segments_grow
+from .sampling import seed_of
 from .shapes import Shape
 
 let_segments_grow(os.environ)  # here, because whatever asks for a GPU has imported this file
 
-ADAPTER = "default"  # TRL copies the adapter of this name as its DPO reference
+ADAPTER = "default"  # PEFT's name of the adapter worn; TRL copies the one of this name as its DPO reference
 UNGATED = "unsloth/llama-3-8b-Instruct-bnb-4bit"  # Llama 3 8B Instruct, quantised already
+_WEIGHTS = "adapter_model.safetensors"
 _NO_WINDOW = 1 << 30  # tokens; more than any row has
 _NEEDED_FILES = ("*.json", "*.safetensors", "*.jinja")
 
 
 @dataclass(eq=False)
 class Policy:
-    """A base model with one LoRA adapter, its tokenizer, and what the rest needs to know of them.
+    """A base model with its LoRA adapters, its tokenizer, and what the rest needs to know of them.
 
     max_length: tokens a sequence may have. end_ids: ids that end a turn. base: what a saved adapter calls the base, a
     name that means something on other machines too. version: see the module's docstring. notes: what the user should
-    know of how it was loaded, a line each.
+    know of how it was loaded, a line each. names: of the adapters. worn: the one that speaks and is trained.
     """
 
     model: PeftModel
@@ -57,7 +63,10 @@ class Policy:
     base: str
     version: int = 0
     notes: tuple[str, ...] = ()
+    names: tuple[str, ...] = (SHARED,)
+    worn: str = SHARED
     _mergeable: list[Any] = field(default_factory=list)
+    _resting: dict[str, list[Parameter]] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
@@ -78,7 +87,8 @@ class Policy:
     def setup(self) -> Setup:
         """How the weights are held, for a forecast of memory."""
         quantised = bool(getattr(self.model.get_base_model(), "is_loaded_in_4bit", False))
-        return Setup(quantised, self.device.type == "cuda", int(self.model.peft_config[ADAPTER].r))
+        rank = int(self.model.peft_config[ADAPTER].r)
+        return Setup(quantised, self.device.type == "cuda", rank, len(self.names))
 
     @property
     def cache_shape(self) -> tuple[int, int, int]:
@@ -87,6 +97,32 @@ class Policy:
         heads = config.num_key_value_heads or config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         return int(config.num_hidden_layers), int(heads), int(width)
+
+    def hold(self, names: Sequence[str]) -> None:
+        """From here on there is an adapter for each name, each with the weights of the one that is worn; the first is
+        worn."""
+        self.names, self.worn = tuple(names), names[0]
+        self._resting = {
+            name: [Parameter(weight.detach().clone()) for weight in self.weights(self.worn)] for name in names[1:]
+        }
+
+    def weights(self, name: str) -> list[Parameter]:
+        """The weights of an adapter, layer by layer. Raises KeyError for a name that there is not."""
+        return [place.weight for place in self._places()] if name == self.worn else self._resting[name]
+
+    def wear(self, name: str) -> None:
+        """The model speaks with, and trains, the adapter of this name; no weight is copied or changed. Raises KeyError
+        for a name that there is not."""
+        if name != self.worn:
+            own, self._resting[self.worn] = self._resting.pop(name), self.weights(self.worn)
+            for place, weight in zip(self._places(), own, strict=True):
+                place.weight = weight
+            self.worn = name
+
+    def _places(self) -> list[Any]:
+        """The linear maps that hold the weights worn."""
+        layers = self._mergeable or _lora_layers(self.model)
+        return [side[ADAPTER] for layer in layers for side in (layer.lora_A, layer.lora_B)]
 
     @contextmanager
     def speaking(self) -> Iterator[PeftModel]:
@@ -118,19 +154,29 @@ class Policy:
             self.version += 1
             self.model.eval()
 
-    def restart(self, *, seed: int) -> None:
-        """The adapter as new: random A, zero B, decided by the seed alone."""
-        with self.changing(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            for layer in _lora_layers(self.model):
-                layer.reset_lora_parameters(ADAPTER, True)
+    def restart(self, *, seed: int, names: Sequence[str] = ()) -> None:
+        """The adapters of these names, else all, as new: random A, zero B, decided by seed and name alone. The first of
+        the policy's adapters takes the seed as it is, so that it begins as the only one of another policy does."""
+        for name in names or self.names:
+            self.wear(name)
+            with self.changing(), torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed if name == self.names[0] else seed_of(seed, name))
+                for layer in _lora_layers(self.model):
+                    layer.reset_lora_parameters(ADAPTER, True)
 
     def load_adapter(self, folder: Path) -> None:
-        """Replaces the adapter's weights by those in a folder. Raises ModelError when they are missing or do not
-        fit."""
-        path = folder / "adapter_model.safetensors"
+        """Replaces weights by those in a folder: the first adapter's where they lie in the folder itself, as those of
+        an agent alone do, else each one's by those in the folder of its name in there. Raises ModelError when they are
+        missing or do not fit."""
+        alone = (folder / _WEIGHTS).is_file() or len(self.names) == 1
+        for name, place in places(folder, self.names[:1] if alone else self.names).items():
+            self.wear(name)
+            self._load(place)
+
+    def _load(self, folder: Path) -> None:
+        path = folder / _WEIGHTS
         if not path.is_file():
-            raise ModelError("no adapter_model.safetensors in this folder", where=folder)
+            raise ModelError(f"no {_WEIGHTS} in this folder", where=folder)
         whole(path, hint="delete this folder, and the run's own command trains it again")
         foreign = ModelError("this adapter belongs to another model or rank", where=folder)
         with self.changing():
@@ -144,7 +190,7 @@ class Policy:
             raise foreign
 
     def save_adapter(self, folder: Path) -> None:
-        """Writes the adapter as safetensors, with the configuration that PEFT loads it by."""
+        """Writes the adapter worn as safetensors, with the configuration that PEFT loads it by."""
         config = self.model.peft_config[ADAPTER]
         config.target_modules = sorted(config.target_modules)  # a set would be written in another order each time
         config.base_model_name_or_path = self.base  # else the path on this machine
@@ -157,13 +203,19 @@ class Policy:
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty form, with the path on this machine
 
 
+def places(folder: Path, names: Sequence[str]) -> dict[str, Path]:
+    """Where the adapters of these names lie in a folder that holds them all: a single one in the folder itself."""
+    return {name: folder / name for name in names} if len(names) > 1 else {names[0]: folder}
+
+
 def available(policy: Policy, *, machine: Machine) -> int:
     """Bytes that a run may take in all, those of the weights included: what is free now besides them.
 
     On a GPU, what other programs hold of the card is left to them, and machine.max_vram_gib is kept.
     """
     if policy.device.type != "cuda":
-        return free_memory() + sum(weight.nbytes for weight in policy.model.parameters())
+        resting = (weight for name in policy.names if name != policy.worn for weight in policy.weights(name))
+        return free_memory() + sum(weight.nbytes for weight in (*policy.model.parameters(), *resting))
     return card_room(machine)
 
 
@@ -198,8 +250,8 @@ def locate(name: str, *, machine: Machine) -> str:
     return name
 
 
-def load(settings: ModelSettings, *, machine: Machine, seed: int) -> Policy:
-    """The recipe's model with a fresh adapter, ready to speak.
+def load(settings: ModelSettings, *, machine: Machine, seed: int, adapters: Sequence[str] = (SHARED,)) -> Policy:
+    """The recipe's model with fresh adapters of these names, ready to speak.
 
     fp32 on the CPU, otherwise bf16 where the card can and fp16 where not; NF4 with double quantisation where asked.
     Raises ModelError with what is wrong and what to try.
@@ -241,7 +293,9 @@ def load(settings: ModelSettings, *, machine: Machine, seed: int) -> Policy:
     taken = {*policy.end_ids, *renderer.written}
     if tokenizer.pad_token_id in {None, *taken}:
         tokenizer.pad_token = _padding(tokenizer, taken=taken, vocabulary=base.config.vocab_size)
+    policy.hold(adapters)
     policy.restart(seed=seed)
+    policy.wear(adapters[0])
     return policy
 
 

@@ -745,12 +745,18 @@ def _training_cost(step: Imitation | Preference) -> int | None:
 
 
 def write_adapter_card(
-    folder: Path, recipe: Mapping[str, Any], *, team: str, iteration: int, facts: Mapping[str, Any]
+    folder: Path,
+    recipe: Mapping[str, Any],
+    *,
+    team: str,
+    speakers: Sequence[str] = (),
+    iteration: int,
+    facts: Mapping[str, Any],
 ) -> None:
     """Write README.md into an adapter folder: what it is, what it was trained with, and the lines that load it.
 
-    recipe: the plain recipe. team: the name of those who were trained. facts: what the training step tells of itself,
-    by name; None is left out.
+    recipe: the plain recipe. team: the name of those who were trained. speakers: the roles whose adapter it is, where
+    the others have their own. facts: what the training step tells of itself, by name; None is left out.
     """
     lines = [f"- {name.replace('_', ' ')}: {value}" for name, value in facts.items() if value is not None]
     (folder / "README.md").write_text(
@@ -760,6 +766,9 @@ def write_adapter_card(
             seed=recipe["seed"],
             task=recipe["task"]["name"],
             team=team,
+            who=f"It speaks for {', '.join(speakers)} alone."
+            if speakers
+            else "Every agent of the team speaks with this adapter.",
             facts="\n".join(lines),
         ),
         encoding="utf-8",
@@ -774,7 +783,7 @@ tags: [optima-lite, lora]
 # Adapter of iteration {iteration}
 
 A LoRA adapter for `{base}`, trained by optima-lite to solve more and say less: task `{task}`, team `{team}`, seed
-{seed}. Every agent of the team speaks with this adapter. The run's manifest.json holds the whole recipe and the
+{seed}. {who} The run's manifest.json holds the whole recipe and the
 versions it ran with.
 
 {facts}

@@ -51,6 +51,7 @@ from .layers import undoing as undoing
 
 MACHINE_FILE = "optima_lite.toml"
 COMMAND_LINE = "command line"
+_ADAPTERS = "team.adapters"
 _FROM_PRESET = "preset "
 _LARGEST_FILE = 100_000  # bytes; a recipe of one line for every setting has a tenth of that
 
@@ -560,6 +561,7 @@ def load_recipe(source: str | Path, *, overrides: Sequence[str] = (), variants: 
     blocks = variant_layers(values.pop("variants", None), _RECIPE_KEYS, origin, mistakes, advice=_recipe_advice)
     base = flatten(values, _RECIPE_KEYS, origin, mistakes, advice=_recipe_advice)
     _resolve_team(base, origin, ("team",), mistakes)
+    adapters = overriding.pop(_ADAPTERS, None)
     _resolve_team(overriding, lambda _: COMMAND_LINE, ("team",), mistakes)
     for name, block in blocks.items():
         _resolve_team(block, origin, ("variants", name, "team"), mistakes)
@@ -570,6 +572,8 @@ def load_recipe(source: str | Path, *, overrides: Sequence[str] = (), variants: 
             what = f"no such variant; {near_names(name, [*blocks])}"
             mistakes.append(Mistake(COMMAND_LINE, f"--variant {name}", what))
     layer = _on_preset(base | combine([blocks[name] for name in chosen if name in blocks], mistakes) | overriding)
+    if adapters is not None:
+        _set_adapters(layer, adapters, mistakes)
     for block in blocks.values():  # a variant that nobody chose may be wrong too
         mistakes += [
             wrong for wrong in _validated(Recipe, _on_preset(base | block), str(path))[1] if wrong.path in block
@@ -590,6 +594,17 @@ def _resolve_team(layer: Layer, at: At, above: tuple[str, ...], mistakes: list[M
     team = teams.resolved(stated.value, at, mistakes, above=above)
     if team is not None:
         layer["team"] = Setting(team, stated.origin)
+
+
+def _set_adapters(layer: Layer, adapters: Setting, mistakes: list[Mistake]) -> None:
+    """Puts other adapters into the layer's team."""
+    if "team" not in layer:
+        mistakes.append(Mistake(adapters.origin, _ADAPTERS, "there is no team that could have them; add team=exchange"))
+        return
+    changed = {**layer["team"].value, "adapters": adapters.value}
+    team = teams.resolved(changed, lambda _: adapters.origin, mistakes, above=("team",))
+    if team is not None:
+        layer["team"] = Setting(team, adapters.origin)
 
 
 def _refuse_idle(recipe: Recipe, origins: Mapping[str, str], path: Path) -> None:
@@ -765,6 +780,8 @@ def _override(key: str, text: str, mistakes: list[Mistake]) -> Layer:
     values: Any = document.value
     for part in reversed(parts):
         values = {part: values}
+    if key == _ADAPTERS:  # of whatever team the recipe has
+        return {key: Setting(document.value, COMMAND_LINE)}
 
     def whole(dotted: str) -> str:  # an unknown section is reported with the key that was meant to be in it
         return key if key.startswith(dotted) else dotted

@@ -20,7 +20,7 @@ from ..model.selftest import agreement
 from ..records import Question
 from ..runs.store import RunFolder
 from ..settings.config import Machine, Recipe
-from ..settings.workflow import Workflow, told
+from ..settings.workflow import Workflow, speaking_with, told
 from ..tasks import answers
 from ..tasks.answers import Scoring
 from ..team.talks import solo, team_of
@@ -69,7 +69,7 @@ class Cast:
 def assemble(
     recipe: Recipe, *, machine: Machine, settle: Settle, notify: Callable[[str], None] = lambda text: None
 ) -> Cast:
-    """Loads the model with a fresh adapter. On the CPU threads, batch size and the room for the cache are settled,
+    """Loads the model with fresh adapters. On the CPU threads, batch size and the room for the cache are settled,
     because results depend on them; on a GPU each start takes what the card has free, and nothing is settled.
 
     notify: is told, in a sentence, what did not go as planned: rows that are kept short, the self-test, memory that ran
@@ -79,7 +79,8 @@ def assemble(
     metric = recipe.task.metric
     answers.require(metric, allow_code=machine.allow_code)
     reward.require(recipe.reward)
-    policy = load(recipe.model, machine=machine, seed=recipe.seed)
+    team, alone = workflows(recipe)
+    policy = load(recipe.model, machine=machine, seed=recipe.seed, adapters=team.adapters)
     settle = settling(settle, on_card=policy.device.type == "cuda")
     torch.set_num_threads(settle("threads", lambda: _given(machine.threads) or fastest_threads(policy)))
     free = available(policy, machine=machine)
@@ -97,7 +98,6 @@ def assemble(
         notify(f"reused attention states change what this model says ({agrees.furthest:.3f} nats): the cache stays off")
     generator = Generator(policy, max_batch_tokens=budget, max_cache_bytes=room, notify=notify)
     renderer = Renderer(policy.tokenizer, end_ids=policy.end_ids)
-    team, alone = workflows(recipe)
     scoring = Scoring(metric, policy.tokenizer.tokenize if recipe.task.scoring == "official" else None)
     pair = Agents(generator, renderer, team, scoring, recipe.prompts.layout)
     single = Agents(generator, renderer, alone, scoring)
@@ -105,10 +105,13 @@ def assemble(
 
 
 def workflows(recipe: Recipe) -> tuple[Workflow, Workflow]:
-    """A recipe's team, and the single agent that it is compared with, in the recipe's own words where it has some."""
+    """A recipe's team, and the single agent that it is compared with, in the recipe's own words where it has some.
+
+    Who is not of the team speaks with its first adapter, which then holds what the team has not learnt."""
     prompts = recipe.prompts
+    team = told(team_of(recipe), prompts.system or None)
     alone = told(solo(metric=recipe.task.metric), prompts.solo_system or None)
-    return told(team_of(recipe), prompts.system or None), alone
+    return team, speaking_with(alone, team.adapters[0])
 
 
 def settling(settle: Settle, *, on_card: bool) -> Settle:
@@ -130,6 +133,10 @@ def recall(run: RunFolder, *, machine: Machine, iteration: int | None, other: Re
     adapter = None if iteration is None else run.adapter(iteration)
     recipe = Recipe.from_dict(run.manifest["recipe"], where=run.folder / "manifest.json")
     if other is not None:
+        own, others = team_of(recipe).adapters, team_of(other).adapters
+        if max(len(own), len(others)) > 1 and {*own} != {*others}:
+            what = f"this run has trained {', '.join(own)}, and the other recipe's team speaks with {', '.join(others)}"
+            raise RunError(what, where=run.folder, hint="a team with adapters of the same names")
         recipe = recipe.model_copy(update={name: getattr(other, name) for name in TRANSFERRED})
 
     def settled(key: str, decide: Callable[[], int]) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import ConfigError, OptimaError, RunError
 from ..learn import reward
 from ..model.families import longest_row
-from ..model.memory import GIB, OVERHEAD, Limits, Phase, Setup, forecast, of_one_batch, planned
+from ..model.memory import GIB, OVERHEAD, Limits, Phase, Setup, adapter_bytes, forecast, of_one_batch, planned
 from ..model.resources import free_memory
 from ..model.shapes import Shape, known
 from ..runs.store import would_resume
@@ -88,7 +88,9 @@ def _forecast(recipe: Recipe, machine: Machine, *, vram: float | None, probe: bo
     if shape is None:
         yield Finding("memory", Status.NOTE, "no forecast: the model's config.json is not here yet")
         return
-    room, setup = _room(machine, vram), _setup(recipe.model, config, gpu=vram is not None)
+    adapters = team_of(recipe).adapters
+    setup = _setup(recipe.model, config, gpu=vram is not None, adapters=len(adapters))
+    room = _room(machine, vram)
     longest = longest_row(config)[0]
     rows = min(recipe.model.max_length or longest, longest)
     limits, phases = planned(recipe, machine, shape, setup, row_tokens=rows, room=room)
@@ -100,6 +102,9 @@ def _forecast(recipe: Recipe, machine: Machine, *, vram: float | None, probe: bo
             f"{_gib(phase.total)} of {_gib(room)} GiB (forecast)" + (f": {parts}" if parts else ""),
             None if phase.total <= room else _advice(recipe, machine, shape, setup, rows=rows, room=room),
         )
+    if len(adapters) > 1:
+        each = f"{_gib(adapter_bytes(shape, setup))} GiB each, one of them at work: {', '.join(adapters)}"
+        yield Finding("adapters", Status.OK, f"{len(adapters)} of {each}")
     yield Finding(
         "batches",
         Status.OK,
@@ -119,7 +124,8 @@ def _probe(recipe: Recipe, machine: Machine, limits: Limits, phases: Sequence[Ph
 
     expected = {phase.name: phase.total for phase in phases}
     try:
-        for name, peak in measure(load(recipe.model, machine=machine, seed=0), limits, phases=[*expected]):
+        policy = load(recipe.model, machine=machine, seed=0, adapters=team_of(recipe).adapters)
+        for name, peak in measure(policy, limits, phases=[*expected]):
             off = expected[name] / peak - 1
             detail = f"{_gib(peak)} GiB at most; the forecast is {_gib(expected[name])} GiB ({off:+.0%})"
             yield Finding(f"measured: {name}", Status.OK if abs(off) <= 0.1 else Status.NOTE, detail)
@@ -159,13 +165,13 @@ def _model_config(settings: ModelSettings, machine: Machine) -> dict[str, Any]:
         return {}
 
 
-def _setup(settings: ModelSettings, config: dict[str, Any], *, gpu: bool) -> Setup:
+def _setup(settings: ModelSettings, config: dict[str, Any], *, gpu: bool, adapters: int) -> Setup:
     import torch
 
     gpu = gpu or torch.cuda.is_available()
     asked = settings.quantization == "nf4" or (settings.quantization == "auto" and gpu)
     stored = "quantization_config" in config if config else settings.name.lower().endswith("-4bit")
-    return Setup(asked or stored, gpu, settings.lora_rank)
+    return Setup(asked or stored, gpu, settings.lora_rank, adapters)
 
 
 def _room(machine: Machine, vram: float | None) -> int:
