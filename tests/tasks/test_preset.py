@@ -161,9 +161,10 @@ def settings_of(given_: dict[str, Any]) -> RewardSettings:
 
 
 def talk(result: dict[str, Any]) -> Dialogue:
-    """A recorded dialogue; names are no part of a message here, and all its tokens are put into the first."""
+    """A recorded dialogue; names are no part of a message here, and all tokens but one a message are in the first."""
     texts = [re.sub("^(Alice|Bob):", "", text) for text in result["conversation"]]
-    turns = tuple(Turn(k % 2, (1,) * (0 if k else result["token_count"]), text) for k, text in enumerate(texts))
+    rest = result["token_count"] - len(texts) + 1
+    turns = tuple(Turn(k % 2, (1,) * (1 if k else rest), text) for k, text in enumerate(texts))
     return Dialogue("q", 0, turns, Ending.AGREED)
 
 
