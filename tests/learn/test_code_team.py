@@ -33,6 +33,10 @@ class Scripted:
             self.said += ([f"Mend it ({k})."] if k else []) + [f"Here:\n```python\n{program}\n```"]
         self.read: list[str] = []
         self.end_ids = {0}
+        self.policy = self
+
+    def wear(self, adapter: str) -> None:
+        """There are no weights."""
 
     def generate(self, prompts: Sequence[Any], **_: Any) -> list[tuple[int, ...]]:
         self.read += prompts
