@@ -33,9 +33,10 @@ FLOORS = {
     "runs": 7,
     "stage": 8,
     "methods": 9,
-    "cli": 10,
-    "__init__": 11,
-    "__main__": 11,
+    "api": 10,
+    "cli": 11,
+    "__init__": 12,
+    "__main__": 12,
 }
 LEVELS = {
     "settings": [
@@ -69,11 +70,11 @@ LEVELS = {
         {"forecast", "store"},
         {"live", "naming"},
         {"report"},
-        {"comparison", "team_view", "tree_view"},
+        {"comparison", "opened", "team_view", "tree_view"},
     ],
     "stage": [
         {"cast", "findings", "probe", "scaling"},
-        {"data", "doctor", "evaluate", "scaling_view"},
+        {"asking", "data", "doctor", "evaluate", "scaling_view"},
         {"preflight"},
         {"baselines", "stage"},
         {"judge"},
@@ -89,6 +90,7 @@ LEVELS = {
 FLOOR_OF_TORCH = 5  # below it no file may need a heavy library at import
 LIGHT = {
     "__main__",
+    "api",
     "model/families",
     "model/memory",
     "model/meter",

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 
-from ..errors import RunError
 from ..learn import reward
 from ..learn.rollout import Agents
 from ..model.generate import Generator, fastest_threads
@@ -18,6 +17,7 @@ from ..model.render import Renderer
 from ..model.sampling import Sampling
 from ..model.selftest import agreement
 from ..records import Question
+from ..runs.opened import require_iteration
 from ..runs.store import RunFolder
 from ..settings.config import Machine, Recipe
 from ..settings.workflow import Workflow, told
@@ -118,9 +118,7 @@ def recall(run: RunFolder, *, machine: Machine, iteration: int | None, other: Re
 
     Raises RunError for an iteration that has not been trained, ConfigError for a manifest of another version.
     """
-    if iteration is not None and iteration not in run.trained():
-        have = f"trained so far: {', '.join(map(str, run.trained()))}" if run.trained() else "none has been trained yet"
-        raise RunError(f"there is no iteration {iteration}", where=run.folder, hint=have)
+    require_iteration(run, iteration)
     adapter = None if iteration is None else run.adapter(iteration)
     recipe = Recipe.from_dict(run.manifest["recipe"], where=run.folder / "manifest.json")
     if other is not None:
