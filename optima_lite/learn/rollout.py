@@ -18,7 +18,7 @@ from ..tasks.answers import Scoring
 from ..team.dialogue import Cue, converse, cues, extend, moment, taken
 from ..team.prompts import Message, brief, filled, longest_brief, longest_talks, opening, view
 from ..team.tools import retrieve
-from .reward import Scale, alone, rank
+from .reward import Own, Scale, alone, rank
 
 Advance = Callable[[int, int], None]
 """Told of progress: dialogues that are newly done, tokens that were sampled. A dialogue under way counts as the share
@@ -32,13 +32,16 @@ _AROUND = 8  # tokens that stand around a message in a view: header, turn end, t
 
 @dataclass(frozen=True)
 class Agents:
-    """All that is needed to hold a dialogue, and to score it. layout: of the chat (see `prompts.view`)."""
+    """All that is needed to hold a dialogue, and to score it. layout: of the chat (see `prompts.view`). own, tool: the
+    user's own term of the reward and tool, None where the recipe uses none."""
 
     generator: Generator
     renderer: Renderer
     workflow: Workflow
     scoring: Scoring
     layout: Layout = "alternating"
+    own: Own | None = None
+    tool: Callable[[Question, str], str] | None = None
 
     def fit(self, questions: Sequence[Question], *, max_turn_tokens: int) -> list[Question]:
         """The questions with facts short enough that a dialogue of full length stays within the model's limit.
@@ -152,13 +155,18 @@ class Agents:
         keys = [row_key(*seed, cue.dialogue.question, cue.dialogue.rollout, cue.number) for _, cue in spoken]
         sampled = iter(self.generator.generate(prompts, sampling=sampling, keys=keys) if spoken else ())
         return [
-            self._use(question, cue) if cue.step.tool else self._turn(cue, next(sampled)) for question, cue in ready
+            self._use(question, cue, sampling.max_new_tokens) if cue.step.tool else self._turn(cue, next(sampled))
+            for question, cue in ready
         ]
 
-    def _use(self, question: Question, cue: Cue) -> Turn:
+    def _use(self, question: Question, cue: Cue, most_tokens: int) -> Turn:
         done = moment(cue.dialogue.turns, self.workflow).done
         asked = filled(cue.step, done, given={"question": question.text})
-        found = retrieve(question, asked, at_most=cue.step.at_most)
+        if cue.step.speaker == "plugin":
+            assert self.tool is not None, "a recipe with such a step is refused without the function"
+            found = self.renderer.cut(self.tool(question, asked), most_tokens)  # there is room for a message
+        else:
+            found = retrieve(question, asked, at_most=cue.step.at_most)
         return Turn(self.workflow.speaker(cue.step), (), found)
 
     def next_cue(self, dialogue: Dialogue) -> Cue:
@@ -248,7 +256,8 @@ def ranked(agents: Agents, rollouts: Sequence[Rollouts], *, settings: RewardSett
     for group in rollouts:
         scores = [score(group.question, dialogue, scoring=agents.scoring) for dialogue in group.dialogues]
         worst = [next(losses) for _ in group.dialogues]
-        rewards = rank(group.dialogues, scores=scores, losses=worst, settings=settings, roles=roles)
+        own = [agents.own(group.question, dialogue) for dialogue in group.dialogues] if agents.own else ()
+        rewards = rank(group.dialogues, scores=scores, losses=worst, settings=settings, roles=roles, own=own)
         scored = zip(rewards, group.dialogues, strict=True)
         marked = tuple(_marked(reward, group.question, dialogue, agents.scoring) for reward, dialogue in scored)
         results.append(replace(group, rewards=marked))
@@ -278,7 +287,9 @@ def search_rewards(
     for (question, dialogue), loss in zip(pairs, losses, strict=True):
         agreed = dialogue.ending in (Ending.AGREED, Ending.DONE) or agents.workflow.max_steps == 1
         task = score(question, dialogue, scoring=agents.scoring) if agreed else 0.0
-        reward = alone(dialogue, score=task, loss=loss, scale=scale, settings=settings, roles=agents.workflow.names)
+        own = agents.own(question, dialogue) if agents.own else 0.0
+        roles = agents.workflow.names
+        reward = alone(dialogue, score=task, loss=loss, scale=scale, settings=settings, roles=roles, own=own)
         rewards.append(_marked(reward, question, dialogue, agents.scoring) if agreed else reward)
     return rewards
 

@@ -253,8 +253,8 @@ def longest_brief(bare: Question, step: Step, *, workflow: Workflow) -> tuple[li
         elif name != "question":
             writers = [one for one in workflow.steps if one.writes == name]
             times = workflow.max_steps if part == "all" else 1
-            shares += len(bare.contexts) * times if any(one.tool for one in writers) else 0
-            messages += times if not all(one.tool for one in writers) else 0
+            shares += len(bare.contexts) * times if any(one.speaker == "retrieve" for one in writers) else 0
+            messages += times if not all(one.speaker == "retrieve" for one in writers) else 0
     given = dict.fromkeys((name for name, _ in INPUT.findall(step.reads)), "") | {"question": bare.text}
     told = Message("system", instructed(workflow, workflow.speaker(step)))
     return [told, Message("user", filled(step, (), given=given))], messages, shares
