@@ -181,6 +181,8 @@ class _Reading:
             self.wrong((*here, "at_most"), "is read with parse: list, or by a tool, only")
         if shape.schema_ is not None and shape.parse != "json":
             self.wrong((*here, "schema"), "is read with parse: json only")
+        if shape.schema_ and not schemas.installed():
+            self.wrong((*here, "schema"), 'needs the library jsonschema: pip install "optima-lite[schema]"')
         if shape.schema_ and (problem := schemas.problem(shape.schema_)):
             self.wrong((*here, "schema"), f"is no JSON schema: {problem}")
         return Step(

@@ -112,6 +112,12 @@ class Workflow:
         return tuple(role.name for role in self.roles if role.facts == "share")
 
     @property
+    def views(self) -> int:
+        """How many things are read in a dialogue: the conversation by each role in it, and every template."""
+        talking = {step.speaker for step in self.steps if step.reads is None}
+        return len(talking) + sum(step.reads is not None and not step.tool for step in self.steps)
+
+    @property
     def talks(self) -> bool:
         """Whether every step reads the conversation."""
         return all(step.reads is None for step in self.steps)

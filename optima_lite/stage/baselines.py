@@ -141,7 +141,7 @@ def _parts(agents: Agents, samples: int) -> tuple[str, str]:
 
 def _plan(bench: _Bench, run: RunFolder, count: int, *, samples: int) -> Iterator[PhaseStarted]:
     """The phases of `_contenders`, for the time left."""
-    pair, alone, formats = bench.cast.pair, bench.cast.single, bench.cast.recipe.prompts.formats
+    pair, alone, formats = bench.cast.pair, bench.cast.single, bench.cast.formats
     yield PhaseStarted("single agent", None, count * samples, "dialogues", _parts(alone, samples))
     yield PhaseStarted("single agent greedy", None, count, "dialogues", _parts(alone, 1))
     yield PhaseStarted("debate", None, count, "dialogues", _parts(pair, 1))
@@ -176,7 +176,7 @@ def _contenders(bench: _Bench, run: RunFolder, drawn: Sequence[Question], *, sam
     yield Contender(row("multi_agent_debate", debaters(cast), "debate"))
     yield Contender(row("autoform", autoform(cast), "autoform"))
     yield Contender(row("untrained", cast.pair, "untrained"))
-    if cast.recipe.prompts.formats:
+    if cast.formats:
         best, tokens = best_format(bench)
         asked = bench.ask(cast.pair, drawn, BEST_FORMAT, file=f"format_{best}", formats=(best,))
         yield Contender(summarise(asked, name=f"format_{best}", decoding="sampled", scoring=scoring), tokens)
@@ -247,7 +247,7 @@ def best_format(bench: _Bench) -> tuple[str, int]:
     recipe, pair = bench.cast.recipe, bench.cast.pair
     drawn = questions(recipe.task, "validation", bench.validation, seed=0)
     tried: dict[str, Sequence[Rollouts]] = {
-        name: bench.ask(pair, drawn, f"try format {name}", formats=(name,)) for name in recipe.prompts.formats
+        name: bench.ask(pair, drawn, f"try format {name}", formats=(name,)) for name in bench.cast.formats
     }
     everything = [group for asked in tried.values() for group in asked]
     common = scale(everything, percentile=recipe.search.normaliser_percentile, settings=recipe.reward)

@@ -50,6 +50,12 @@ class Cast:
         """What measures the model's activities."""
         return self.pair.generator.meter
 
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The recipe's format pool; none where no role of its team takes formats."""
+        taken = any(role.formats for role in self.pair.workflow.roles)
+        return self.recipe.prompts.formats if taken else ()
+
     def sampling(self, agents: Agents, *, greedy: bool = False, pool: bool = False) -> Sampling:
         """The recipe's sampling. pool: with the temperature of iteration 0. The one message of a single agent may be as
         long as a whole dialogue of the pair."""

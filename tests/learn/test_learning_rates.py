@@ -13,9 +13,10 @@ from optima_lite.model.policy import Policy  # noqa: E402
 from optima_lite.model.render import Rendered, Renderer  # noqa: E402
 from optima_lite.records import Question, Turn  # noqa: E402
 from optima_lite.settings.config import TrainingSettings, load_recipe  # noqa: E402
+from optima_lite.settings.workflow import told  # noqa: E402
 from optima_lite.tasks import world  # noqa: E402
-from optima_lite.team.dialogue import solo  # noqa: E402
 from optima_lite.team.prompts import view  # noqa: E402
+from optima_lite.team.talks import solo  # noqa: E402
 
 DEBATES = ("arc_challenge", "gsm8k", "math", "mmlu")
 LEAST = 0.0005
@@ -39,7 +40,7 @@ def rows(renderer: Renderer, count: int) -> list[Rendered]:
 
     def answered(question: Question) -> Rendered:
         turn = Turn(0, (*renderer.encode(f" <A> {question.answers[0]} </A>"), end), "")
-        return renderer.conversation(view(question, [turn], 0, protocol=solo(), system="You work alone."))
+        return renderer.conversation(view(question, [turn], 0, workflow=told(solo(), "You work alone.")))
 
     return [answered(question) for question in world.questions("train", count, seed=0)]
 

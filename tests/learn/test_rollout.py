@@ -29,6 +29,7 @@ from optima_lite.model.generate import Generator  # noqa: E402
 from optima_lite.model.sampling import Sampling  # noqa: E402
 from optima_lite.records import Dialogue, Ending, Question, Rollouts, Turn  # noqa: E402
 from optima_lite.settings.config import RewardSettings, SearchSettings  # noqa: E402
+from optima_lite.settings.workflow import told  # noqa: E402
 from optima_lite.stage.cast import Cast  # noqa: E402
 from optima_lite.tasks import (  # noqa: E402
     answers,
@@ -187,7 +188,7 @@ def test_progress_adds_up_in_windows_too(cast: Cast) -> None:
 def test_windows_follow_what_is_really_said(cast: Cast) -> None:
     """The first reckons with 4 turns of 100 tokens in two views; then 10 tokens are said instead of 400."""
     opening = sum(
-        len(cast.pair.renderer.prompt(view(QUESTIONS[0], [], speaker, protocol=cast.pair.protocol, system="")))
+        len(cast.pair.renderer.prompt(view(QUESTIONS[0], [], speaker, workflow=told(cast.pair.workflow, ""))))
         for speaker in (0, 1)
     )
     pair = with_room(cast, 10 * (opening + 2 * 4 * 100)).pair
@@ -350,8 +351,9 @@ def test_ranking_keeps_the_rollouts_and_adds_a_reward_each(cast: Cast, talks: li
     scored = ranked(cast.pair, talks, settings=RewardSettings())
     assert [replace(group, rewards=()) for group in scored] == talks
     for group in scored:
-        longest = max(dialogue.tokens for dialogue in group.dialogues)
+        uncut = [dialogue for dialogue in group.dialogues if dialogue.ending is not Ending.TRUNCATED]
+        longest = max(dialogue.tokens for dialogue in uncut or group.dialogues)
         for dialogue, reward in zip(group.dialogues, group.rewards, strict=True):
-            assert reward.token_share == pytest.approx(dialogue.tokens / longest)
+            assert reward.token_share == pytest.approx(min(1.0, dialogue.tokens / longest))
             assert reward.task == score(group.question, dialogue, scoring=Scoring())
             assert reward.worst_loss > 0

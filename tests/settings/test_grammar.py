@@ -210,6 +210,12 @@ def test_the_document_names_every_key_and_every_condition() -> None:
         assert f"`{name}`" in text
 
 
+def test_a_schema_needs_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("optima_lite.settings.schemas.LIBRARY", "no_such_library")
+    text = SIDE.replace("then: [left, right]", "parse: json, schema: {type: object}, then: [left, right]")
+    assert 'steps.one.schema: needs the library jsonschema: pip install "optima-lite[schema]"' in mistakes(tmp_path, text)[0]
+
+
 # --- In a recipe ----------------------------------------------------------------------------------
 
 RECIPE = "model: {name: tiny}\ntask: {name: world}\n"

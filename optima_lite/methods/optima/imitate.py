@@ -51,7 +51,7 @@ def _sample(stage: Stage, iteration: int) -> Sequence[Rollouts]:
                 rollouts=rollouts,
                 sampling=stage.cast.sampling(pair, pool=iteration == 0),
                 seed=(recipe.seed, iteration),
-                formats=recipe.prompts.formats if iteration == 0 else (),
+                formats=stage.cast.formats if iteration == 0 else (),
                 advance=lambda done, tokens: advance(done, tokens=tokens),
             )
 

@@ -8,6 +8,7 @@ from ...learn.sft import planned_steps
 from ...runs.progress import PhaseStarted
 from ...settings.config import Recipe
 from ...stage.evaluate import parts_of
+from ...team.talks import team_of
 
 
 def plan(recipe: Recipe) -> tuple[PhaseStarted, ...]:
@@ -46,7 +47,7 @@ def improvement(recipe: Recipe, *, roles: int) -> Iterator[PhaseStarted]:
 
 def _imitation(recipe: Recipe, iteration: int) -> Iterator[PhaseStarted]:
     questions, training = recipe.training.questions, recipe.training
-    rows = max(1, round(questions * recipe.selection.keep_fraction)) * len(recipe.protocol.roles)
+    rows = max(1, round(questions * recipe.selection.keep_fraction)) * team_of(recipe).views
     dialogues = questions * recipe.sampling.rollouts
     yield PhaseStarted("generate", iteration, dialogues, "dialogues", ("sample siblings",))
     yield PhaseStarted("rank", iteration, dialogues, "dialogues", ("read siblings",))
