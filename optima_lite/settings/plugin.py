@@ -43,6 +43,10 @@ class Plugin:
     offers: tuple[str, ...]
     module: ModuleType = field(repr=False, compare=False)
 
+    def told(self, uses: Sequence[str]) -> str:
+        """What somebody should know before it runs. uses: the functions that a recipe needs."""
+        return f"runs code of yours: {self.path.name} ({', '.join(uses) or 'none of it is used'})"
+
     def questions(self, split: str, count: int, *, seed: int, start: int) -> list[Question]:
         """At most `count` questions of a split, from number `start` on. Raises ConfigError for anything else."""
         found = self._call("questions", split, count, seed=seed, start=start)

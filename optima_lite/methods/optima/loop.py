@@ -52,7 +52,7 @@ def train(loaded: LoadedRecipe, *, machine: Machine, folder: Path, observe: Obse
         observe = fan_out(observe, Timings(sink=lambda timing: run.append_timings([timing])))
         observe(RunStarted(loaded.name, str(folder), recipe.training.iterations, run.resumed))
         if code:
-            observe(Note(f"runs code of yours: {code.path.name} ({', '.join(recipe.uses) or 'none of it is used'})"))
+            observe(Note(code.told(recipe.uses)))
         observe(Planned(plan(recipe)))
         with phase(observe, "load", iteration=None, total=1, unit="models") as advance:
             cast = assemble(recipe, machine=machine, settle=run.settle, notify=lambda text: observe(Note(text)))
