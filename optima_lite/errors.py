@@ -10,7 +10,8 @@ from __future__ import annotations
 class OptimaError(Exception):
     """Base of all errors meant for the user.
 
-    what: one sentence, no trailing stop. where: file, line, dotted key or run folder. hint: what to try next.
+    what: one sentence, no trailing stop. where: file, line, dotted key or run folder; a name of thousands of characters
+    is cut. hint: what to try next.
     """
 
     exit_code = 2
@@ -18,7 +19,7 @@ class OptimaError(Exception):
     def __init__(self, what: str, *, where: object | None = None, hint: str | None = None) -> None:
         super().__init__(what)
         self.what = what
-        self.where = None if where is None else str(where)
+        self.where = None if where is None else str(where)[:1000]
         self.hint = hint
 
     def __str__(self) -> str:

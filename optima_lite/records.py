@@ -13,8 +13,9 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 Record = TypeVar("Record")
-Metric = Literal["f1", "exact", "numeric", "math"]
+Metric = Literal["f1", "exact", "numeric", "math", "tests", "pass"]
 """How an answer is scored against the gold answers; see `answers`."""
+CODE_METRICS: tuple[Metric, ...] = ("tests", "pass")  # the answer is a program, and it is run
 
 Layout = Literal["alternating", "assistant"]
 """How a dialogue becomes chat messages; see `prompts`."""

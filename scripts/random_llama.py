@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoTokenizer, LlamaConfig
 
-from optima_lite.model.policy import bundled
+from optima_lite.model.checkpoint import bundled
 from optima_lite.model.shapes import LLAMA3, Shape
 
 SHAPES = {

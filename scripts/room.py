@@ -18,9 +18,10 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from optima_lite.learn.rollout import Agents, ranked, sample
 from optima_lite.methods.optima.explore import grow
+from optima_lite.model.checkpoint import bundled
 from optima_lite.model.generate import Generator
 from optima_lite.model.memory import MOST_TOKENS
-from optima_lite.model.policy import Policy, bundled
+from optima_lite.model.policy import Policy
 from optima_lite.model.render import Renderer
 from optima_lite.model.sampling import Sampling
 from optima_lite.records import Question

@@ -60,7 +60,7 @@ def tokenizer() -> Any:
     """The bundled model's tokenizer."""
     from transformers import AutoTokenizer
 
-    from optima_lite.model.policy import bundled
+    from optima_lite.model.checkpoint import bundled
 
     return AutoTokenizer.from_pretrained(bundled(), local_files_only=True)
 

@@ -164,7 +164,7 @@ def write_tokenizer(folder: Path, name: str) -> None:
 
 def _of_bytes() -> dict[str, Any]:
     """The bundled model's tokenizer, without what it puts in front."""
-    from optima_lite.model.policy import bundled
+    from optima_lite.model.checkpoint import bundled
 
     model: dict[str, Any] = json.loads((bundled() / "tokenizer.json").read_text())
     return model | {"post_processor": None}

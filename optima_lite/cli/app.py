@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from . import look, machine, many, measure, recipes, teams
-from .console import PROGRAM
+from .console import PROGRAM, streams
 from .train import train
 
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -63,7 +63,8 @@ _verb(teams_app, "copy", teams.teams_copy, "teams copy proposer_critic my_team.y
 def main() -> None:
     """The command line, on the arguments of this process."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells at import what a CPU lacks for four bits
-    app()
+    with streams():
+        app()
 
 
 @app.callback(invoke_without_command=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -230,4 +231,4 @@ def _cast_to_search(
 
 
 def _is_run(path: Path, machine: Machine) -> bool:
-    return any((folder / "manifest.json").is_file() for folder in (path, Path(machine.run_folder) / path))
+    return any(os.path.isfile(folder / "manifest.json") for folder in (path, Path(machine.run_folder) / path))

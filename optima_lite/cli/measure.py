@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -104,7 +105,7 @@ def scale(
 
         if png:
             require_plot()
-        if not output.is_dir():
+        if not os.path.isdir(output):
             raise OptimaError("there is no such folder", where=output)
         machine = machine_of(config)
         console = console_of(machine)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 import time
@@ -61,7 +62,7 @@ def _is_finished(folder: Path, loaded: LoadedRecipe) -> bool:
     """Whether a run of just this recipe has come to its end there."""
     from ..runs.store import read_run
 
-    if not (folder / "summary.json").exists():
+    if not os.path.exists(folder / "summary.json"):
         return False
     return bool(read_run(folder).manifest["recipe"] == loaded.recipe.to_dict())
 

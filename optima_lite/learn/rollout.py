@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from ..model.generate import Generator
 from ..model.render import Rendered, Renderer, shorten
 from ..model.sampling import Sampling, row_key
-from ..records import Dialogue, Ending, Layout, Question, Reward, Rollouts, Turn
+from ..records import Dialogue, Ending, Layout, Metric, Question, Reward, Rollouts, Turn
 from ..settings.config import RewardSettings
-from ..settings.workflow import Workflow
+from ..settings.workflow import Step, Workflow
 from ..tasks import answers
 from ..tasks.answers import Scoring
 from ..team.dialogue import Cue, converse, cues, extend, moment, taken
 from ..team.prompts import Message, brief, filled, longest_brief, longest_talks, opening, view
-from ..team.tools import retrieve
+from ..team.tools import use
 from .reward import Own, Scale, alone, rank
 
 Advance = Callable[[int, int], None]
@@ -149,25 +149,34 @@ class Agents:
         return finished
 
     def speak(self, ready: Sequence[tuple[Question, Cue]], *, sampling: Sampling, seed: Sequence[object]) -> list[Turn]:
-        """What is said at every step that can be taken, sampled in one go; tools answer by themselves."""
-        spoken = [(question, cue) for question, cue in ready if not cue.step.tool]
-        prompts = [self._prompt(question, cue) for question, cue in spoken]
-        keys = [row_key(*seed, cue.dialogue.question, cue.dialogue.rollout, cue.number) for _, cue in spoken]
-        sampled = iter(self.generator.generate(prompts, sampling=sampling, keys=keys) if spoken else ())
-        return [
-            self._use(question, cue, sampling.max_new_tokens) if cue.step.tool else self._turn(cue, next(sampled))
-            for question, cue in ready
-        ]
+        """What is said at every step that can be taken, sampled in one go for each adapter; tools answer by
+        themselves."""
+        room = sampling.max_new_tokens
+        said = {k: self._use(question, cue, room) for k, (question, cue) in enumerate(ready) if cue.step.tool}
+        for adapter in self.workflow.adapters:
+            numbers = [k for k, (_, cue) in enumerate(ready) if k not in said and self._adapter(cue.step) == adapter]
+            if not numbers:
+                continue
+            cues = [cue for _, cue in (ready[k] for k in numbers)]
+            prompts = [self._prompt(*ready[k]) for k in numbers]
+            keys = [row_key(*seed, cue.dialogue.question, cue.dialogue.rollout, cue.number) for cue in cues]
+            self.generator.policy.wear(adapter)
+            sampled = self.generator.generate(prompts, sampling=sampling, keys=keys)
+            said |= {k: self._turn(cue, ids) for k, cue, ids in zip(numbers, cues, sampled, strict=True)}
+        return [said[k] for k in range(len(ready))]
+
+    def _adapter(self, step: Step) -> str:
+        return self.workflow.roles[self.workflow.speaker(step)].adapter
 
     def _use(self, question: Question, cue: Cue, most_tokens: int) -> Turn:
         done = moment(cue.dialogue.turns, self.workflow).done
         asked = filled(cue.step, done, given={"question": question.text})
         if cue.step.speaker == "plugin":
             assert self.tool is not None, "a recipe with such a step is refused without the function"
-            found = self.renderer.cut(self.tool(question, asked), most_tokens)  # there is room for a message
+            said = self.renderer.cut(self.tool(question, asked), most_tokens)  # there is room for a message
         else:
-            found = retrieve(question, asked, at_most=cue.step.at_most)
-        return Turn(self.workflow.speaker(cue.step), (), found)
+            said = use(cue.step, question, asked)
+        return Turn(self.workflow.speaker(cue.step), (), said)
 
     def next_cue(self, dialogue: Dialogue) -> Cue:
         """The next step of an unfinished dialogue; of steps side by side the first that was not taken yet."""
@@ -193,20 +202,25 @@ class Agents:
     def _turn(self, cue: Cue, ids: tuple[int, ...]) -> Turn:
         text = self.renderer.text(ids)
         finished = bool(ids) and ids[-1] in self.renderer.end_ids
-        answer = answers.extract(text) if cue.step.name in self.workflow.answer else None
+        answer = answers.extract(text, metric=self.workflow.metric) if cue.step.name in self.workflow.answer else None
         return Turn(self.workflow.speaker(cue.step), ids, text, answer, finished)
 
     def views(self, question: Question, dialogue: Dialogue) -> list[Rendered]:
         """Everything said in a dialogue after what its speaker saw, own turns marked, without the format instruction:
         the conversation once for each speaker in it, then every step that reads inputs of its own."""
+        return [row for _, row in self.lessons(question, dialogue)]
+
+    def lessons(self, question: Question, dialogue: Dialogue) -> list[tuple[str, Rendered]]:
+        """The views of a dialogue, each with the adapter of who speaks in it."""
         workflow, layout = self.workflow, self.layout
         steps = taken(dialogue.turns, workflow)
         speakers = sorted({turn.speaker for step, turn, _ in steps if step.reads is None})
-        rows = [view(question, dialogue.turns, speaker, workflow=workflow, layout=layout) for speaker in speakers]
+        seen = [(who, view(question, dialogue.turns, who, workflow=workflow, layout=layout)) for who in speakers]
         for step, turn, before in steps:
             if step.reads is not None and not step.tool:
-                rows.append([*brief(question, before, step, workflow=workflow), Message("assistant", turns=(turn,))])
-        return [self.renderer.conversation(messages) for messages in rows]
+                messages = [*brief(question, before, step, workflow=workflow), Message("assistant", turns=(turn,))]
+                seen.append((turn.speaker, messages))
+        return [(workflow.roles[who].adapter, self.renderer.conversation(messages)) for who, messages in seen]
 
 
 def unfold(agents: Agents, question: Question, *, sampling: Sampling, seed: Sequence[object]) -> Iterator[Dialogue]:
@@ -301,16 +315,17 @@ def score(question: Question, dialogue: Dialogue, *, scoring: Scoring) -> float:
 
 def flexible_score(question: Question, dialogue: Dialogue, *, scoring: Scoring) -> float:
     """The task score where also counts what was not marked, or said before a dialogue was cut; for reports."""
-    return scoring.score(flexible_answer(dialogue), question.answers)
+    return scoring.score(flexible_answer(dialogue, metric=scoring.metric), question.answers)
 
 
-def flexible_answer(dialogue: Dialogue) -> str | None:
+def flexible_answer(dialogue: Dialogue, *, metric: Metric = "f1") -> str | None:
     """The answer marked last, else the last number of the latest message that holds one; None without either."""
     latest = dialogue.turns[::-1]
     marked = next((turn.answer for turn in latest if turn.answer is not None), None)
     if marked is not None:
         return marked
-    return next((found for turn in latest if (found := answers.extract_flexibly(turn.text)) is not None), None)
+    stated = (answers.extract_flexibly(turn.text, metric=metric) for turn in latest)
+    return next((answer for answer in stated if answer is not None), None)
 
 
 def worst_losses(agents: Agents, pairs: Sequence[tuple[Question, Dialogue]], *, condition: str) -> list[float]:

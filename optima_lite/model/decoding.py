@@ -67,7 +67,7 @@ class Decoding:
         self._dissolve()
         for _ in range(entering):
             row = self.waiting.pop()
-            row.known = self.states.find(row.ids, len(row.ids) - 1, adapter=True)
+            row.known = self.states.find(row.ids, len(row.ids) - 1, adapter=self.states.policy.worn)
             self.running.append(row)
 
     def _fitting(self) -> int:
@@ -147,7 +147,7 @@ class Decoding:
             if row.finished:
                 # A token sampled last has not been through the model, so it has no states.
                 length = min(len(row.ids), batch.computed(k))
-                self.states.keep(row.ids[:length], batch.pieces(k, length), adapter=True)
+                self.states.keep(row.ids[:length], batch.pieces(k, length), adapter=self.states.policy.worn)
         staying = [k for k, row in enumerate(self.running) if not row.finished]
         if not staying:
             self.running, self._batch = [], None

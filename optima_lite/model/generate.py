@@ -24,7 +24,7 @@ _AT_ONCE = 1 << 24  # logits held at a time: a large vocabulary times many rows 
 
 
 class Generator:
-    """Generates with a policy's current weights, and reads with its base.
+    """Generates with the adapter that a policy wears, and reads with its base.
 
     max_batch_tokens: positions that a batch may hold, rows times their padded length; halved when memory does not
     suffice, of which `notify` is told once. max_cache_bytes: room for keys and values that may be of use again; 0
@@ -81,7 +81,9 @@ class Generator:
 
     def _sample(self, model: Any, rows: Sequence[Row], sampling: Sampling) -> None:
         """Carries rows to their ends."""
-        self.states.compute_shared(model.get_base_model(), [tuple(row.ids[:-1]) for row in rows], adapter=True)
+        self.states.compute_shared(
+            model.get_base_model(), [tuple(row.ids[:-1]) for row in rows], adapter=self.policy.worn
+        )
         decoding = Decoding(self.states, model, sampling, unsayable=self.unsayable, waiting=rows)
         while decoding.waiting or decoding.running:
             decoding.fill()
@@ -103,13 +105,13 @@ class Generator:
         with self.meter("loss"), self.policy.reading() as base:
             for numbers in self.states.windows([row.ids for row, _ in unread]):
                 reading = [unread[i] for i in numbers]
-                self.states.compute_shared(base, [row.ids[: spans[0][0] - 1] for row, spans in reading], adapter=False)
+                self.states.compute_shared(base, [row.ids[: spans[0][0] - 1] for row, spans in reading], adapter=None)
                 self.states.compute(
                     base,
                     [row.ids for row, _ in reading],
                     # The position before a span predicts its first token, so it is computed even if it is known.
                     [spans[0][0] - 1 for _, spans in reading],
-                    adapter=False,
+                    adapter=None,
                     use=partial(self._read, base, reading, losses),
                 )
         return [tuple(losses[row.ids[:end], start] for start, end in row.spans) for row in rows]
@@ -140,10 +142,10 @@ class Generator:
                 losses[row.ids[:end], start] = sum(next(nats) for _ in range(start, end)) / (end - start)
 
     def _weights(self) -> tuple[int, ...]:
-        """What differs whenever the adapter's weights do: the policy's own count of changes, and torch's count of
-        writes to each tensor, which sees changes that bypass the policy."""
-        adapter = [weight for name, weight in self.policy.model.named_parameters() if "lora_" in name]
-        return (self.policy.version, *(number for w in adapter for number in (w._version, w.data_ptr())))
+        """What differs whenever the weights of any adapter do, whichever is worn: the policy's own count of changes,
+        and torch's count of writes to each tensor, which sees changes that bypass the policy."""
+        held = (weight for name in self.policy.names for weight in self.policy.weights(name))
+        return (self.policy.version, *(number for w in held for number in (w._version, w.data_ptr())))
 
     def _forget_old_weights(self) -> None:
         if self._fingerprint != self._weights():

@@ -32,11 +32,12 @@ _SPARE = 0.05  # of the room, that `auto` leaves to what the forecast does not k
 @dataclass(frozen=True, slots=True)
 class Setup:
     """How the model is held. gpu: it computes in half precision and trains with gradient checkpointing; on the CPU an
-    unquantised model speaks with its adapter merged."""
+    unquantised model speaks with its adapter merged. adapters: how many are held, of which one speaks or is trained."""
 
     quantised: bool
     gpu: bool
     lora_rank: int
+    adapters: int = 1
 
     @property
     def number_bytes(self) -> int:
@@ -148,7 +149,7 @@ def weight_bytes(shape: Shape, setup: Setup) -> int:
 
 
 def adapter_bytes(shape: Shape, setup: Setup) -> int:
-    """The LoRA adapter on all linear maps of the layers."""
+    """One LoRA adapter on all linear maps of the layers."""
     return _ADAPTER_BYTES * shape.layers * setup.lora_rank * sum(i + o for i, o in shape.linears.values())
 
 
@@ -239,7 +240,8 @@ def _held(shape: Shape, setup: Setup, *, merged: bool = False) -> dict[str, int]
         weights += shape.linear_parameters * setup.number_bytes
     if setup.quantised:  # the largest matrix, unpacked while it is in use
         weights += max(i * o for i, o in shape.linears.values()) * setup.number_bytes
-    return {"weights": weights, "adapter": adapter_bytes(shape, setup)}
+    name = "adapter" if setup.adapters == 1 else f"{setup.adapters} adapters"
+    return {"weights": weights, name: setup.adapters * adapter_bytes(shape, setup)}
 
 
 def _passing(shape: Shape, setup: Setup, row_tokens: int) -> int:

@@ -1,20 +1,20 @@
-"""The one quantised base model and its LoRA adapter: load, switch off and on, save, start afresh.
+"""The one quantised base model and its LoRA adapters: load, wear, switch off and on, save, start afresh.
 
 The same weights serve as policy (adapter on), reader for the readability loss (adapter off) and, for preference
-training, reference. `Policy.version` advances whenever a function of this file changes what the model computes, so
-that nothing computed with older weights can be taken for current.
+training, reference. Several adapters take turns in one place: the model wears one, the others' weights lie beside it
+untouched, so that whatever trains or speaks meets a model with a single adapter. `Policy.version` advances whenever a
+function of this file changes what an adapter computes, so that nothing computed with older weights can be taken for
+current; to wear another one changes none.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import warnings
-from collections.abc import Iterator, Set
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -22,41 +22,51 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from peft.utils import load_peft_weights, set_peft_model_state_dict
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from torch.nn import Parameter
+from transformers import BitsAndBytesConfig, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from ..errors import ModelError
 from ..settings.config import Machine, ModelSettings
+from ..settings.workflow import SHARED
 from .adapter import beside, merged
-from .families import longest_row, refusal
+from .checkpoint import Checkpoint, bundled, check_config, explained, first_line, read, whole
+from .families import longest_row
 from .memory import GIB, Setup
 from .render import Renderer
 from .resources import free_memory, let_segments_grow
+from .sampling import seed_of
 from .shapes import Shape
 
 let_segments_grow(os.environ)  # here, because whatever asks for a GPU has imported this file
 
-ADAPTER = "default"  # TRL copies the adapter of this name as its DPO reference
+ADAPTER = "default"  # PEFT's name of the adapter worn; TRL copies the one of this name as its DPO reference
 UNGATED = "unsloth/llama-3-8b-Instruct-bnb-4bit"  # Llama 3 8B Instruct, quantised already
+_WEIGHTS = "adapter_model.safetensors"
 _NO_WINDOW = 1 << 30  # tokens; more than any row has
 _NEEDED_FILES = ("*.json", "*.safetensors", "*.jinja")
 
 
 @dataclass(eq=False)
 class Policy:
-    """A base model with one LoRA adapter, its tokenizer, and what the rest needs to know of them.
+    """A base model with its LoRA adapters, its tokenizer, and what the rest needs to know of them.
 
-    max_length: tokens a sequence may have. end_ids: ids that end a turn. version: see the module's docstring. notes:
-    what the user should know of how it was loaded, a line each.
+    max_length: tokens a sequence may have. end_ids: ids that end a turn. base: what a saved adapter calls the base, a
+    name that means something on other machines too. version: see the module's docstring. notes: what the user should
+    know of how it was loaded, a line each. names: of the adapters. worn: the one that speaks and is trained.
     """
 
     model: PeftModel
     tokenizer: Any
     max_length: int
     end_ids: tuple[int, ...]
+    base: str
     version: int = 0
     notes: tuple[str, ...] = ()
+    names: tuple[str, ...] = (SHARED,)
+    worn: str = SHARED
     _mergeable: list[Any] = field(default_factory=list)
+    _resting: dict[str, list[Parameter]] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
@@ -77,7 +87,8 @@ class Policy:
     def setup(self) -> Setup:
         """How the weights are held, for a forecast of memory."""
         quantised = bool(getattr(self.model.get_base_model(), "is_loaded_in_4bit", False))
-        return Setup(quantised, self.device.type == "cuda", int(self.model.peft_config[ADAPTER].r))
+        rank = int(self.model.peft_config[ADAPTER].r)
+        return Setup(quantised, self.device.type == "cuda", rank, len(self.names))
 
     @property
     def cache_shape(self) -> tuple[int, int, int]:
@@ -86,6 +97,32 @@ class Policy:
         heads = config.num_key_value_heads or config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         return int(config.num_hidden_layers), int(heads), int(width)
+
+    def hold(self, names: Sequence[str]) -> None:
+        """From here on there is an adapter for each name, each with the weights of the one that is worn; the first is
+        worn."""
+        self.names, self.worn = tuple(names), names[0]
+        self._resting = {
+            name: [Parameter(weight.detach().clone()) for weight in self.weights(self.worn)] for name in names[1:]
+        }
+
+    def weights(self, name: str) -> list[Parameter]:
+        """The weights of an adapter, layer by layer. Raises KeyError for a name that there is not."""
+        return [place.weight for place in self._places()] if name == self.worn else self._resting[name]
+
+    def wear(self, name: str) -> None:
+        """The model speaks with, and trains, the adapter of this name; no weight is copied or changed. Raises KeyError
+        for a name that there is not."""
+        if name != self.worn:
+            own, self._resting[self.worn] = self._resting.pop(name), self.weights(self.worn)
+            for place, weight in zip(self._places(), own, strict=True):
+                place.weight = weight
+            self.worn = name
+
+    def _places(self) -> list[Any]:
+        """The linear maps that hold the weights worn."""
+        layers = self._mergeable or _lora_layers(self.model)
+        return [side[ADAPTER] for layer in layers for side in (layer.lora_A, layer.lora_B)]
 
     @contextmanager
     def speaking(self) -> Iterator[PeftModel]:
@@ -117,20 +154,30 @@ class Policy:
             self.version += 1
             self.model.eval()
 
-    def restart(self, *, seed: int) -> None:
-        """The adapter as new: random A, zero B, decided by the seed alone."""
-        with self.changing(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            for layer in _lora_layers(self.model):
-                layer.reset_lora_parameters(ADAPTER, True)
+    def restart(self, *, seed: int, names: Sequence[str] = ()) -> None:
+        """The adapters of these names, else all, as new: random A, zero B, decided by seed and name alone. The first of
+        the policy's adapters takes the seed as it is, so that it begins as the only one of another policy does."""
+        for name in names or self.names:
+            self.wear(name)
+            with self.changing(), torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed if name == self.names[0] else seed_of(seed, name))
+                for layer in _lora_layers(self.model):
+                    layer.reset_lora_parameters(ADAPTER, True)
 
     def load_adapter(self, folder: Path) -> None:
-        """Replaces the adapter's weights by those in a folder. Raises ModelError when they are missing or do not
-        fit."""
-        path = folder / "adapter_model.safetensors"
+        """Replaces weights by those in a folder: the first adapter's where they lie in the folder itself, as those of
+        an agent alone do, else each one's by those in the folder of its name in there. Raises ModelError when they are
+        missing or do not fit."""
+        alone = (folder / _WEIGHTS).is_file() or len(self.names) == 1
+        for name, place in places(folder, self.names[:1] if alone else self.names).items():
+            self.wear(name)
+            self._load(place)
+
+    def _load(self, folder: Path) -> None:
+        path = folder / _WEIGHTS
         if not path.is_file():
-            raise ModelError("no adapter_model.safetensors in this folder", where=folder)
-        _check_whole(path, hint="delete this folder, and the run's own command trains it again")
+            raise ModelError(f"no {_WEIGHTS} in this folder", where=folder)
+        whole(path, hint="delete this folder, and the run's own command trains it again")
         foreign = ModelError("this adapter belongs to another model or rank", where=folder)
         with self.changing():
             weights = load_peft_weights(str(folder), device=str(self.device))
@@ -143,10 +190,22 @@ class Policy:
             raise foreign
 
     def save_adapter(self, folder: Path) -> None:
-        """Writes the adapter as safetensors, with the configuration that PEFT loads it by."""
+        """Writes the adapter worn as safetensors, with the configuration that PEFT loads it by."""
         config = self.model.peft_config[ADAPTER]
         config.target_modules = sorted(config.target_modules)  # a set would be written in another order each time
-        self.model.save_pretrained(str(folder), selected_adapters=[ADAPTER], safe_serialization=True)
+        config.base_model_name_or_path = self.base  # else the path on this machine
+        self.model.save_pretrained(
+            str(folder),
+            selected_adapters=[ADAPTER],
+            safe_serialization=True,
+            save_embedding_layers=False,  # none is trained; else PEFT asks the hub for the base's vocabulary
+        )
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty form, with the path on this machine
+
+
+def places(folder: Path, names: Sequence[str]) -> dict[str, Path]:
+    """Where the adapters of these names lie in a folder that holds them all: a single one in the folder itself."""
+    return {name: folder / name for name in names} if len(names) > 1 else {names[0]: folder}
 
 
 def available(policy: Policy, *, machine: Machine) -> int:
@@ -155,7 +214,8 @@ def available(policy: Policy, *, machine: Machine) -> int:
     On a GPU, what other programs hold of the card is left to them, and machine.max_vram_gib is kept.
     """
     if policy.device.type != "cuda":
-        return free_memory() + sum(weight.nbytes for weight in policy.model.parameters())
+        resting = (weight for name in policy.names if name != policy.worn for weight in policy.weights(name))
+        return free_memory() + sum(weight.nbytes for weight in (*policy.model.parameters(), *resting))
     return card_room(machine)
 
 
@@ -165,102 +225,33 @@ def card_room(machine: Machine) -> int:
     return min(free, free if machine.max_vram_gib == "auto" else int(machine.max_vram_gib * GIB)) - GIB // 4
 
 
-def bundled() -> Path:
-    """The folder of the tiny Llama that ships with the package."""
-    return Path(str(resources.files("optima_lite") / "tiny_llama"))
-
-
 def locate(name: str, *, machine: Machine) -> str:
     """Where a recipe's model is: an existing folder, else an alias of the machine file, else `tiny`, else a hub id."""
-    if Path(name).expanduser().is_dir():
-        return str(Path(name).expanduser())
+    if os.path.isdir(path := os.path.expanduser(name)):  # unlike Path's methods, no error for any name
+        return path
     if name in machine.models:
-        folder = Path(machine.models[name]).expanduser()
-        if not folder.is_dir():
+        folder = os.path.expanduser(machine.models[name])
+        if not os.path.isdir(folder):
             raise ModelError(
                 f"the alias '{name}' points to a folder that does not exist: {folder}",
                 where="optima_lite.toml [models]",
                 hint="correct the path, or remove the alias",
             )
-        return str(folder)
+        return folder
     if name == "tiny":
         return str(bundled())
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         known = ", ".join(["tiny", *machine.models])
         raise ModelError(
-            f"no such model folder: {name}",
+            f"no such model folder: {name[:200]}",
             where="model.name",
             hint=f"a folder, one of {known}, or a hub id such as {UNGATED}",
         )
     return name
 
 
-def check_folder(folder: Path) -> None:
-    """Raises ModelError unless the folder holds a model of a family that can be trained here, as whole safetensors with
-    a tokenizer."""
-    check_config(folder / "config.json")
-    _check_files(folder)
-
-
-def check_template(folder: Path) -> None:
-    """Raises ModelError when the tokenizer in the folder, or its chat template, cannot be used."""
-    with _explained(folder):
-        Renderer(_tokenizer(folder), end_ids=())
-
-
-def check_config(config_path: Path) -> None:
-    """Raises ModelError unless this config.json describes a model that can be trained here; see `families.refusal`."""
-    if reason := refusal(_json_object(config_path)):
-        raise ModelError(reason[0], where=config_path, hint=reason[1])
-
-
-def _check_files(folder: Path) -> None:
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        pickled = [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]
-        why = f"only pickled weights ({pickled[0].name}), which can run code" if pickled else "no weights"
-        raise ModelError(f"this model folder has {why}", where=folder, hint="a version saved as *.safetensors")
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        parts = _json_object(index).get("weight_map") or {}
-        absent = sorted(part for part in set(parts.values()) if not (folder / part).is_file())
-        if absent:
-            raise ModelError(f"part of the weights is missing: {absent[0]}", where=folder, hint="finish the download")
-    for part in weights:
-        _check_whole(part)
-    if "added_tokens" not in _json_object(folder / "tokenizer.json"):
-        raise ModelError("tokenizer.json holds no tokenizer", where=folder, hint="download the model again")
-
-
-def _json_object(path: Path) -> dict[str, Any]:
-    """The content of one of the model folder's JSON files; ModelError when it is missing or holds something else."""
-    if not path.is_file():
-        raise ModelError(f"this model folder has no {path.name}", where=path.parent, hint="download the model again")
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        why = f"cannot read {path.name}: {error}"
-        raise ModelError(why, where=path.parent, hint="download the model again") from error
-    if not isinstance(value, dict):
-        why = f"cannot read {path.name}: it is no JSON object"
-        raise ModelError(why, where=path.parent, hint="download the model again")
-    return value
-
-
-def _check_whole(path: Path, *, hint: str = "download the model again") -> None:
-    """ModelError for a safetensors file of another length than its own header says: a download that broke off."""
-    size = path.stat().st_size
-    header: dict[str, Any] = {}
-    with path.open("rb") as file, suppress(ValueError):
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length)) if length < size else {}
-    ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
-    if not ends or 8 + length + max(ends) != size:
-        raise ModelError(f"{path.name} is damaged or not whole", where=path.parent, hint=hint)
-
-
-def load(settings: ModelSettings, *, machine: Machine, seed: int) -> Policy:
-    """The recipe's model with a fresh adapter, ready to speak.
+def load(settings: ModelSettings, *, machine: Machine, seed: int, adapters: Sequence[str] = (SHARED,)) -> Policy:
+    """The recipe's model with fresh adapters of these names, ready to speak.
 
     fp32 on the CPU, otherwise bf16 where the card can and fp16 where not; NF4 with double quantisation where asked.
     Raises ModelError with what is wrong and what to try.
@@ -272,11 +263,9 @@ def load(settings: ModelSettings, *, machine: Machine, seed: int) -> Policy:
         torch.cuda.set_per_process_memory_fraction(min(1.0, machine.max_vram_gib * GIB / total))
     source = locate(settings.name, machine=machine)
     folder = Path(source) if Path(source).is_dir() else download(source, offline=machine.offline)
-    check_folder(folder)
-    with _explained(folder):
-        tokenizer = _tokenizer(folder)
-        renderer = Renderer(tokenizer, end_ids=())  # refuses a chat template before the weights are read
-        model = _adapted(folder, settings)
+    checkpoint = read(folder)
+    with explained(folder):
+        tokenizer, model = checkpoint.tokenizer(), _adapted(checkpoint, settings)
     model.eval()
     base = model.get_base_model()
     _compute_exactly(base)
@@ -287,11 +276,16 @@ def load(settings: ModelSettings, *, machine: Machine, seed: int) -> Policy:
     if getattr(base.config, "sliding_window", None):
         # Rows are no longer than the window, so it hides nothing; but masks count columns, of which padding takes some.
         base.config.sliding_window = _NO_WINDOW
+    renderer = Renderer(tokenizer, end_ids=())
+    ends = _end_ids(checkpoint, tokenizer, renderer)
+    with explained(folder):
+        _require_numbers(base, ends, folder)
     policy = Policy(
         model=model,
         tokenizer=tokenizer,
         max_length=min(settings.max_length or longest, longest),
-        end_ids=_end_ids(base, tokenizer, renderer),
+        end_ids=ends,
+        base=_shareable(settings.name),
         notes=(shortened,) if shortened and (settings.max_length or longest + 1) > longest else (),
     )
     if policy.device.type == "cpu" and not getattr(base, "is_loaded_in_4bit", False):
@@ -299,18 +293,16 @@ def load(settings: ModelSettings, *, machine: Machine, seed: int) -> Policy:
     taken = {*policy.end_ids, *renderer.written}
     if tokenizer.pad_token_id in {None, *taken}:
         tokenizer.pad_token = _padding(tokenizer, taken=taken, vocabulary=base.config.vocab_size)
+    policy.hold(adapters)
     policy.restart(seed=seed)
+    policy.wear(adapters[0])
     return policy
 
 
-def _tokenizer(folder: Path) -> Any:
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, padding_side="left")
-
-
-def _adapted(folder: Path, settings: ModelSettings) -> PeftModel:
+def _adapted(checkpoint: Checkpoint, settings: ModelSettings) -> PeftModel:
     dtype = computing_dtype()
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "attn_implementation": "sdpa"}
-    if quantised(settings) and "quantization_config" not in _json_object(folder / "config.json"):
+    if quantised(settings) and "quantization_config" not in checkpoint.config:
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
@@ -319,15 +311,32 @@ def _adapted(folder: Path, settings: ModelSettings) -> PeftModel:
         )
     if torch.cuda.is_available():
         options["device_map"] = {"": 0}
-    base, found = AutoModelForCausalLM.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=False, output_loading_info=True, **options
+    base = checkpoint.architecture.from_pretrained(
+        checkpoint.folder,
+        config=checkpoint.configuration(),
+        generation_config=GenerationConfig(eos_token_id=list(checkpoint.end_ids) or None),
+        local_files_only=True,
+        **options,
     )
-    if found["missing_keys"]:  # transformers would make them up at random
-        what = f"part of the weights is missing: {min(found['missing_keys'])}"
-        raise ModelError(what, where=folder, hint="finish the download")
     with warnings.catch_warnings():  # PEFT 0.21 asks transformers 5.23 under an old name; 2026-11
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         return get_peft_model(base, _lora(settings, Shape.from_config(base.config.to_dict())), ADAPTER)
+
+
+def _require_numbers(base: Any, ids: tuple[int, ...], folder: Path) -> None:
+    """ModelError unless the model makes numbers of a few tokens: one that is not, in any layer, spreads to the end."""
+    with torch.no_grad():
+        logits = base(input_ids=torch.tensor([ids], device=base.device)).logits
+    if not torch.isfinite(logits).all():
+        what = "its weights hold values that are no finite numbers, or too large for this precision"
+        raise ModelError(what, where=folder, hint="download the model again")
+
+
+def _shareable(name: str) -> str:
+    """A hub id, an alias or `tiny` as the recipe has it; of a path the last folder, which names no machine's places."""
+    return (
+        os.path.basename(os.path.abspath(os.path.expanduser(name))) if os.path.isdir(os.path.expanduser(name)) else name
+    )
 
 
 def _lora(settings: ModelSettings, shape: Shape) -> LoraConfig:
@@ -353,26 +362,6 @@ def computing_dtype() -> torch.dtype:
 def quantised(settings: ModelSettings) -> bool:
     """Whether the base is to be held in four bits."""
     return settings.quantization == "nf4" or (settings.quantization == "auto" and torch.cuda.is_available())
-
-
-@contextmanager
-def _explained(folder: Path) -> Iterator[None]:
-    """What a library finds wrong with a model folder, as one sentence."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise ModelError(
-            f"not enough memory for the model's weights: {_first_line(error)}",
-            where=folder,
-            hint="`optima-lite check` shows what fits",
-        ) from error
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        what = f"cannot load the model: {_first_line(error)}"
-        raise ModelError(what, where=folder, hint="download the model again") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 class NotHere(ModelError):
@@ -437,7 +426,7 @@ def _reached(name: str, *, offline: bool) -> Iterator[None]:
         what = "this model has no config.json, so it is not one for transformers"
         raise ModelError(what, where=name, hint="a version saved as *.safetensors") from error
     except (HTTPError, OSError) as error:
-        what = f"the download broke off: {_first_line(error)}"
+        what = f"the download broke off: {first_line(error)}"
         raise ModelError(what, where=name, hint="try again; the files that are complete are kept") from error
 
 
@@ -459,14 +448,17 @@ def _lora_layers(model: Any) -> list[Any]:
     return [module for module in model.modules() if isinstance(module, LoraLayer)]
 
 
-def _end_ids(base: Any, tokenizer: Any, renderer: Renderer) -> tuple[int, ...]:
+def _end_ids(checkpoint: Checkpoint, tokenizer: Any, renderer: Renderer) -> tuple[int, ...]:
     """All ids that end a turn. Not every copy of a model names them all: Llama 3 has two, <|eot_id|> and
     <|end_of_text|>, and what the chat template closes a turn with may be another than the tokenizer's own."""
-    ends = base.generation_config.eos_token_id
-    ids = [*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id, renderer.closing]
+    stated = checkpoint.end_ids or checkpoint.config["eos_token_id"]
+    ids = [*(stated if isinstance(stated, list | tuple) else [stated]), tokenizer.eos_token_id, renderer.closing]
     known = tokenizer.get_vocab()
     ids += [known.get(token) for token in ("<|eot_id|>", "<|end_of_text|>")]
-    return tuple(dict.fromkeys(int(i) for i in ids if i is not None))
+    ends = tuple(dict.fromkeys(int(i) for i in ids if i is not None and i < checkpoint.config["vocab_size"]))
+    if not ends:
+        raise ModelError("does not say which token ends a turn", where=checkpoint.folder, hint="a chat model")
+    return ends
 
 
 def _padding(tokenizer: Any, *, taken: Set[int], vocabulary: int) -> str:

@@ -8,6 +8,7 @@ sequence; that is why they can be stored without padding and laid into any later
 from __future__ import annotations
 
 import heapq
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from math import prod
 from typing import Any
@@ -33,8 +34,8 @@ class _Node:
 class PrefixCache:
     """Least recently used sequences leave first, so that never more than `max_bytes` of states are held.
 
-    The same ids have other states under other weights: `adapter` says whether those of the adapter or of the bare base
-    model are meant.
+    The same ids have other states under other weights: `adapter` names the adapter whose states are meant, None the
+    bare base model.
     """
 
     def __init__(self, *, max_bytes: int) -> None:
@@ -45,9 +46,9 @@ class PrefixCache:
         """Forget everything: the weights have changed, or work begins that must not depend on what came before."""
         self.bytes = 0
         self._clock = 0
-        self._roots = {adapter: _Node((), None, None, 0) for adapter in (True, False)}
+        self._roots: dict[str | None, _Node] = defaultdict(lambda: _Node((), None, None, 0))
 
-    def find(self, ids: Sequence[int], *, limit: int, adapter: bool) -> tuple[int, list[Tensor]]:
+    def find(self, ids: Sequence[int], *, limit: int, adapter: str | None) -> tuple[int, list[Tensor]]:
         """The length of the longest known prefix of ids[:limit], and its states in pieces, in order."""
         self._clock += 1
         length, pieces = 0, []
@@ -58,7 +59,7 @@ class PrefixCache:
             pieces.append(node.states[..., :common, :])
         return length, pieces
 
-    def add(self, ids: Sequence[int], pieces: Sequence[Tensor], *, adapter: bool) -> None:
+    def add(self, ids: Sequence[int], pieces: Sequence[Tensor], *, adapter: str | None) -> None:
         """Keep the states of ids, given in pieces from the first id on; only what is not known yet is copied."""
         self._clock += 1
         node, length = self._roots[adapter], 0
@@ -75,7 +76,7 @@ class PrefixCache:
         node.children[ids[length]] = _Node(tuple(ids[length:]), torch.cat(fresh, dim=-2), node, self._clock)
         self.bytes += size
 
-    def _walk(self, ids: Sequence[int], limit: int, adapter: bool) -> Iterator[tuple[_Node, int]]:
+    def _walk(self, ids: Sequence[int], limit: int, adapter: str | None) -> Iterator[tuple[_Node, int]]:
         """Every node on the path of ids[:limit] with the number of its ids that match; the last may match in part."""
         node, length = self._roots[adapter], 0
         while length < limit and (child := node.children.get(ids[length])) is not None:

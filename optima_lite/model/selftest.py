@@ -94,8 +94,8 @@ def _decode(generator: Generator, prompts: list[Ids], messages: list[Ids]) -> tu
     unsayable = torch.tensor(generator.unsayable, dtype=torch.long, device=states.like.device)
     with generator.policy.speaking() as model, torch.no_grad():
         base = model.get_base_model()
-        states.compute_shared(base, [prompt[:-1] for prompt in prompts], adapter=True)
-        found = [states.find(prompt, len(prompt) - 1, adapter=True) for prompt in prompts]
+        states.compute_shared(base, [prompt[:-1] for prompt in prompts], adapter=states.policy.worn)
+        found = [states.find(prompt, len(prompt) - 1, adapter=states.policy.worn) for prompt in prompts]
         batch = states.lay_out(prompts, found, room=len(messages[0]), take=states.workspace.take)
         for tokens in torch.tensor(messages, device=states.like.device).T:
             logits = base.lm_head(states.forward(base, batch)[:, -1]).double()

@@ -65,7 +65,7 @@ class States:
             return [[*range(len(rows))]]
         return [*windows(rows, room=self.room, batch=self.max_batch_tokens)]
 
-    def compute_shared(self, base: Any, rows: Sequence[Ids], *, adapter: bool) -> None:
+    def compute_shared(self, base: Any, rows: Sequence[Ids], *, adapter: str | None) -> None:
         """Computes once what several rows have in common and the cache does not know yet, as much as it can hold."""
         room = self.room
         for wave in shared_prefixes(rows) if room else ():
@@ -83,7 +83,7 @@ class States:
         rows: Sequence[Sequence[int]],
         limits: Sequence[int],
         *,
-        adapter: bool,
+        adapter: str | None,
         use: Use = lambda numbers, batch, hidden: None,
     ) -> None:
         """Sends rows through the model in batches and keeps their states.
@@ -99,7 +99,7 @@ class States:
             if self.fits(work, rows=len(numbers), longest=width):
                 waiting = waiting[len(numbers) :]
 
-    def _next_pack(self, waiting: Sequence[tuple[Sequence[int], int]], adapter: bool) -> tuple[list[Found], int]:
+    def _next_pack(self, waiting: Sequence[tuple[Sequence[int], int]], adapter: str | None) -> tuple[list[Found], int]:
         """What the cache knows by now of the first rows that wait, as many as make a batch; and the batch's width."""
         pack, found = Pack(most=self.max_batch_tokens), list[Found]()
         with self.meter("arrange"):
@@ -115,7 +115,7 @@ class States:
         base: Any,
         rows: Sequence[Sequence[int]],
         found: Sequence[Found],
-        adapter: bool,
+        adapter: str | None,
         use: Callable[[Batch, Tensor], None],
     ) -> None:
         batch = self.lay_out(rows, found)
@@ -125,7 +125,7 @@ class States:
             self.keep(row, batch.pieces(k, len(row)), adapter=adapter)
             self.count(row, known)
 
-    def find(self, row: Sequence[int], limit: int, *, adapter: bool) -> Found:
+    def find(self, row: Sequence[int], limit: int, *, adapter: str | None) -> Found:
         """What the cache knows of row[:limit], counted; see `PrefixCache.find`."""
         with self.meter("arrange"):
             found = self.cache.find(row, limit=limit, adapter=adapter)
@@ -136,7 +136,7 @@ class States:
         """Counts a row that is computed but for its first `known` ids."""
         self.meter.count(computed=len(row) - known, reused=known)
 
-    def keep(self, ids: Sequence[int], pieces: Sequence[Tensor], *, adapter: bool) -> None:
+    def keep(self, ids: Sequence[int], pieces: Sequence[Tensor], *, adapter: str | None) -> None:
         """Puts computed states into the cache; see `PrefixCache.add`."""
         with self.meter("arrange"):
             self.cache.add(ids, pieces, adapter=adapter)
@@ -196,7 +196,7 @@ class States:
             left, _ = batch.pieces(k, len(head))
             if left.data_ptr() != place.data_ptr():  # its rest is shorter than others: close the gap before it
                 place[..., :known, :] = left.clone()
-            self.keep(head, [place], adapter=True)
+            self.keep(head, [place], adapter=self.policy.worn)
             placed.append((len(head), [place]))
         return placed
 

@@ -13,11 +13,11 @@ from jinja2 import TemplateError
 
 from ..errors import ModelError
 
+TRIAL = ("system", "user", "assistant", "user", "user", "assistant", "user")  # three agents; two ask for less
 THINKING = ("<think>", "</think>")
 # What Llama 3.1 says today is. Templates that ask the clock are told the same, else a resumed run would differ.
 _CLOCK = "{%- macro strftime_now(format) -%} 26 Jul 2024 {%- endmacro -%}"
 _JOINT = "\n\n"  # between messages that become one
-_TRIAL = ("system", "user", "assistant", "user", "user", "assistant", "user")  # three agents; two ask for less
 
 
 class Template:
@@ -36,7 +36,7 @@ class Template:
             raise ModelError("its tokenizer has no chat template", hint=hint) from error
         for self.fold, self.join in ((False, False), (False, True), (True, True)):
             try:
-                opening = self.scaffold(_TRIAL, reply=True)[-1]
+                opening = self.scaffold(TRIAL, reply=True)[-1]
                 break
             except ModelError as error:
                 refused = error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,7 @@ def find_run(run: str | Path, machine: Machine) -> RunFolder:
     """The run of that path, or of that name among the runs. Raises RunError if there is none."""
     path = Path(run)
     under = Path(machine.run_folder) / path
-    return read_run(under if not path.exists() and under.exists() else path)
+    return read_run(under if not os.path.exists(path) and os.path.exists(under) else path)  # False for any odd name
 
 
 def iteration_number(run: RunFolder, wanted: Iteration, *, where: str = "iteration") -> int | None:

@@ -670,14 +670,17 @@ def printable(text: str) -> str:
 def summary(run: RunFolder) -> dict[str, Any]:
     """The content of summary.json; what is not known is None.
 
-    seconds: time spent in all phases, over all starts. work: see `work`. training_tokens: tokens sampled for training,
-    plus the trainer's tokens times its epochs; None unless every step that has begun, and one in every iteration, has
-    stored both. validation_tokens: sampled to judge the steps.
+    adapter: the one in force, relative to the run folder; None untrained. seconds: time spent in all phases, over all
+    starts. work: see `work`. training_tokens: tokens sampled for training, plus the trainer's tokens times its epochs;
+    None unless every step that has begun, and one in every iteration, has stored both. validation_tokens: sampled to
+    judge the steps.
     """
-    timings = run.timings()
+    timings, trained = run.timings(), run.trained()
+    adapter = run.adapter(trained[-1]) if trained else None
     return {
         "recipe": run.manifest.get("recipe_name"),
         "seed": run.manifest["recipe"].get("seed"),
+        "adapter": None if adapter is None else adapter.relative_to(run.folder).as_posix(),
         "seconds": round(sum(timing.seconds for timing in timings), 3) if timings else None,
         "work": work(run),
         "training_tokens": next(reversed(training_tokens(run).values()), None),
@@ -742,12 +745,18 @@ def _training_cost(step: Imitation | Preference) -> int | None:
 
 
 def write_adapter_card(
-    folder: Path, recipe: Mapping[str, Any], *, team: str, iteration: int, facts: Mapping[str, Any]
+    folder: Path,
+    recipe: Mapping[str, Any],
+    *,
+    team: str,
+    speakers: Sequence[str] = (),
+    iteration: int,
+    facts: Mapping[str, Any],
 ) -> None:
     """Write README.md into an adapter folder: what it is, what it was trained with, and the lines that load it.
 
-    recipe: the plain recipe. team: the name of those who were trained. facts: what the training step tells of itself,
-    by name; None is left out.
+    recipe: the plain recipe. team: the name of those who were trained. speakers: the roles whose adapter it is, where
+    the others have their own. facts: what the training step tells of itself, by name; None is left out.
     """
     lines = [f"- {name.replace('_', ' ')}: {value}" for name, value in facts.items() if value is not None]
     (folder / "README.md").write_text(
@@ -757,6 +766,9 @@ def write_adapter_card(
             seed=recipe["seed"],
             task=recipe["task"]["name"],
             team=team,
+            who=f"It speaks for {', '.join(speakers)} alone."
+            if speakers
+            else "Every agent of the team speaks with this adapter.",
             facts="\n".join(lines),
         ),
         encoding="utf-8",
@@ -771,16 +783,18 @@ tags: [optima-lite, lora]
 # Adapter of iteration {iteration}
 
 A LoRA adapter for `{base}`, trained by optima-lite to solve more and say less: task `{task}`, team `{team}`, seed
-{seed}. Every agent of the team speaks with this adapter. The run's manifest.json holds the whole recipe and the
+{seed}. {who} The run's manifest.json holds the whole recipe and the
 versions it ran with.
 
 {facts}
 
 ```python
-from peft import AutoPeftModelForCausalLM
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
 
-model = AutoPeftModelForCausalLM.from_pretrained("path/to/this/folder")
+base = AutoModelForCausalLM.from_pretrained("path/to/the/base")
+model = PeftModel.from_pretrained(base, "path/to/this/folder")
 ```
 
-If the base model lies elsewhere now, load it first: `PeftModel.from_pretrained(base, "path/to/this/folder")`.
+Where the base is named by its id on the hub, `AutoPeftModelForCausalLM.from_pretrained` finds it by itself.
 """

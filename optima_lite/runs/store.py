@@ -3,6 +3,7 @@
     manifest.json                     the recipe, the threads and token budget that a run's records depend on, versions
     iteration_00/1_dialogues.jsonl    one row per question; so are the other stages; 4_adapter is a folder
     evaluation/untrained_sampled.*    rows (.jsonl) and their means (.json)
+    adapter                           leads to the adapter in force, for people and scripts; nothing here reads it
     summary.json, timings.jsonl, log.txt
 
 A stage's rows are written in chunks, each with one append and one fsync, so that a kill loses at most one chunk: a file
@@ -31,13 +32,14 @@ from typing import Any, overload
 
 from filelock import FileLock, Timeout
 
-from ..errors import RunError
+from ..errors import OptimaError, RunError
 from ..records import Record, decode, to_json
 from ..settings.config import differences, reference, undoing
 from .progress import Timing
 
 LOCK, PID = ".lock", ".pid"
 HOUSEKEEPING = {LOCK, PID, "manifest.json.tmp"}  # all that a start killed before its manifest can have left
+IN_FORCE = "adapter"  # leads to the adapter that the run has come to
 IMITATED, PREFERRED = "4_adapter", "8_adapter"  # the adapters of an iteration, by the step that makes them
 _DEFAULTS = {key.path: json.loads(key.default) for key in reference() if key.default is not None}  # of recipe keys
 
@@ -48,8 +50,14 @@ _REASONS = {
     errno.EACCES: ("permission denied", "make the folder writable, or use --run OTHER"),
     errno.EPERM: ("not permitted", "make the folder writable, or use --run OTHER"),
     errno.EIO: ("the disk reported an error", "check the disk"),
+    errno.ENAMETOOLONG: ("the name is too long", "use --run OTHER"),
+    errno.ENOTDIR: ("a part of the path is a file", "use --run OTHER"),
+    errno.ELOOP: ("its links lead in a circle", "use --run OTHER"),
     errno.ENOLCK: ("the file system has no file locks", "use --run OTHER on a local disk"),
 }
+
+
+_UTF8 = "export PYTHONUTF8=1, or a UTF-8 locale"
 
 
 def stage_name(iteration: int, stage: str) -> str:
@@ -166,10 +174,13 @@ class Run(RunFolder):
     resumed: whether the folder held a run already.
     """
 
-    def __init__(self, folder: Path, manifest: dict[str, Any], *, lock: FileLock, resumed: bool) -> None:
+    def __init__(
+        self, folder: Path, manifest: dict[str, Any], *, lock: FileLock, resumed: bool, made: bool = False
+    ) -> None:
         super().__init__(folder, manifest)
         self.resumed = resumed
         self._lock = lock
+        self._made = made  # the folder itself, not only what is in it
 
     @classmethod
     def open(cls, folder: Path, manifest: Mapping[str, Any]) -> Run:
@@ -183,6 +194,7 @@ class Run(RunFolder):
         folder, wanted = Path(folder), json.loads(json.dumps(to_json(dict(manifest))))
         _refuse_foreign_folder(folder)
         with _writing(folder):
+            made = not folder.is_dir()
             _make_folder(folder)
         lock = _acquire(folder)
         try:
@@ -192,6 +204,7 @@ class Run(RunFolder):
                 wanted if stored is None else _resume(folder, stored, wanted),
                 lock=lock,
                 resumed=stored is not None,
+                made=made,
             )
             if run.manifest != stored:
                 run.write_json("manifest.json", run.manifest)
@@ -219,7 +232,15 @@ class Run(RunFolder):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(error, OptimaError) and not self.resumed and not any(self.folder.glob("*/*.jsonl")):
+            self._leave_nothing()
         self.close()
+
+    def _leave_nothing(self) -> None:
+        """Removes what a start has made that failed before it computed anything."""
+        paths = [self.folder] if self._made else list(self.folder.iterdir())
+        for path in paths:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
     # --- A stage: rows in a JSONL file ------------------------------------------------------------
 
@@ -335,6 +356,25 @@ class Run(RunFolder):
             os.replace(beside, path)
             _sync_folder(path.parent)
         return path
+
+    def put_in_force(self, adapter: Path | None) -> None:
+        """Let RUN/adapter lead to an adapter of this run, None for none: by a relative link, so that the folder can be
+        moved, or by a copy where the file system has no links."""
+        path, beside = self.folder / IN_FORCE, _beside(self.folder / IN_FORCE)
+        with _writing(path):
+            _remove(beside)
+            if adapter is not None:
+                try:
+                    os.symlink(adapter.relative_to(self.folder), beside, target_is_directory=True)
+                except OSError as error:
+                    if error.errno not in (errno.EPERM, errno.ENOSYS, errno.ENOTSUP):
+                        raise
+                    shutil.copytree(adapter, beside)
+            if adapter is None or not path.is_symlink():  # a folder cannot be replaced by a rename
+                _remove(path)
+            if adapter is not None:
+                os.replace(beside, path)
+            _sync_folder(self.folder)
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a record or plain value to a file such as summary.json, whole or not at all."""
@@ -457,10 +497,10 @@ def would_resume(folder: Path, recipe: dict[str, Any]) -> bool:
 
 
 def _refuse_foreign_folder(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not os.path.isdir(folder):  # unlike Path's methods, no error for any name
         raise RunError("is a file; a run needs a folder", where=folder, hint="--run OTHER")
     with _reading(folder):
-        present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+        present = {path.name for path in folder.iterdir()} if os.path.isdir(folder) else set()
     if present - HOUSEKEEPING and "manifest.json" not in present:
         what = "holds other files and no manifest.json, so it is not a run folder"
         raise RunError(what, where=folder, hint="--run OTHER, or an empty folder")
@@ -689,6 +729,13 @@ def _place(path: Path) -> tuple[int, int, int]:
     return (int(iteration[1]), 0, int(stage[1])) if iteration and stage else nowhere
 
 
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _make_folder(path: Path) -> None:
     if not path.is_dir():
         _make_folder(path.parent)
@@ -724,6 +771,10 @@ def _writing(path: Path) -> Iterator[None]:
         reason, remedy = _REASONS[error.errno]
         hint = f"{remedy}, then run the same command again; every complete chunk is kept"
         raise RunError(f"cannot be written: {reason}", where=path, hint=hint) from error
+    except UnicodeEncodeError as error:
+        raise RunError(
+            "cannot be written: the locale has not all letters of its name", where=path, hint=_UTF8
+        ) from error
 
 
 @contextmanager
@@ -734,3 +785,5 @@ def _reading(path: Path) -> Iterator[None]:
         if error.errno not in _REASONS:
             raise
         raise RunError(f"cannot be read: {_REASONS[error.errno][0]}", where=path) from error
+    except UnicodeEncodeError as error:
+        raise RunError("cannot be read: the locale has not all letters of its name", where=path, hint=_UTF8) from error

@@ -60,8 +60,10 @@ def _beside(names: tuple[str, ...]) -> str:
 def _who(step: Step, workflow: Workflow) -> str:
     if step.tool:
         return f"tool {step.speaker}"
-    facts = next(role.facts for role in workflow.roles if role.name == step.speaker)
-    return step.speaker + {"all": "", "share": " (a share of the facts)", "none": " (no facts)"}[facts]
+    role = next(role for role in workflow.roles if role.name == step.speaker)
+    known = {"all": [], "share": ["a share of the facts"], "none": ["no facts"]}[role.facts]
+    own = [f"adapter {role.adapter}"] if len(workflow.adapters) > 1 else []
+    return f"{role.name} ({', '.join(remarks)})" if (remarks := [*known, *own]) else role.name
 
 
 def _read(step: Step, workflow: Workflow) -> str:

@@ -33,7 +33,7 @@ from pydantic import (
 )
 
 from ..errors import ConfigError
-from ..records import Layout, Metric
+from ..records import CODE_METRICS, Layout, Metric
 from . import presets, schemas, strict_yaml, teams
 from .consistency import idle
 from .grammar import At
@@ -62,6 +62,7 @@ from .plugin import load as load_plugin
 
 MACHINE_FILE = "optima_lite.toml"
 COMMAND_LINE = "command line"
+_ADAPTERS = "team.adapters"
 _FROM_PRESET = "preset "
 _LARGEST_FILE = 100_000  # bytes; a recipe of one line for every setting has a tenth of that
 
@@ -76,8 +77,9 @@ ALL_FORMATS: tuple[FormatName, ...] = get_args(FormatName)
 SPLITS = ("train", "validation", "held_out")
 
 BenchmarkName = Literal[
-    "hotpotqa", "2wikimultihopqa", "triviaqa", "cbt", "gsm8k", "math", "arc_challenge", "mmlu"
+    "hotpotqa", "2wikimultihopqa", "triviaqa", "cbt", "gsm8k", "math", "arc_challenge", "mmlu", "humaneval", "mbpp"
 ]  # fmt: skip
+CODE_TASKS = ("humaneval", "mbpp")  # their gold answers are tests
 ContextForm = Literal["paragraphs", "first_sentence"]
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -153,7 +155,11 @@ class TaskSettings(_Settings):
     answer_pattern: Text | None = Field(
         None, description="Regular expression; the last match's last group, or whole match, is the answer"
     )
-    metric: Metric = Field("f1", description="How an answer is scored")
+    metric: Metric = Field(
+        "f1",
+        validate_default=True,
+        description="How an answer is scored; a program: by the share of its tests passed (tests), or by all (pass)",
+    )
     scoring: Literal["standard", "official"] = Field(
         "standard", description="standard: F1 of words, formulas by value; official: the authors' code's own rules"
     )
@@ -172,7 +178,12 @@ class TaskSettings(_Settings):
         """Whether its questions come with facts that can be dealt out."""
         if self.name == "jsonl":
             return self.fields.context is not None or self.fields.contexts is not None
-        return self.name not in ("gsm8k", "math", "arc_challenge", "mmlu")
+        return self.name not in ("gsm8k", "math", "arc_challenge", "mmlu", *CODE_TASKS)
+
+    @property
+    def runs_code(self) -> bool:
+        """Whether the answers are programs, which are run."""
+        return self.metric in CODE_METRICS
 
     @field_validator("path")
     @classmethod
@@ -190,6 +201,16 @@ class TaskSettings(_Settings):
         if context != "paragraphs" and info.data.get("name") not in ("hotpotqa", "2wikimultihopqa"):
             raise ValueError("is read by task.name hotpotqa and 2wikimultihopqa only")
         return context
+
+    @field_validator("metric")
+    @classmethod
+    def _suits_the_answers(cls, metric: Metric, info: ValidationInfo) -> Metric:
+        name = info.data.get("name")
+        if name in CODE_TASKS and metric not in CODE_METRICS:
+            raise ValueError(f"must be {' or '.join(CODE_METRICS)}, not {metric}: the answers to {name} are programs")
+        if name is not None and name not in CODE_TASKS and metric in CODE_METRICS:
+            raise ValueError(f"cannot be {metric}, which runs programs; it is for {' and '.join(CODE_TASKS)}")
+        return metric
 
     @field_validator("answer_pattern")
     @classmethod
@@ -448,10 +469,13 @@ class Recipe(_Settings):
                 raise ValueError(
                     f"has {len(holders)} of its roles with `facts: share`; the facts of a task come in two shares"
                 )
+            task = info.data["task"]
+            if any(step.speaker == "run_tests" for step in workflow.steps) and not task.runs_code:
+                raise ValueError(f"runs tests, and task.name {task.name} has none; {' and '.join(CODE_TASKS)} have")
             looks_up = any(step.speaker == "retrieve" for step in workflow.steps)
-            if (holders or looks_up) and not info.data["task"].has_facts:
+            if (holders or looks_up) and not task.has_facts:
                 needs = "shares its facts out" if holders else "looks facts up"
-                raise ValueError(f"{needs}, and task.name {info.data['task'].name} has none")
+                raise ValueError(f"{needs}, and task.name {task.name} has none")
         return team
 
     @field_validator("reward")
@@ -531,6 +555,9 @@ class Machine(_Settings):
         "auto", description="What loads and trains the model; auto: transformers (docs/gpu.md says why not Unsloth)"
     )
     offline: bool = Field(False, description="Never ask the network for a model")
+    allow_code: bool = Field(
+        False, description="Run the programs that a model writes, walled in, where a recipe asks for it (Linux only)"
+    )
     colour: Literal["auto", "always", "never"] = Field("auto", description="Colours in the terminal")
 
     @field_validator("backend", mode="before")
@@ -586,6 +613,7 @@ def load_recipe(source: str | Path, *, overrides: Sequence[str] = (), variants: 
     blocks = variant_layers(values.pop("variants", None), _RECIPE_KEYS, origin, mistakes, advice=_recipe_advice)
     base = flatten(values, _RECIPE_KEYS, origin, mistakes, advice=_recipe_advice)
     _resolve_team(base, origin, ("team",), mistakes)
+    adapters = overriding.pop(_ADAPTERS, None)
     _resolve_team(overriding, lambda _: COMMAND_LINE, ("team",), mistakes)
     for name, block in blocks.items():
         _resolve_team(block, origin, ("variants", name, "team"), mistakes)
@@ -596,6 +624,8 @@ def load_recipe(source: str | Path, *, overrides: Sequence[str] = (), variants: 
             what = f"no such variant; {near_names(name, [*blocks])}"
             mistakes.append(Mistake(COMMAND_LINE, f"--variant {name}", what))
     layer = _on_preset(base | combine([blocks[name] for name in chosen if name in blocks], mistakes) | overriding)
+    if adapters is not None:
+        _set_adapters(layer, adapters, mistakes)
     for block in blocks.values():  # a variant that nobody chose may be wrong too
         mistakes += [
             wrong for wrong in _validated(Recipe, _on_preset(base | block), str(path))[1] if wrong.path in block
@@ -617,6 +647,17 @@ def _resolve_team(layer: Layer, at: At, above: tuple[str, ...], mistakes: list[M
     team = teams.resolved(stated.value, at, mistakes, above=above)
     if team is not None:
         layer["team"] = Setting(team, stated.origin)
+
+
+def _set_adapters(layer: Layer, adapters: Setting, mistakes: list[Mistake]) -> None:
+    """Puts other adapters into the layer's team."""
+    if "team" not in layer:
+        mistakes.append(Mistake(adapters.origin, _ADAPTERS, "there is no team that could have them; add team=exchange"))
+        return
+    changed = {**layer["team"].value, "adapters": adapters.value}
+    team = teams.resolved(changed, lambda _: adapters.origin, mistakes, above=("team",))
+    if team is not None:
+        layer["team"] = Setting(team, adapters.origin)
 
 
 def _refuse_idle(recipe: Recipe, origins: Mapping[str, str], path: Path) -> None:
@@ -792,6 +833,8 @@ def _override(key: str, text: str, mistakes: list[Mistake]) -> Layer:
     values: Any = document.value
     for part in reversed(parts):
         values = {part: values}
+    if key == _ADAPTERS:  # of whatever team the recipe has
+        return {key: Setting(document.value, COMMAND_LINE)}
 
     def whole(dotted: str) -> str:  # an unknown section is reported with the key that was meant to be in it
         return key if key.startswith(dotted) else dotted

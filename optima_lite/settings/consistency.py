@@ -30,7 +30,7 @@ def idle(recipe: Mapping[str, Any], stated: Collection[str]) -> Iterator[tuple[s
         if key.startswith("task.fields.") or key == "task.answer_pattern":
             if task["name"] != "jsonl":
                 yield key, f"is read by task.name jsonl only; {task['name']} knows its own layout"
-        elif key == "task.held_out_share" and task["name"] != "jsonl" and not from_a_file:
+        elif key == "task.held_out_share" and task["name"] not in ("jsonl", "humaneval") and not from_a_file:
             yield key, "splits a file of rows; there is none without task.path"
         elif key in ("task.held_out_share", "task.validation_share") and _is_split_already(task):
             yield key, "splits one file; task.path or task.fields.split says already what belongs where"

@@ -26,10 +26,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from . import flow, schemas
 from .layers import Mistake, either, near_names, reason
-from .workflow import GIVEN, INPUT, Condition, Facts, Parse, Role, Step, Way, Workflow
+from .workflow import GIVEN, INPUT, SHARED, Condition, Facts, Parse, Role, Step, Way, Workflow
 
 END = "end"
 NAME = re.compile(r"[A-Za-z_]\w*")
+FOLDER = re.compile(r"[A-Za-z0-9_-]+")
 
 _REASONS = {
     "too_short": "must hold at least one",
@@ -65,7 +66,6 @@ class _Shape(BaseModel):
 class _RoleShape(_Shape):
     system: Text
     facts: Facts = "all"
-    adapter: Text = "shared"
     formats: bool = False
 
 
@@ -82,6 +82,7 @@ class _StepShape(_Shape):
 
 class _TeamShape(_Shape):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] = "team"
+    adapters: Literal["shared", "separate"] | dict[str, Text] = "shared"
     roles: dict[str, _RoleShape] = Field(min_length=1)
     steps: dict[str, _StepShape] = Field(min_length=1)
     start: Names | None = None
@@ -128,7 +129,10 @@ class _Reading:
         except ValidationError as error:
             self._shapes(error)
             return None
-        roles = tuple(self._role(one, role) for one, role in shape.roles.items())
+        adapters = self._adapters(shape)
+        roles = tuple(
+            Role(one, role.system, role.facts, adapters[one], role.formats) for one, role in shape.roles.items()
+        )
         steps = tuple(self._step(one, step, shape) for one, step in shape.steps.items())
         start, answer = _names(shape.start or next(iter(shape.steps))), _names(shape.answer)
         self._known(("start",), start, shape.steps, "step")
@@ -151,6 +155,8 @@ class _Reading:
         for path, texts in reasons.items():
             if path[-1] in ("then", "start", "answer") and texts != ["is required"]:
                 texts = ["must be the name of a step, or a list of them" + " by condition" * (path[-1] == "then")]
+            if path[0] == "adapters":
+                texts = ["must be shared, separate, or the name of an adapter for each role"]
             self.wrong(path, either(list(dict.fromkeys(texts))))
 
     def _known(self, path: tuple[str, ...], names: tuple[str, ...], known: Any, what: str) -> None:
@@ -160,10 +166,24 @@ class _Reading:
         if len(set(names)) < len(names):
             self.wrong(path, "names a step twice")
 
-    def _role(self, name: str, shape: _RoleShape) -> Role:
-        if shape.adapter != "shared":
-            self.wrong(("roles", name, "adapter"), "adapters by role are not there yet; all roles speak with `shared`")
-        return Role(name, shape.system, shape.facts, shape.adapter, shape.formats)
+    def _adapters(self, shape: _TeamShape) -> dict[str, str]:
+        """The adapter of every role. Each names a folder where the team has several."""
+        if shape.adapters == "shared":
+            return dict.fromkeys(shape.roles, SHARED)
+        stated = shape.adapters if isinstance(shape.adapters, dict) else {role: role for role in shape.roles}
+        for role, name in stated.items():
+            here = ("adapters", role)
+            if role not in shape.roles:
+                self.wrong(here, f"there is no role {role}; {near_names(role, [*shape.roles])}")
+            if not FOLDER.fullmatch(name):
+                self.wrong(here, f"an adapter's name is made of letters, digits, _ and -, not {name!r}")
+        alike = {name.lower(): name for name in stated.values()}
+        for role, name in stated.items():
+            if alike[name.lower()] != name:
+                self.wrong(("adapters", role), f"{name} and {alike[name.lower()]} differ in case only")
+        if left_out := [role for role in shape.roles if role not in stated]:
+            self.wrong(("adapters",), f"must name the adapter of every role, and leaves out {', '.join(left_out)}")
+        return dict.fromkeys(shape.roles, SHARED) | stated
 
     def _step(self, name: str, shape: _StepShape, team: _TeamShape) -> Step:
         here = ("steps", name)
@@ -177,8 +197,8 @@ class _Reading:
         elif shape.speaker:
             self._known((*here, "speaker"), (shape.speaker,), team.roles, "role")
         self._tool(here, shape)
-        if shape.at_most and shape.parse != "list" and not shape.tool:
-            self.wrong((*here, "at_most"), "is read with parse: list, or by a tool, only")
+        if shape.at_most and shape.parse != "list" and shape.tool != "retrieve":
+            self.wrong((*here, "at_most"), "is read with parse: list, or by tool: retrieve, only")
         if shape.schema_ is not None and shape.parse != "json":
             self.wrong((*here, "schema"), "is read with parse: json only")
         if shape.schema_ and not schemas.installed():
@@ -198,8 +218,6 @@ class _Reading:
         )
 
     def _tool(self, here: tuple[str, ...], shape: _StepShape) -> None:
-        if shape.tool == "run_tests":
-            self.wrong((*here, "tool"), "run_tests is not there yet; retrieve is")
         if shape.tool and shape.reads == "conversation":
             self.wrong(here, "a tool needs a template in `reads`: what it is asked")
         if shape.tool and shape.parse != "text":

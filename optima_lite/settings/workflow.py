@@ -23,6 +23,7 @@ Parse = Literal["text", "answer", "list", "verdict", "code", "json"]
 INPUT = re.compile(r"\{([A-Za-z_]\w*)(?:\.(all|item))?\}")
 """An input of a template: the latest that was written under a name, all of it, or the next item of a list."""
 GIVEN = ("question", "facts")  # the inputs that no step writes
+SHARED = "shared"  # the adapter of all who have none of their own
 
 Kind = Literal["answered", "agreed", "accepted", "passed", "says", "rounds", "more"]
 
@@ -35,7 +36,7 @@ class Role:
     name: str
     system: str
     facts: Facts = "all"
-    adapter: str = "shared"
+    adapter: str = SHARED
     formats: bool = False
 
 
@@ -107,6 +108,11 @@ class Workflow:
         return (*(role.name for role in self.roles), *tools)
 
     @property
+    def adapters(self) -> tuple[str, ...]:
+        """The adapters that the roles speak with, each once, in the order of the roles."""
+        return tuple(dict.fromkeys(role.adapter for role in self.roles))
+
+    @property
     def holders(self) -> tuple[str, ...]:
         """The roles that hold a share of the facts each, in the order of the shares; none where nothing is shared."""
         return tuple(role.name for role in self.roles if role.facts == "share")
@@ -145,6 +151,11 @@ def told(workflow: Workflow, system: str | tuple[str, ...] | None) -> Workflow:
     systems = (system,) * len(workflow.roles) if isinstance(system, str) else system
     roles = (replace(role, system=text) for role, text in zip(workflow.roles, systems, strict=True))
     return replace(workflow, roles=tuple(roles))
+
+
+def speaking_with(workflow: Workflow, adapter: str) -> Workflow:
+    """The workflow whose roles all speak with one adapter."""
+    return replace(workflow, roles=tuple(replace(role, adapter=adapter) for role in workflow.roles))
 
 
 def renamed(workflow: Workflow, names: tuple[str, ...]) -> Workflow:

@@ -23,7 +23,7 @@ from ..runs.progress import Evaluated, Note, Observer, PhaseStarted, Planned, ph
 from ..runs.report import preparation_tokens
 from ..runs.store import Run, RunFolder, read_run
 from ..settings.teams import shipped
-from ..settings.workflow import told
+from ..settings.workflow import speaking_with, told
 from ..tasks import jsonl
 from ..tasks.questions import questions
 from ..team.prompts import AUTOFORM, marked
@@ -232,7 +232,8 @@ def debaters(cast: Cast) -> Agents:
     settings, words = cast.recipe.protocol, shipped("debate3").roles[0].system
     team = debate(settings.roles, settings.max_turns, metric=cast.recipe.task.metric)
     equals = marked(told(team, words), team.metric)
-    return replace(cast.pair, workflow=told(equals, cast.recipe.prompts.system or None))
+    equals = speaking_with(told(equals, cast.recipe.prompts.system or None), cast.pair.workflow.adapters[0])
+    return replace(cast.pair, workflow=equals)
 
 
 def autoform(cast: Cast) -> Agents:
@@ -262,7 +263,7 @@ def best_format(bench: _Bench) -> tuple[str, int]:
 
 def _weights(adapter: Path | None) -> str:
     """What tells an adapter from another that later stands in its place."""
-    files = [] if adapter is None else sorted(adapter.glob("adapter_model*"))
+    files = [] if adapter is None else sorted(adapter.rglob("adapter_model*"))
     whole = hashlib.blake2b(digest_size=4)
     for file in files:
         whole.update(file.read_bytes())
@@ -316,7 +317,11 @@ def _samples(group: Rollouts, cast: Cast) -> list[Sample]:
 def _flexible_samples(group: Rollouts, cast: Cast) -> list[Sample]:
     scoring = cast.pair.scoring
     return [
-        Sample(flexible_answer(one), flexible_score(group.question, one, scoring=scoring), one.tokens)
+        Sample(
+            flexible_answer(one, metric=scoring.metric),
+            flexible_score(group.question, one, scoring=scoring),
+            one.tokens,
+        )
         for one in group.dialogues
     ]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from ..errors import RunError
 from ..learn import reward
 from ..learn.rollout import Agents
 from ..model.generate import Generator, fastest_threads
@@ -22,7 +23,7 @@ from ..runs.opened import require_iteration
 from ..runs.store import RunFolder
 from ..settings import plugin
 from ..settings.config import Machine, Recipe
-from ..settings.workflow import Workflow, told
+from ..settings.workflow import Workflow, speaking_with, told
 from ..tasks import answers
 from ..tasks.answers import Scoring
 from ..team.talks import solo, team_of
@@ -73,17 +74,18 @@ class Cast:
 def assemble(
     recipe: Recipe, *, machine: Machine, settle: Settle, notify: Callable[[str], None] = lambda text: None
 ) -> Cast:
-    """Loads the model with a fresh adapter. On the CPU threads, batch size and the room for the cache are settled,
+    """Loads the model with fresh adapters. On the CPU threads, batch size and the room for the cache are settled,
     because results depend on them; on a GPU each start takes what the card has free, and nothing is settled.
 
     notify: is told, in a sentence, what did not go as planned: rows that are kept short, the self-test, memory that ran
     out. Raises ModelError when the model cannot be loaded, ConfigError when the task's metric or the reward needs an
-    extra.
+    extra, or would run code that may not be run here.
     """
     metric = recipe.task.metric
-    answers.require(metric)
+    answers.require(metric, allow_code=machine.allow_code)
     reward.require(recipe.reward)
-    policy = load(recipe.model, machine=machine, seed=recipe.seed)
+    team, alone = workflows(recipe)
+    policy = load(recipe.model, machine=machine, seed=recipe.seed, adapters=team.adapters)
     settle = settling(settle, on_card=policy.device.type == "cuda")
     torch.set_num_threads(settle("threads", lambda: _given(machine.threads) or fastest_threads(policy)))
     free = available(policy, machine=machine)
@@ -101,7 +103,6 @@ def assemble(
         notify(f"reused attention states change what this model says ({agrees.furthest:.3f} nats): the cache stays off")
     generator = Generator(policy, max_batch_tokens=budget, max_cache_bytes=room, notify=notify)
     renderer = Renderer(policy.tokenizer, end_ids=policy.end_ids)
-    team, alone = workflows(recipe)
     score, own, tool = (getattr(recipe.task.code, name) if name in recipe.uses else None for name in OWN)
     scoring = Scoring(metric, policy.tokenizer.tokenize if recipe.task.scoring == "official" else None, score)
     pair = Agents(generator, renderer, team, scoring, recipe.prompts.layout, own, tool)
@@ -110,10 +111,13 @@ def assemble(
 
 
 def workflows(recipe: Recipe) -> tuple[Workflow, Workflow]:
-    """A recipe's team, and the single agent that it is compared with, in the recipe's own words where it has some."""
+    """A recipe's team, and the single agent that it is compared with, in the recipe's own words where it has some.
+
+    Who is not of the team speaks with its first adapter, which then holds what the team has not learnt."""
     prompts = recipe.prompts
+    team = told(team_of(recipe), prompts.system or None)
     alone = told(solo(metric=recipe.task.metric), prompts.solo_system or None)
-    return told(team_of(recipe), prompts.system or None), alone
+    return team, speaking_with(alone, team.adapters[0])
 
 
 def settling(settle: Settle, *, on_card: bool) -> Settle:
@@ -135,8 +139,12 @@ def recall(run: RunFolder, *, machine: Machine, iteration: int | None, other: Re
     adapter = None if iteration is None else run.adapter(iteration)
     recipe = Recipe.from_dict(run.manifest["recipe"], where=run.folder / "manifest.json")
     if other is not None:
-        own = {"reward": recipe.reward.model_copy(update={"plugin_weight": 0.0})}
-        recipe = recipe.model_copy(update={name: getattr(other, name) for name in TRANSFERRED} | own)
+        own, others = team_of(recipe).adapters, team_of(other).adapters
+        if max(len(own), len(others)) > 1 and {*own} != {*others}:
+            what = f"this run has trained {', '.join(own)}, and the other recipe's team speaks with {', '.join(others)}"
+            raise RunError(what, where=run.folder, hint="a team with adapters of the same names")
+        bare = {"reward": recipe.reward.model_copy(update={"plugin_weight": 0.0})}
+        recipe = recipe.model_copy(update={name: getattr(other, name) for name in TRANSFERRED} | bare)
     else:
         stored = run.manifest.get("plugin")
         code = plugin.load_file(Path(stored["path"]), sha256=stored["sha256"]) if stored else None

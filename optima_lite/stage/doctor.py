@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..settings.config import Machine
+from ..tasks import sandbox
 from .findings import Finding, Status
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes")
@@ -31,12 +32,14 @@ def versions() -> dict[str, str]:
 
 
 def doctor(machine: Machine) -> Iterator[Finding]:
-    """Python, packages against the supported ranges, GPU and memory, disk."""
+    """Python, packages against the supported ranges, GPU and memory, disk, and whether code that a model
+    wrote can be run."""
     yield _python()
     yield from _packages()
     yield gpu()
     yield _memory()
     yield disk(Path(machine.run_folder))
+    yield _generated_code(machine)
 
 
 def _python() -> Finding:
@@ -102,13 +105,21 @@ def _memory() -> Finding:
 
 def disk(folder: Path) -> Finding:
     """Whether the folder's disk has room and may be written to."""
-    existing = next(path for path in [folder.absolute(), *folder.absolute().parents] if path.exists())
+    existing = next(path for path in [folder.absolute(), *folder.absolute().parents] if os.path.exists(path))
     free = shutil.disk_usage(existing).free / 2**30
     if not os.access(existing, os.W_OK):
         return Finding("disk", Status.PROBLEM, f"{existing} cannot be written", "set run_folder in optima_lite.toml")
     if free < _DISK_GIB:
         return Finding("disk", Status.PROBLEM, f"{free:.1f} GiB free at {existing}", "free some space")
     return Finding("disk", Status.OK, f"{free:.0f} GiB free at {existing}")
+
+
+def _generated_code(machine: Machine) -> Finding:
+    """Only the recipes of programming tasks need it, so its absence is no problem."""
+    if reason := sandbox.missing():
+        return Finding("generated code", Status.NOTE, f"cannot be run here: {reason}")
+    allowed = "and allow_code allows it" if machine.allow_code else "but allow_code is not set, so it is not"
+    return Finding("generated code", Status.OK, f"can be contained and run here, {allowed}")
 
 
 def _version(name: str) -> str | None:

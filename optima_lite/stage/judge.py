@@ -67,6 +67,7 @@ class Judge:
             verdict = self._verdict(before.rewards, after.rewards)
         kept = after if verdict.verdict == "keep" else before
         self._record(name, step, verdict, kept)
+        self.stage.run.put_in_force(kept.adapter)
         if kept is before:
             self.stage.note(f"iteration {iteration}: step `{step}` undone: {verdict}")
             self._return_to(before)

@@ -6,7 +6,6 @@ Nothing is written.
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -16,7 +15,7 @@ from typing import Any
 from ..errors import ConfigError, OptimaError, RunError
 from ..learn import reward
 from ..model.families import longest_row
-from ..model.memory import GIB, OVERHEAD, Limits, Phase, Setup, forecast, of_one_batch, planned
+from ..model.memory import GIB, OVERHEAD, Limits, Phase, Setup, adapter_bytes, forecast, of_one_batch, planned
 from ..model.resources import free_memory
 from ..model.shapes import Shape, known
 from ..runs.store import would_resume
@@ -50,7 +49,7 @@ def check(
     yield model
     yield from data_findings(recipe)
     yield from _judge(recipe)
-    yield from _extras(recipe)
+    yield from _extras(recipe, machine)
     yield gpu()
     yield disk(folder)
     yield _run_folder(loaded.recipe, folder)
@@ -59,16 +58,16 @@ def check(
 
 
 def require(recipe: Recipe, *, machine: Machine) -> None:
-    """Raises the OptimaError that the model's folder, the data or a missing extra would raise later; for use
-    before a run folder is made, which would bind the run to a wrong path."""
-    from ..model.policy import check_folder, check_template, locate
+    """Raises the OptimaError that the model's folder, the data, a missing extra or a missing permission would raise
+    later; for use before a run folder is made, which would bind the run to a wrong path."""
+    from ..model import checkpoint
+    from ..model.policy import locate
     from ..tasks.questions import questions
 
     source = Path(locate(recipe.model.name, machine=machine))
     if source.is_dir():
-        check_folder(source)
-        check_template(source)
-    answers.require(recipe.task.metric)
+        checkpoint.read(source)
+    answers.require(recipe.task.metric, allow_code=machine.allow_code)
     reward.require(recipe.reward)
     require_enough_to_judge(recipe)
     for split in ("train", "validation", "held_out"):
@@ -91,7 +90,9 @@ def _forecast(recipe: Recipe, machine: Machine, *, vram: float | None, probe: bo
     if shape is None:
         yield Finding("memory", Status.NOTE, "no forecast: the model's config.json is not here yet")
         return
-    room, setup = _room(machine, vram), _setup(recipe.model, config, gpu=vram is not None)
+    adapters = team_of(recipe).adapters
+    setup = _setup(recipe.model, config, gpu=vram is not None, adapters=len(adapters))
+    room = _room(machine, vram)
     longest = longest_row(config)[0]
     rows = min(recipe.model.max_length or longest, longest)
     limits, phases = planned(recipe, machine, shape, setup, row_tokens=rows, room=room)
@@ -103,6 +104,9 @@ def _forecast(recipe: Recipe, machine: Machine, *, vram: float | None, probe: bo
             f"{_gib(phase.total)} of {_gib(room)} GiB (forecast)" + (f": {parts}" if parts else ""),
             None if phase.total <= room else _advice(recipe, machine, shape, setup, rows=rows, room=room),
         )
+    if len(adapters) > 1:
+        each = f"{_gib(adapter_bytes(shape, setup))} GiB each, one of them at work: {', '.join(adapters)}"
+        yield Finding("adapters", Status.OK, f"{len(adapters)} of {each}")
     yield Finding(
         "batches",
         Status.OK,
@@ -122,7 +126,8 @@ def _probe(recipe: Recipe, machine: Machine, limits: Limits, phases: Sequence[Ph
 
     expected = {phase.name: phase.total for phase in phases}
     try:
-        for name, peak in measure(load(recipe.model, machine=machine, seed=0), limits, phases=[*expected]):
+        policy = load(recipe.model, machine=machine, seed=0, adapters=team_of(recipe).adapters)
+        for name, peak in measure(policy, limits, phases=[*expected]):
             off = expected[name] / peak - 1
             detail = f"{_gib(peak)} GiB at most; the forecast is {_gib(expected[name])} GiB ({off:+.0%})"
             yield Finding(f"measured: {name}", Status.OK if abs(off) <= 0.1 else Status.NOTE, detail)
@@ -148,6 +153,7 @@ def _model_config(settings: ModelSettings, machine: Machine) -> dict[str, Any]:
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
+    from ..model.checkpoint import check_config
     from ..model.policy import locate
 
     try:
@@ -156,18 +162,18 @@ def _model_config(settings: ModelSettings, machine: Machine) -> dict[str, Any]:
         if not path.is_file():
             cached = try_to_load_from_cache(source, "config.json")
             path = Path(cached) if isinstance(cached, str) else path
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+        return check_config(path) if path.is_file() else {}
     except (OptimaError, HFValidationError, ValueError):  # reported with the model
         return {}
 
 
-def _setup(settings: ModelSettings, config: dict[str, Any], *, gpu: bool) -> Setup:
+def _setup(settings: ModelSettings, config: dict[str, Any], *, gpu: bool, adapters: int) -> Setup:
     import torch
 
     gpu = gpu or torch.cuda.is_available()
     asked = settings.quantization == "nf4" or (settings.quantization == "auto" and gpu)
     stored = "quantization_config" in config if config else settings.name.lower().endswith("-4bit")
-    return Setup(asked or stored, gpu, settings.lora_rank)
+    return Setup(asked or stored, gpu, settings.lora_rank, adapters)
 
 
 def _room(machine: Machine, vram: float | None) -> int:
@@ -194,7 +200,8 @@ def _run_folder(recipe: Recipe, folder: Path) -> Finding:
 
 
 def _model(loaded: LoadedRecipe, machine: Machine) -> Finding:
-    from ..model.policy import NotHere, check_folder, check_template, fetch_config, locate
+    from ..model import checkpoint
+    from ..model.policy import NotHere, fetch_config, locate
 
     name, wanted = loaded.recipe.model.name, loaded.recipe.model.max_length
     here = False
@@ -202,8 +209,7 @@ def _model(loaded: LoadedRecipe, machine: Machine) -> Finding:
         source = locate(name, machine=machine)
         here = Path(source).is_dir()
         if here:
-            check_folder(Path(source))
-            check_template(Path(source))
+            checkpoint.read(Path(source))
         else:
             fetch_config(source, offline=machine.offline)
     except NotHere:
@@ -229,8 +235,12 @@ def _judge(recipe: Recipe) -> Iterator[Finding]:
         yield _needs("keep or revert", detail, partial(require_enough_to_judge, recipe))
 
 
-def _extras(recipe: Recipe) -> Iterator[Finding]:
-    """The extras that this recipe needs; none is mentioned that it does not."""
+def _extras(recipe: Recipe, machine: Machine) -> Iterator[Finding]:
+    """The extras and permissions that this recipe needs; none is mentioned that it does not."""
+    if recipe.task.runs_code:
+        detail = f"task.metric {recipe.task.metric} runs the programs that the model writes, walled in"
+        allowed = partial(answers.require, recipe.task.metric, allow_code=machine.allow_code)
+        yield _needs("generated code", detail, allowed)
     if recipe.task.metric == "math":
         yield _needs(
             "extra math", "task.metric math compares answers with math-verify", partial(answers.require, "math")

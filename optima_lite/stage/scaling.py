@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..records import Metric
+from ..records import CODE_METRICS, Metric
 from ..tasks import answers
 
 ALIKE = 0.9  # similarity from which two answers count as one
@@ -65,9 +65,9 @@ def largest_group(stated: Sequence[str | None], *, metric: Metric) -> list[int]:
 def alike(one: str, other: str, *, metric: Metric) -> bool:
     """Whether two answers count as one: a word F1 of at least 0.9, or equal by the task's metric.
 
-    Formulas are only brought to one spelling, since every two answers are compared.
+    Formulas are only brought to one spelling, since every two answers are compared; programs by their spelling.
     """
-    if metric == "math":
+    if metric == "math" or metric in CODE_METRICS:
         return answers.agree(one, other, metric=metric)
     return answers.score(metric, one, [other]) >= ALIKE
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import DataError
 from ..learn.dpo import PairIds, PreferenceFacts
 from ..learn.rollout import Agents
 from ..learn.sft import TrainingFacts, planned_steps
+from ..model.policy import places
 from ..model.render import Rendered
 from ..model.sampling import seed_of
 from ..records import Question, Rollouts
@@ -61,28 +63,29 @@ class Stage:
     def adapt(
         self,
         optimise: Callable[..., TrainingFacts | PreferenceFacts],
-        rows: Sequence[Rendered] | Sequence[PairIds],
+        rows: Mapping[str, Sequence[Rendered]] | Mapping[str, Sequence[PairIds]],
         *,
         settings: TrainingSettings | DpoSettings,
         iteration: int,
         name: str,
         label: str,
     ) -> Path:
-        """The folder of the adapter after a training step on `rows`; the policy speaks with it already.
+        """The folder of the adapters after a training step, each on its own of the `rows`; the policy speaks with them
+        already.
 
-        optimise: `sft.fine_tune` or `dpo.optimise`, whichever rows and settings are for; without rows the adapter stays
-        as it is. name: of the stage. label: of the phase.
+        optimise: `sft.fine_tune` or `dpo.optimise`, whichever rows and settings are for; without rows an adapter stays
+        as it is. rows: of every adapter of the team. name: of the stage. label: of the phase.
         """
         recipe, policy = self.cast.recipe, self.cast.policy
 
-        def make(folder: Path) -> None:
-            if settings.restart == "base":
-                policy.restart(seed=seed_of(recipe.seed, iteration, name, "restart"))
-            self.cast.pair.generator.release()
+        def learn(adapter: str) -> dict[str, Any]:
+            if settings.restart == "base" and rows[adapter]:
+                policy.restart(seed=seed_of(recipe.seed, iteration, name, "restart"), names=(adapter,))
+            policy.wear(adapter)
             with self.cast.meter("train"):
                 facts = optimise(
                     policy,
-                    rows,
+                    rows[adapter],
                     settings=settings,
                     micro_batch=self.cast.micro_batch,
                     seed=seed_of(recipe.seed, iteration, name, "shuffle"),
@@ -90,17 +93,31 @@ class Stage:
                     on_loss=lambda loss: advance(0, loss=loss),
                     notify=self.note,
                 )
-            policy.save_adapter(folder)
-            plain = asdict(facts)
-            (folder / "training.json").write_text(json.dumps(plain) + "\n", encoding="utf-8")
-            team = self.cast.pair.workflow.name
-            write_adapter_card(folder, recipe.to_dict(), team=team, iteration=iteration, facts=plain)
+            return asdict(facts)
 
-        steps = planned_steps(len(rows), settings)
+        def make(folder: Path) -> None:
+            self.cast.pair.generator.release()
+            found = []
+            for adapter, place in places(folder, [*rows]).items():
+                facts = learn(adapter)
+                policy.save_adapter(place)
+                self._describe(place, adapter, iteration, facts)
+                found.append(facts)
+            _write_facts(folder, together(found))
+
+        steps = sum(planned_steps(len(own), settings) for own in rows.values())
         with self.phase(label, iteration=iteration, total=steps, unit="steps", parts=("train",)) as advance:
             folder = self.run.folder_stage(stage_name(iteration, name), make)
         policy.load_adapter(folder)  # even when just trained: a run that goes on and one that resumes do the same
         return folder
+
+    def _describe(self, folder: Path, adapter: str, iteration: int, facts: dict[str, Any]) -> None:
+        """Puts what an adapter has learnt, and a card that says whose it is, beside its weights."""
+        team = self.cast.pair.workflow
+        speakers = [role.name for role in team.roles if role.adapter == adapter] if len(team.adapters) > 1 else []
+        _write_facts(folder, facts)
+        recipe = self.cast.recipe.to_dict()
+        write_adapter_card(folder, recipe, team=team.name, speakers=speakers, iteration=iteration, facts=facts)
 
     def examine(
         self,
@@ -133,6 +150,31 @@ class Stage:
             )
         self.tell_undecided(undecided(examined))
         return examined
+
+
+def together(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What training several adapters did in all, from the facts of each: rows, tokens and steps add up; epochs are
+    means over tokens, losses and shifts over steps. The facts of one are what they are."""
+    trained = [part for part in parts if part["rows"]] or [*parts[:1]]
+    if len(trained) == 1:
+        return trained[0]
+
+    def mean(name: str, weight: str) -> float | None:
+        known = [(part[name], part[weight]) for part in trained if part[name] is not None]
+        if not known or len({value for value, _ in known}) == 1:
+            return known[0][0] if known else None
+        return sum(value * count for value, count in known) / sum(count for _, count in known)
+
+    sums = {name: sum(part[name] for part in trained) for name in ("rows", "trainer_tokens", "steps")}
+    stopped = {"stopped": any(part["stopped"] for part in trained)} if "stopped" in trained[0] else {}
+    apart = [name for name in trained[0] if name not in (*sums, *stopped, "epochs")]
+    means = {name: mean(name, "steps") for name in apart}
+    found = sums | {"epochs": mean("epochs", "trainer_tokens")} | means | stopped
+    return {name: found[name] for name in trained[0]}
+
+
+def _write_facts(folder: Path, facts: dict[str, Any]) -> None:
+    (folder / "training.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
 
 
 def require_something_right(run: Run, recipe: Recipe) -> None:

@@ -1,6 +1,7 @@
 r"""Answers: taken out of a message, made comparable, compared. No function raises on any text.
 
-An answer is marked as `<A>answer</A>` or, as models write mathematics, as `\boxed{answer}`. Comparison follows SQuAD's
+An answer is marked as `<A>answer</A>` or, as models write mathematics, as `\boxed{answer}`; a program (metrics `tests`
+and `pass`) is a message's last fenced block, and is run on the gold answers. Comparison follows SQuAD's
 evaluation (case, punctuation and articles do not count), with three repairs that short answers need: the signs inside
 a number stay (3.5 is not 35, 1/2 is not 12), signs between words count (x+1 is not x=1), and an answer that is nothing
 but an article or a symbol (the choice "A") stays itself, where it would become empty and equal to every other such
@@ -20,8 +21,8 @@ from functools import lru_cache
 from importlib.util import find_spec
 
 from ..errors import ConfigError
-from ..records import Metric
-from . import mathematics, official
+from ..records import CODE_METRICS, Metric
+from . import code, mathematics, official
 from .bounded import Worker
 
 SECONDS = 5  # of processor time for one comparison of formulas
@@ -41,7 +42,7 @@ class Scoring:
         """The task score in [0, 1], the best over the accepted answers; no prediction scores 0."""
         if self.own is not None:
             return self.own(prediction, answers)
-        if self.tokenize is None:
+        if self.tokenize is None or self.metric in CODE_METRICS:
             return score(self.metric, prediction, answers)
         if prediction is None:
             return 0.0
@@ -80,12 +81,15 @@ _NUMBER = re.compile(
 )
 
 
-def extract(text: str) -> str | None:
-    """What the last mark of a message holds, stripped of the white space around it; None when absent or empty.
+def extract(text: str, *, metric: Metric = "f1") -> str | None:
+    """What the last mark of a message holds, stripped of the white space around it, or its last fenced block where the
+    metric wants a program; None when absent or empty.
 
     This is strict extraction: what decides when a dialogue ends and how it scores. Of a mark within a mark the inner
     one counts.
     """
+    if metric in CODE_METRICS:
+        return code.extract(text) or None
     tag = max(_MARKED.finditer(text), key=re.Match.start, default=None)
     box = mathematics.boxed(text)
     if tag is not None and (box is None or tag.start() > box[0]):
@@ -93,10 +97,11 @@ def extract(text: str) -> str | None:
     return (box[1] or None) if box else None
 
 
-def extract_flexibly(text: str) -> str | None:
-    """The marked answer, else the last number in the message: what a model knew but failed to mark. For reports."""
-    marked = extract(text)
-    if marked is not None:
+def extract_flexibly(text: str, *, metric: Metric = "f1") -> str | None:
+    """The marked answer, else the last number in the message: what a model knew but failed to mark. For reports. A
+    number is no program."""
+    marked = extract(text, metric=metric)
+    if marked is not None or metric in CODE_METRICS:
         return marked
     numbers = _NUMBER.findall(_CURRENCY.sub("", _folded(text)))
     return numbers[-1] if numbers else None
@@ -113,7 +118,10 @@ def agree(one: str, other: str, *, metric: Metric = "f1") -> bool:
     """Whether two stated answers are the same answer, as far as their texts show.
 
     Under `math` formulas are only brought to one spelling: whether a talk has ended must not hang on a time limit.
+    Programs are the same when they are spelled the same.
     """
+    if metric in CODE_METRICS:
+        return one.strip() == other.strip()
     if metric == "math":
         return mathematics.canonical(one) == mathematics.canonical(other)
     return normalise(one) == normalise(other) and _signs(one) == _signs(other)
@@ -177,8 +185,11 @@ def installed(metric: Metric) -> bool:
     return metric != "math" or find_spec(mathematics.LIBRARY) is not None
 
 
-def require(metric: Metric) -> None:
-    """Raises ConfigError when the library that a metric needs is not installed."""
+def require(metric: Metric, *, allow_code: bool = False) -> None:
+    """Raises ConfigError when the library that a metric needs is not installed, and when it would run programs that a
+    model wrote where that is not allowed or cannot be contained."""
+    if metric in CODE_METRICS:
+        code.require(allowed=allow_code)
     if not installed(metric):
         hint = 'pip install "optima-lite[math]", or set task.metric=numeric where all answers are numbers'
         raise ConfigError("task.metric math needs the library math-verify, which is not installed", hint=hint)
@@ -201,7 +212,15 @@ def score(metric: Metric, prediction: str | None, answers: Sequence[str]) -> flo
     """The task score in [0, 1] by the recipe's `task.metric`; no prediction scores 0."""
     if prediction is None:
         return 0.0
-    return {"f1": f1, "exact": exact, "numeric": numeric, "math": math}[metric](prediction, answers)
+    by = {
+        "f1": f1,
+        "exact": exact,
+        "numeric": numeric,
+        "math": math,
+        "tests": code.share_passed,
+        "pass": code.all_passed,
+    }
+    return by[metric](prediction, answers)
 
 
 def _folded(text: str) -> str:

@@ -1,13 +1,15 @@
-"""The paper's eight tasks, from the Hugging Face hub or from a file in the same schema, as Questions.
+"""The paper's eight tasks and two of programming, from the hub or from a file in the same schema, as Questions.
 
 Four tasks share information out, so that neither agent can answer alone: the paragraphs (HotpotQA, 2WikiMultiHopQA) or
 snippets (TriviaQA) that the answer needs are dealt to the agents in turn and the others by coin flips; of a story (CBT)
 one agent holds the first half and the other the second. The other four are debated: both agents see the whole question.
-All that is random hangs on the row's own content, never on its place in the file.
+All that is random hangs on the row's own content, never on its place in the file. The gold answers of the two of
+programming (HumanEval, MBPP) are tests; see `code`.
 
 From the hub, training and validation questions come from the data set's own training split, and held-out ones are the
 first 1,000 rows of its evaluation split (information tasks) or all of them (the others), as in the paper. A file
-(`task.path`) is split by a hash of the question's text, unless it is one of three. Every split comes in the order of
+(`task.path`), and HumanEval, which has a test split alone, is split by a hash of the question's text, unless it is one
+of three. Every split comes in the order of
 those hashes.
 """
 
@@ -25,7 +27,7 @@ from typing import Any
 from ..errors import DataError
 from ..records import Question
 from ..settings.config import ContextForm, TaskSettings
-from . import jsonl
+from . import code, jsonl
 from .jsonl import WHOLE, Part, Row
 from .mathematics import boxed
 
@@ -112,10 +114,11 @@ def _numbers(keys: Sequence[tuple[Any, ...]], split: str, settings: TaskSettings
     texts = [str(key[0]) for key in keys]
     if isinstance(settings.path, Mapping):
         return range(len(texts))
-    if settings.path is not None:
+    benchmark = BENCHMARKS[settings.name]
+    if settings.path is not None or benchmark.train == benchmark.held_out:
         return [i for i, text in enumerate(texts) if _split_of(text, settings) == split]
     if split == "held_out":
-        return range(len(texts))[: BENCHMARKS[settings.name].rows]
+        return range(len(texts))[: benchmark.rows]
     known = _questions_of_arc() if settings.name == "mmlu" else set()
     chosen = [(jsonl.place(text) < settings.validation_share) == (split == "validation") for text in texts]
     return [i for i, text in enumerate(texts) if chosen[i] and text not in known]
@@ -272,11 +275,34 @@ def _numbered(row: Row, context: ContextForm) -> Parts:
     return Parts(_with_choices(row, _text(row, "question"), choices), _answers(row, choices[right]))
 
 
+def _function(row: Row, context: ContextForm) -> Parts:
+    """HumanEval: the head of a function with its docstring, and checks of it."""
+    return Parts(*code.humaneval(_text(row, "prompt"), _text(row, "entry_point"), _text(row, "test")))
+
+
+def _described(row: Row, context: ContextForm) -> Parts:
+    """MBPP, in its first layout (`text`, `test_setup_code`) or the sanitised one (`prompt`, `test_imports`)."""
+    sanitised = "text" not in row.values
+    setup = _programs(row, "test_imports") if sanitised else [str(row.values.get("test_setup_code") or "")]
+    tests = _programs(row, "test_list")
+    if not tests:
+        row.refuse("there is no test")
+    return Parts(*code.mbpp(_text(row, "prompt" if sanitised else "text"), tests, "\n".join(setup)))
+
+
 def _text(row: Row, column: str) -> str:
     value = row.at(column)
     if not isinstance(value, str) or not value.strip():
         row.refuse(f"{column} holds {jsonl.kind(value)} where text is needed")
     return str(value).strip()
+
+
+def _programs(row: Row, column: str) -> list[str]:
+    """Texts whose lines and spaces matter."""
+    values = _list(row, column)
+    if not all(isinstance(value, str) for value in values):
+        row.refuse(f"{column} holds something else than programs")
+    return values
 
 
 def _list(row: Row, column: str) -> list[Any]:
@@ -314,4 +340,6 @@ BENCHMARKS: dict[str, Benchmark] = {
         "allenai/ai2_arc", ("ARC-Challenge",), "train", "test", ("question", "choices"), None, _labelled
     ),
     "mmlu": Benchmark("cais/mmlu", ("all",), "auxiliary_train", "test", ("question", "choices"), None, _numbered),
+    "humaneval": Benchmark("openai/openai_humaneval", (None,), "test", "test", ("prompt",), None, _function),
+    "mbpp": Benchmark("google-research-datasets/mbpp", ("full",), "train", "test", ("test_list",), None, _described),
 }

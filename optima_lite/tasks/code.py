@@ -1,61 +1,93 @@
-"""Programming tasks: rows to questions whose gold answers are tests, and what share of them an answer passes.
+"""Programming tasks: questions whose gold answers are tests, and what share of them an answer passes.
 
 A gold answer is a program with the line `SOLUTION` in it, where the answer goes. It runs in the sandbox alone.
 """
 
 from __future__ import annotations
 
+import ast
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any
 
+from ..errors import ConfigError
 from ..records import Question
-from .sandbox import Limits, Verdict, run
+from . import sandbox
+from .sandbox import Limits, Outcome, Verdict, run
 
 SOLUTION = "# the solution"
 LIMITS = Limits()
-_FENCE = re.compile(r"```[ \t]*(?:python|py|python3)?[ \t]*\n(.*?)(?:\n```|\Z)", re.DOTALL | re.IGNORECASE)
+_FENCE = re.compile(r"^```[^\n`]*\n(.*?)(?:^```[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
+_EXAMPLE = re.compile(r"^[ \t]*>>>[ \t]*(\S.*)\n[ \t]*(\S.*)$", re.MULTILINE)
+
+Task = tuple[str, tuple[str, ...]]
+"""What is asked, and the gold answers."""
 
 
-def humaneval(row: Mapping[str, Any]) -> Question:
-    """A row of HumanEval: `task_id`, `prompt`, `entry_point`, `test`. One gold answer: all of its checks, which is how
-    its authors count. Raises KeyError for a missing field."""
-    prompt, name = str(row["prompt"]), str(row["entry_point"])
+def humaneval(prompt: str, name: str, test: str) -> Task:
+    """A row of HumanEval by its columns `prompt`, `entry_point` and `test`. One gold answer: all of its checks, which
+    is how its authors count."""
     before = re.split(rf"^def {re.escape(name)}\b", prompt, maxsplit=1, flags=re.MULTILINE)[0]
-    test = f"{before.strip()}\n{SOLUTION}\n{row['test']}\ncheck({name})"
-    text = f"Write the whole Python function `{name}`.\n\n{prompt.strip()}"
-    return Question(str(row["task_id"]), text, (test.strip(),), ((), ()))
+    gold = f"{before.strip()}\n{SOLUTION}\n{test}\ncheck({name})"
+    return f"Write the whole Python function `{name}`.\n\n{prompt.strip()}", (gold.strip(),)
 
 
-def mbpp(row: Mapping[str, Any]) -> Question:
-    """A row of MBPP: `task_id`, `text` or `prompt`, `test_list`, and `test_setup_code` or `test_imports`. One gold
-    answer for each test; the tests are shown, because they alone tell the function's name. Raises KeyError."""
-    setup = row.get("test_setup_code") or "\n".join(row.get("test_imports") or ())
-    tests = [str(test) for test in row["test_list"]]
-    told = row["text"] if "text" in row else row["prompt"]
-    text = "\n".join([str(told).strip(), "The function must pass these tests:", *tests])
-    golds = tuple(f"{setup}\n{SOLUTION}\n{test}".strip() for test in tests)
-    return Question(f"mbpp/{row['task_id']}", text, golds, ((), ()))
+def mbpp(told: str, tests: Sequence[str], setup: str) -> Task:
+    """A row of MBPP by its text, its tests and what has to run before them. One gold answer for each test; the tests
+    are shown, because they alone tell the function's name."""
+    text = "\n".join([told.strip(), "The function must pass these tests:", *tests])
+    return text, tuple(f"{setup}\n{SOLUTION}\n{test}".strip() for test in tests)
 
 
 def extract(text: str) -> str | None:
     """The last fenced block of a message, without its fence; one that was never closed goes to the end."""
     blocks = _FENCE.findall(text)
-    return blocks[-1] if blocks else None
+    return blocks[-1].rstrip("\n") if blocks else None
+
+
+def shown(question: Question) -> tuple[str, ...]:
+    """The tests that a question's own text shows, so that whoever runs them learns nothing new: gold answers that stand
+    in it, else its `>>>` examples; without either one that only loads the solution."""
+    golds = [gold for gold in question.answers if SOLUTION in gold]
+    told = tuple(gold for gold in golds if gold.partition(SOLUTION)[2].strip() in question.text)
+    if told:
+        return told
+    begin = f"{golds[0].partition(SOLUTION)[0]}{SOLUTION}" if golds else SOLUTION
+    return tuple(f"{begin}\n{example}" for example in _examples(question.text)) or (begin,)
+
+
+def _examples(text: str) -> Iterator[str]:
+    """The examples in a docstring as programs: those of one expression and the value that it is to have."""
+    for asked, wanted in _EXAMPLE.findall(text):
+        try:
+            ast.parse(asked, mode="eval")
+            ast.literal_eval(wanted.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):  # what is printed, a statement, an ellipsis
+            continue
+        yield f"found = {asked}\nassert found == {wanted.strip()}, f'found {{found!r}}'"
 
 
 def share_passed(answer: str | None, tests: Sequence[str]) -> float:
     """The share of the tests that a solution passes, each in a sandbox of its own."""
-    return sum(outcome(answer, test) is Verdict.PASSED for test in tests) / len(tests) if answer else 0.0
+    return sum(outcome(answer, test).verdict is Verdict.PASSED for test in tests) / len(tests) if answer else 0.0
 
 
 def all_passed(answer: str | None, tests: Sequence[str]) -> float:
     """pass@1: 1 where a solution passes every test, else 0; stops at the first that fails."""
-    return float(bool(answer) and all(outcome(answer or "", test) is Verdict.PASSED for test in tests))
+    return float(bool(answer) and all(outcome(answer or "", test).verdict is Verdict.PASSED for test in tests))
 
 
 @lru_cache(maxsize=4096)
-def outcome(answer: str, test: str) -> Verdict:
-    """How a solution ended in one test."""
-    return run(test.replace(SOLUTION, answer), LIMITS).verdict
+def outcome(answer: str, test: str) -> Outcome:
+    """How a solution ended in one test; each is run once in a process."""
+    return run(test.replace(SOLUTION, answer), LIMITS)
+
+
+def require(*, allowed: bool) -> None:
+    """Raises ConfigError where programs that a model writes may not be run, or cannot be contained."""
+    runs = "this recipe runs programs that the model writes, to test them"
+    if not allowed:
+        hint = "set allow_code = true in optima_lite.toml; each then runs walled in, without network and files"
+        raise ConfigError(f"{runs}, and that is not allowed on this machine", hint=hint)
+    if reason := sandbox.missing():
+        raise ConfigError(f"{runs}, and they cannot be contained here: {reason}")

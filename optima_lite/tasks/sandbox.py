@@ -98,7 +98,8 @@ def run(source: str, limits: Limits) -> Outcome:
     text = printed.decode("utf-8", "replace")
     if verdict is None:
         verdict = _verdict(process.returncode, text, token)
-    return Outcome(verdict, text.replace(token, "")[-_TAIL:])
+    # An error names the file it is in; the folder has another name each time.
+    return Outcome(verdict, text.replace(token, "").replace(f"{folder}/", "")[-_TAIL:])
 
 
 def _library_folders() -> list[str]:

@@ -14,6 +14,7 @@ from ..records import Dialogue, Ending, Metric, Turn
 from ..settings.workflow import Condition, Step, Way, Workflow
 from ..tasks.answers import agree
 from .parsing import accepts, items, value
+from .tools import passes
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,7 @@ def _holds(condition: Condition, done: Done, workflow: Workflow) -> bool:
         case "accepted":
             return accepts(turn.text)
         case "passed":
-            return turn.text.startswith("passed")
+            return passes(turn.text)
         case "says":
             return condition.of.casefold() in turn.text.casefold()
         case "rounds":

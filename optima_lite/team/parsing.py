@@ -11,11 +11,11 @@ from typing import Any
 
 from ..settings import schemas
 from ..settings.workflow import Step
+from ..tasks import code as programs
 from ..tasks.answers import extract
 
 _ITEM = re.compile(r"^[ \t]*(?:[-*•]|\(?[0-9]{1,3}[.):])[ \t]+(\S.*?)[ \t]*$", re.MULTILINE)
 _VERDICT = re.compile(r"\b(accept(?:ed)?|revise|reject(?:ed)?)\b", re.IGNORECASE)
-_FENCE = re.compile(r"^```[^\n`]*\n(.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
 
 
 def value(step: Step, text: str) -> str:
@@ -46,7 +46,7 @@ def valid(step: Step, text: str) -> bool:
         case "verdict":
             return _VERDICT.search(text) is not None
         case "code":
-            return _FENCE.search(text) is not None
+            return programs.extract(text) is not None
         case "json":
             return parsed_json(text, step) is not None
         case "text":
@@ -71,8 +71,8 @@ def accepts(text: str) -> bool:
 
 def code(text: str) -> str:
     """The last fenced block of a message, else all of it."""
-    blocks = _FENCE.findall(text)
-    return blocks[-1].rstrip("\n") if blocks else text
+    found = programs.extract(text)
+    return text if found is None else found
 
 
 def parsed_json(text: str, step: Step) -> Any:

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ..records import Layout, Metric, Question, Turn
+from ..records import CODE_METRICS, Layout, Metric, Question, Turn
 from ..settings.workflow import INPUT, Step, Workflow
 from . import parsing
 from .dialogue import Done, listed, since, taken
@@ -46,17 +46,22 @@ FORMATS = {
 }
 
 
+_MARK = re.compile(r"[ \n]*<A>answer</A>[.,]?[ \n]?")  # with what would stand on a line of its own around a block
+
+
 def marked(workflow: Workflow, metric: Metric) -> Workflow:
-    """The workflow with a task's metric, and with the mark that its answers need: mathematics as every model has
-    learned to write it."""
-    if metric not in ("math", "numeric"):
+    """The workflow with a task's metric, and with the mark that its answers need: mathematics and programs as every
+    model has learned to write them."""
+    if metric not in ("math", "numeric", *CODE_METRICS):
         return replace(workflow, metric=metric)
 
-    def boxed(template: str) -> str:
+    def put(template: str) -> str:
+        if metric in CODE_METRICS:
+            return _MARK.sub("\n```python\nanswer\n```\n", template)
         return template.replace("<A>answer</A>", r"\boxed{answer}")
 
-    roles = tuple(replace(role, system=boxed(role.system)) for role in workflow.roles)
-    steps = tuple(replace(step, reads=boxed(step.reads)) if step.reads else step for step in workflow.steps)
+    roles = tuple(replace(role, system=put(role.system)) for role in workflow.roles)
+    steps = tuple(replace(step, reads=put(step.reads)) if step.reads else step for step in workflow.steps)
     return replace(workflow, roles=roles, steps=steps, metric=metric)
 
 

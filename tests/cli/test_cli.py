@@ -262,7 +262,7 @@ def model(folder: Path, *, weights: str | None = None, **config: Any) -> None:
     folder.mkdir()
     sizes = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size")
     (folder / "config.json").write_text(
-        json.dumps({"architectures": ["LlamaForCausalLM"]} | dict.fromkeys(sizes, 8) | config)
+        json.dumps({"architectures": ["LlamaForCausalLM"]} | dict.fromkeys(sizes, 8) | {"head_dim": 2} | config)
     )
     if weights:
         (folder / weights).write_bytes(b"\0")

@@ -84,7 +84,16 @@ def interrupt_at(folder: Path, share: float, *, of: Path, process: Any, with_sig
 
 def test_the_summary_has_its_promised_shape(finished: Finished) -> None:
     summary = json.loads((finished.folder / "summary.json").read_text())
-    assert list(summary) == ["recipe", "seed", "seconds", "work", "training_tokens", "validation_tokens", "evaluations"]
+    assert list(summary) == [
+        "recipe",
+        "seed",
+        "adapter",
+        "seconds",
+        "work",
+        "training_tokens",
+        "validation_tokens",
+        "evaluations",
+    ]
     assert (summary["recipe"], summary["seed"]) == ("small", 0)
     assert summary["seconds"] > 0
     assert [(row["name"], row["decoding"]) for row in summary["evaluations"]] == [

@@ -15,6 +15,8 @@ from families import MODELS, SIZES, write_model  # noqa: E402
 from optima_lite.errors import ModelError  # noqa: E402
 from optima_lite.learn.dpo import PairIds, optimise  # noqa: E402
 from optima_lite.learn.sft import fine_tune  # noqa: E402
+from optima_lite.model.checkpoint import read  # noqa: E402
+from optima_lite.model.config_file import FIELDS, stated  # noqa: E402
 from optima_lite.model.families import SUPPORTED, longest_row, refusal  # noqa: E402
 from optima_lite.model.generate import Generator  # noqa: E402
 from optima_lite.model.memory import adapter_bytes, weight_bytes  # noqa: E402
@@ -27,6 +29,7 @@ from optima_lite.records import Turn  # noqa: E402
 from optima_lite.settings.config import DpoSettings, Machine, ModelSettings, TrainingSettings  # noqa: E402
 from optima_lite.team.prompts import Message  # noqa: E402
 
+TEXT = "Who wrote  Emma? <|im_end|> </s>\n [INST] Jane Austen, in 1815. <bos>"
 CHAT = [Message("system", "You are Alice."), Message("user", "Who wrote Emma?")]
 
 
@@ -139,6 +142,21 @@ def test_it_is_sampled_trained_saved_and_loaded(folder: Path, tmp_path: Path) ->
     assert spoken[0] == spoken[1]
 
 
+def test_nothing_that_was_left_out_of_its_files_makes_another_model_of_it(folder: Path) -> None:
+    """Our config holds only fields that are known, and our tokenizer only tokenizer.json; transformers reads all."""
+    from transformers import AutoConfig, PreTrainedTokenizerFast  # AutoTokenizer has a split of its own for Qwen 2
+
+    found = read(folder)
+    ours, theirs = found.configuration().to_dict(), AutoConfig.from_pretrained(folder, local_files_only=True).to_dict()
+    assert {name for name in FIELDS if ours.get(name) != theirs.get(name)} == set()
+    tokenizer, reference = found.tokenizer(), PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    for options in ({}, {"add_special_tokens": False, "split_special_tokens": True}):
+        ids = tokenizer(TEXT, **options)["input_ids"]
+        assert ids == reference(TEXT, **options)["input_ids"]
+        assert tokenizer.decode(ids) == reference.decode(ids)
+    assert tokenizer.special_tokens_map == reference.special_tokens_map
+
+
 def test_a_thought_is_never_sampled(tmp_path: Path) -> None:
     policy = loaded(write_model(tmp_path, "qwen 3"))
     thought = policy.tokenizer.convert_tokens_to_ids("<think>")
@@ -164,6 +182,7 @@ LONG = {"rope_type": "longrope", "short_factor": [1.0], "long_factor": [2.0]}
         ("Mistral", {}, 4096),  # what transformers takes then
         ("Mistral", {"sliding_window": 10_000}, 8192),
         ("Qwen2", {"use_sliding_window": False, "sliding_window": 512}, 8192),
+        ("Qwen2", {"use_sliding_window": True}, 4096),  # what transformers takes then
         ("Qwen3", {"use_sliding_window": True, "sliding_window": 512}, 512),
         ("Qwen3", {"use_sliding_window": True, "sliding_window": 512, "layer_types": ["full_attention"] * 2}, 8192),
         ("Gemma3", {"sliding_window": 512}, 512),
@@ -234,6 +253,31 @@ def test_what_cannot_work_is_refused_by_its_config_alone(config: dict[str, Any],
     with pytest.raises(ModelError) as raised:
         loaded(tmp_path)
     assert raised.value.what == why and raised.value.hint
+
+
+MISTRAL = {"architectures": ["MistralForCausalLM"], "vocab_size": 10, **SIZES}
+SLIDING = {"layer_types": ["sliding_attention", "full_attention"]}
+BY_TYPE = {"full_attention": {"rope_theta": 1e6}, "sliding_attention": {"rope_theta": 1e4}}
+
+
+def test_no_window_is_not_the_same_as_nothing_said_of_one() -> None:
+    said = stated(MISTRAL | {"sliding_window": None}, where="")
+    assert said["sliding_window"] is None and "sliding_window" not in stated(MISTRAL, where="")
+
+
+@pytest.mark.parametrize(
+    ("config", "field"),
+    [
+        (LLAMA | SLIDING, "layer_types"),
+        (GEMMA3 | SLIDING | {"sliding_window": None}, "layer_types"),
+        (GEMMA3 | {"sliding_window": None}, "sliding_window"),
+        (LLAMA | {"rope_parameters": BY_TYPE}, "rope_parameters"),
+    ],
+)
+def test_layers_of_a_kind_that_the_family_has_not_are_refused(config: dict[str, Any], field: str) -> None:
+    with pytest.raises(ModelError, match=f"its {field} does not fit its other sizes"):
+        stated(config, where="")
+    stated(GEMMA3 | SLIDING | {"rope_parameters": BY_TYPE}, where="")
 
 
 @pytest.mark.parametrize(

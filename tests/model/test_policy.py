@@ -13,33 +13,33 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from optima_lite.errors import ModelError  # noqa: E402
+from optima_lite.model.checkpoint import bundled, read  # noqa: E402
 from optima_lite.model.families import SUPPORTED  # noqa: E402
 from optima_lite.model.generate import Generator  # noqa: E402
-from optima_lite.model.policy import Policy, bundled, check_folder, load, locate  # noqa: E402
+from optima_lite.model.policy import Policy, load, locate  # noqa: E402
 from optima_lite.model.render import Renderer  # noqa: E402
 from optima_lite.model.sampling import Sampling  # noqa: E402
 from optima_lite.settings.config import Machine, ModelSettings  # noqa: E402
 
-SIZES = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size")
-LLAMA = json.dumps({"architectures": ["LlamaForCausalLM"]} | dict.fromkeys(SIZES, 8))
-HEADER = '{"a": {"dtype": "F32", "shape": [], "data_offsets": [0, 4]}}'
-WEIGHTS = chr(len(HEADER)) + "\0" * 7 + HEADER + "\0" * 4  # one number, as safetensors
+LLAMA = json.loads((bundled() / "config.json").read_text())
+WEIGHTS = (bundled() / "model.safetensors").read_bytes()
 GREEDY = Sampling(0.0, 1.0, 6)
 PROMPTS = [list(range(20, 40)), list(range(50, 57))]
 
 Model = Callable[..., Path]
-"""A folder with these files, on top of what a complete model has; None takes a file away."""
+"""A copy of the bundled model with these files in place of its own; None takes a file away."""
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Model:
-    def make(**changes: str | None) -> Path:
-        named = {name.replace("__", "."): text for name, text in changes.items()}
-        files = {"config.json": LLAMA, "model.safetensors": WEIGHTS, "tokenizer.json": '{"added_tokens": []}'} | named
-        for name, text in files.items():
-            if text is not None:
-                (tmp_path / name).write_text(text)
-        return tmp_path
+    def make(**changes: str | bytes | None) -> Path:
+        folder = shutil.copytree(bundled(), tmp_path / "model")
+        for name, content in changes.items():
+            path = folder / name.replace("__", ".")
+            path.unlink(missing_ok=True)
+            if content is not None:
+                path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return folder
 
     return make
 
@@ -111,37 +111,57 @@ def test_an_alias_to_nowhere_is_told() -> None:
 
 
 def test_a_complete_folder_passes(model: Model) -> None:
-    check_folder(model())
+    read(model())
 
 
+AGAIN = "download the model again"
+UNREADABLE = "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"
 FAMILIES = f"a chat model of one of these families: {SUPPORTED}"
-REFUSED: list[tuple[dict[str, str | None], str, str]] = [
-    ({"config__json": None}, "this model folder has no config.json", "download the model again"),
+WHOLE = "model.safetensors is damaged or not whole"
+TWO_PARTS = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+
+
+def config(**changes: object) -> str:
+    return json.dumps({name: value for name, value in (LLAMA | changes).items() if value is not None})
+
+
+REFUSED: list[tuple[dict[str, str | bytes | None], str, str]] = [
+    ({"config__json": None}, "this model folder has no config.json", AGAIN),
+    ({"config__json": "{"}, f"cannot read config.json: {UNREADABLE}", AGAIN),
+    ({"config__json": "[]"}, "cannot read config.json: it is no JSON object", AGAIN),
+    ({"config__json": "[" * 10_000}, "cannot read config.json: nested too deeply", AGAIN),
+    ({"config__json": " " * (2**20 + 1)}, "config.json is larger than 1 MB", AGAIN),
     (
-        {"config__json": "{"},
-        "cannot read config.json: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
-        "download the model again",
-    ),
-    ({"config__json": "[]"}, "cannot read config.json: it is no JSON object", "download the model again"),
-    (
-        {"config__json": json.dumps({"architectures": ["LlamaForCausalLM"], "auto_map": {}})},
+        {"config__json": config(auto_map={})},
         "this model asks to run code of its own, which is refused",
         FAMILIES,
     ),
+    ({"config__json": config(architectures=["GPT2LMHeadModel"])}, "cannot train GPT2LMHeadModel", FAMILIES),
+    ({"config__json": "{}"}, "cannot train a model of unknown architecture", FAMILIES),
+    ({"config__json": config(architectures={"a": 1})}, "cannot train a model of unknown architecture", FAMILIES),
+    ({"config__json": config(hidden_size=None)}, "does not say its hidden_size", AGAIN),
     (
-        {"config__json": json.dumps({"architectures": ["GPT2LMHeadModel"]})},
-        "cannot train GPT2LMHeadModel",
-        FAMILIES,
+        {"config__json": config(num_attention_heads=0)},
+        "its num_attention_heads must be a whole number from 1 to 4,096, not 0",
+        AGAIN,
+    ),
+    ({"config__json": config(head_dim=47)}, "its head_dim does not fit its other sizes", AGAIN),
+    ({"config__json": config(num_key_value_heads=3)}, "its num_key_value_heads does not fit its other sizes", AGAIN),
+    ({"config__json": config(hidden_act="x/y")}, "its hidden_act must be one of silu, swish, gelu, gelu_new, ", AGAIN),
+    (
+        {"config__json": config(quantization_config={"quant_method": "gptq", "bits": 4})},
+        "its weights are quantised by gptq",
+        "its plain copy; quantization: nf4 takes four bits",
     ),
     (
-        {"config__json": "{}"},
-        "cannot train a model of unknown architecture",
-        FAMILIES,
+        {"config__json": config(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})},
+        "config.json says that the weights are stored in four bits, and they are not",
+        AGAIN,
     ),
     (
-        {"config__json": json.dumps({"architectures": ["LlamaForCausalLM"]})},
-        "does not say its hidden_size",
-        "download the model again",
+        {"config__json": config(num_attention_heads=64, num_key_value_heads=64, head_dim=2, hidden_size=200)},
+        "cannot load the model: ",
+        AGAIN,
     ),
     (
         {"model__safetensors": None, "pytorch_model.bin": ""},
@@ -153,35 +173,54 @@ REFUSED: list[tuple[dict[str, str | None], str, str]] = [
         {
             "model__safetensors": None,
             "model-00001-of-00002.safetensors": WEIGHTS,
-            "model.safetensors.index.json": json.dumps(
-                {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
-            ),
+            "model.safetensors.index.json": json.dumps({"weight_map": TWO_PARTS}),
         },
         "part of the weights is missing: model-00002-of-00002.safetensors",
         "finish the download",
     ),
     (
-        {"model.safetensors.index.json": "{"},
-        "cannot read model.safetensors.index.json: "
-        "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
-        "download the model again",
+        {"model__safetensors": None, "model.safetensors.index.json": "{"},
+        f"cannot read model.safetensors.index.json: {UNREADABLE}",
+        AGAIN,
     ),
-    ({"tokenizer__json": None}, "this model folder has no tokenizer.json", "download the model again"),
-    ({"tokenizer__json": "{}"}, "tokenizer.json holds no tokenizer", "download the model again"),
-    ({"model__safetensors": WEIGHTS[:-1]}, "model.safetensors is damaged or not whole", "download the model again"),
-    ({"model__safetensors": ""}, "model.safetensors is damaged or not whole", "download the model again"),
-    ({"model__safetensors": "no header"}, "model.safetensors is damaged or not whole", "download the model again"),
+    (
+        {
+            "model__safetensors": None,
+            "model.safetensors.index.json": json.dumps({"weight_map": {"a": "../secret.safetensors"}}),
+        },
+        "model.safetensors.index.json names '../secret.safetensors', which is no file of this folder",
+        AGAIN,
+    ),
+    ({"tokenizer__json": None}, "this model folder has no tokenizer.json", AGAIN),
+    ({"tokenizer__json": "{}"}, "tokenizer.json holds no tokenizer that can be used", AGAIN),
+    ({"tokenizer_config__json": '{"eos_token": 3}'}, "its eos_token is no text", AGAIN),
+    ({"generation_config__json": '{"eos_token_id": "x"}'}, "its eos_token_id is no token, nor a list of them", AGAIN),
+    (
+        {"chat_template__jinja": "{% for i in range(9999) %}{% for j in range(9999) %}{{ i }}{% endfor %}{% endfor %}"},
+        "its chat template cannot be used: it is damaged, never ends, or writes far more than the messages",
+        "an instruct (chat) version of the model",
+    ),
+    (
+        {"adapter_config__json": "{}"},
+        "this folder holds an adapter",
+        "the folder of its base model; or take adapter_config.json out of this one",
+    ),
+    ({"model__safetensors": WEIGHTS[:-1]}, WHOLE, AGAIN),
+    ({"model__safetensors": WEIGHTS[: len(WEIGHTS) // 2]}, WHOLE, AGAIN),
+    ({"model__safetensors": WEIGHTS + b"xx"}, WHOLE, AGAIN),
+    ({"model__safetensors": b""}, WHOLE, AGAIN),
+    ({"model__safetensors": b"no header"}, WHOLE, AGAIN),
 ]
 
 
 @pytest.mark.parametrize(("files", "what", "hint"), REFUSED, ids=[what[:40] for _, what, _ in REFUSED])
 def test_a_folder_that_cannot_be_used_is_refused(
-    model: Model, files: dict[str, str | None], what: str, hint: str
+    model: Model, files: dict[str, str | bytes | None], what: str, hint: str
 ) -> None:
     folder = model(**files)
     with pytest.raises(ModelError) as raised:
-        check_folder(folder)
-    assert said(raised) == (what, hint)
+        read(folder)
+    assert said(raised)[0].startswith(what) and said(raised)[1] == hint
     assert str(raised.value.where).startswith(str(folder))
 
 
@@ -192,7 +231,10 @@ def test_weights_that_lack_a_layer_or_have_another_shape_are_told(tmp_path: Path
     layers = config["num_hidden_layers"]
     for changes, what in (
         ({"num_hidden_layers": layers + 1}, f"part of the weights is missing: model.layers.{layers}."),
-        ({"intermediate_size": 8}, "cannot load the model: "),
+        (
+            {"intermediate_size": 8},
+            "model.layers.0.mlp.gate_proj.weight has the shape 512 x 192, and config.json asks ",
+        ),
     ):
         (folder / "config.json").write_text(json.dumps(config | changes))
         with pytest.raises(ModelError) as raised:

@@ -16,11 +16,16 @@ SHAPE = (2, 1, 3)  # layers, heads, head width
 BYTES_PER_TOKEN = 2 * 2 * 1 * 3 * 8
 ROOMY = 1 << 30
 
+Call = tuple[list[int], str | None, int]
+"""Ids, whose states they are, and where these are cut."""
+
 sequences = st.lists(st.integers(0, 2), min_size=1, max_size=12)  # three ids: much is shared
-traffic = st.lists(st.tuples(sequences, st.booleans(), st.integers(0, 12)), min_size=1, max_size=40)
+traffic = st.lists(
+    st.tuples(sequences, st.sampled_from(["one", "two", None]), st.integers(0, 12)), min_size=1, max_size=40
+)
 
 
-def states_of(ids: Sequence[int], *, adapter: bool) -> Tensor:
+def states_of(ids: Sequence[int], *, adapter: str | None) -> Tensor:
     """Made-up states that, like real ones, depend at each position on everything up to it and on the adapter."""
     at = [float(hash((adapter, tuple(ids[: k + 1]))) % 9973) for k in range(len(ids))]
     layers, heads, width = SHAPE
@@ -39,7 +44,7 @@ def in_pieces(states: Tensor, cut: int) -> list[Tensor]:
 
 @settings(max_examples=60)
 @given(traffic, st.integers(0, 40))
-def test_what_is_found_is_right_whatever_was_thrown_out(calls: list[tuple[list[int], bool, int]], tokens: int) -> None:
+def test_what_is_found_is_right_whatever_was_thrown_out(calls: list[Call], tokens: int) -> None:
     cache = PrefixCache(max_bytes=tokens * BYTES_PER_TOKEN)
     for ids, adapter, cut in calls:
         limit = max(0, len(ids) - cut)
@@ -54,9 +59,9 @@ def test_what_is_found_is_right_whatever_was_thrown_out(calls: list[tuple[list[i
 
 @settings(max_examples=60)
 @given(traffic)
-def test_with_room_the_longest_common_prefix_is_found(calls: list[tuple[list[int], bool, int]]) -> None:
+def test_with_room_the_longest_common_prefix_is_found(calls: list[Call]) -> None:
     cache = PrefixCache(max_bytes=ROOMY)
-    known: set[tuple[bool, tuple[int, ...]]] = set()
+    known: set[tuple[str | None, tuple[int, ...]]] = set()
     for ids, adapter, _ in calls:
         prefixes = {(adapter, tuple(ids[: k + 1])) for k in range(len(ids))}
         assert cache.find(ids, limit=len(ids), adapter=adapter)[0] == len(prefixes & known)
@@ -68,33 +73,33 @@ def test_with_room_the_longest_common_prefix_is_found(calls: list[tuple[list[int
 def test_the_least_recently_used_leave_first() -> None:
     cache = PrefixCache(max_bytes=10 * BYTES_PER_TOKEN)
     for first in (1, 2, 3):
-        cache.add([first] * 3, [states_of([first] * 3, adapter=True)], adapter=True)
-    assert cache.find([1] * 3, limit=3, adapter=True)[0] == 3
-    cache.add([4] * 3, [states_of([4] * 3, adapter=True)], adapter=True)
-    kept = {first: cache.find([first] * 3, limit=3, adapter=True)[0] for first in (1, 2, 3, 4)}
+        cache.add([first] * 3, [states_of([first] * 3, adapter="one")], adapter="one")
+    assert cache.find([1] * 3, limit=3, adapter="one")[0] == 3
+    cache.add([4] * 3, [states_of([4] * 3, adapter="one")], adapter="one")
+    kept = {first: cache.find([first] * 3, limit=3, adapter="one")[0] for first in (1, 2, 3, 4)}
     assert kept == {1: 3, 2: 0, 3: 3, 4: 3}
 
 
 def test_what_never_fits_leaves_the_rest_alone() -> None:
     cache = PrefixCache(max_bytes=4 * BYTES_PER_TOKEN)
-    cache.add([1, 2], [states_of([1, 2], adapter=True)], adapter=True)
-    cache.add([3] * 5, [states_of([3] * 5, adapter=True)], adapter=True)
-    assert cache.find([1, 2], limit=2, adapter=True)[0] == 2
-    assert cache.find([3] * 5, limit=5, adapter=True)[0] == 0
+    cache.add([1, 2], [states_of([1, 2], adapter="one")], adapter="one")
+    cache.add([3] * 5, [states_of([3] * 5, adapter="one")], adapter="one")
+    assert cache.find([1, 2], limit=2, adapter="one")[0] == 2
+    assert cache.find([3] * 5, limit=5, adapter="one")[0] == 0
 
 
 def test_nothing_goes_on_from_what_had_to_leave_for_it() -> None:
     cache = PrefixCache(max_bytes=4 * BYTES_PER_TOKEN)
-    cache.add([1, 2, 3], [states_of([1, 2, 3], adapter=True)], adapter=True)
+    cache.add([1, 2, 3], [states_of([1, 2, 3], adapter="one")], adapter="one")
     ids = [1, 2, 3, 4, 5, 6]
-    cache.add(ids, [states_of(ids, adapter=True)], adapter=True)
-    assert cache.find(ids, limit=6, adapter=True)[0] == 0
+    cache.add(ids, [states_of(ids, adapter="one")], adapter="one")
+    assert cache.find(ids, limit=6, adapter="one")[0] == 0
     assert cache.bytes == held(cache)
 
 
 def test_clearing_forgets_everything() -> None:
     cache = PrefixCache(max_bytes=ROOMY)
-    for adapter in (True, False):
+    for adapter in ("one", "two", None):
         cache.add([1, 2], [states_of([1, 2], adapter=adapter)], adapter=adapter)
     cache.clear()
     assert cache.bytes == held(cache) == 0
@@ -118,7 +123,7 @@ def test_a_workspace_keeps_the_last_batch_while_the_next_is_laid_out() -> None:
 def test_a_batch_gives_back_what_was_laid_into_it(rows: list[tuple[list[int], int]]) -> None:
     all_ids = [ids for ids, _ in rows]
     known = [min(known, len(ids) - 1) for ids, known in rows]
-    states = [states_of(ids, adapter=True) for ids in all_ids]
+    states = [states_of(ids, adapter="one") for ids in all_ids]
     found = [(n, in_pieces(own[..., :n, :], n // 2)) for own, n in zip(states, known, strict=True)]
     batch = Batch(all_ids, found, shape=SHAPE, room=2, pad=9, take=partial(torch.empty, dtype=torch.float64))
 

@@ -6,6 +6,7 @@ import copy
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import tempfile
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from optima_lite.errors import RunError
 from optima_lite.records import Question, Rollouts
 from optima_lite.runs import store
 from optima_lite.runs.progress import Timing
-from optima_lite.runs.store import Run, read_run, runs
+from optima_lite.runs.store import Run, read_run, runs, stage_name
 
 MANIFEST: dict[str, Any] = {
     "recipe": {"seed": 1, "training": {"iterations": 3, "epochs": 3}},
@@ -757,3 +759,72 @@ def test_the_setting_that_only_stops_a_run_may_change(tmp_path: Path) -> None:
     changed["recipe"]["evaluation"]["questions"] = 5
     with pytest.raises(RunError, match=r"evaluation\.questions: 4 -> 5"):
         Run.open(tmp_path / "run", changed)
+
+
+# --- The adapter in force, and starts that fail
+
+
+def test_the_adapter_in_force_has_one_place(tmp_path: Path) -> None:
+    with Run.open(tmp_path / "run", MANIFEST) as run:
+        made = [run.folder_stage(stage_name(i, "4_adapter"), lambda folder: filled(folder)) for i in (0, 1)]
+        for adapter in (*made, made[0]):
+            run.put_in_force(adapter)
+            assert (run.folder / "adapter").resolve() == adapter.resolve()
+            assert (run.folder / "adapter/adapter_model.safetensors").is_file()
+        shutil.move(run.folder, tmp_path / "moved")
+        assert (tmp_path / "moved/adapter/adapter_model.safetensors").is_file(), "a folder that was moved keeps it"
+        shutil.move(tmp_path / "moved", run.folder)
+        run.put_in_force(None)
+        assert not os.path.lexists(run.folder / "adapter")
+
+
+def test_where_there_are_no_links_the_adapter_in_force_is_a_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "not permitted")
+
+    monkeypatch.setattr(os, "symlink", refuse)
+    with Run.open(tmp_path / "run", MANIFEST) as run:
+        for number in (0, 1):
+            adapter = run.folder_stage(stage_name(number, "4_adapter"), partial(filled, content=number))
+            run.put_in_force(adapter)
+            copied = run.folder / "adapter/adapter_model.safetensors"
+            assert copied.read_text() == str(number) and not (run.folder / "adapter").is_symlink()
+
+
+def filled(folder: Path, content: object = "") -> None:
+    (folder / "adapter_model.safetensors").write_text(str(content))
+
+
+def test_a_start_that_fails_before_it_computes_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for folder, kept in ((tmp_path / "new", False), (tmp_path / "mine", True)):
+        with pytest.raises(RunError), Run.open(folder, MANIFEST) as run:
+            run.settle("threads", lambda: 1)
+            run.write_json("validation/questions.json", {"questions": 3})
+            run.log("a note")
+            raise RunError("no")
+        assert folder.exists() is kept, "a folder that was there before stays, and is empty again"
+        assert not kept or not any(folder.iterdir())
+
+
+def test_a_start_that_fails_keeps_what_was_computed_and_what_was_there(tmp_path: Path) -> None:
+    with pytest.raises(RunError), Run.open(tmp_path / "run", MANIFEST) as run:
+        run.append(stage_name(0, "1_dialogues"), [])
+        raise RunError("no")
+    assert (tmp_path / "run/manifest.json").exists()
+    with pytest.raises(RunError), Run.open(tmp_path / "run", MANIFEST):
+        raise RunError("again")
+    assert (tmp_path / "run/manifest.json").exists()
+    with pytest.raises(ZeroDivisionError), Run.open(tmp_path / "bug", MANIFEST):
+        raise ZeroDivisionError
+    assert (tmp_path / "bug/manifest.json").exists(), "a bug of ours leaves its traces"
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "/".join(["x"] * 5000)])
+def test_a_name_that_no_folder_can_have_is_told(name: str, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="the name is too long"):
+        Run.open(tmp_path / name, MANIFEST)
+    with pytest.raises(RunError, match="the name is too long"):
+        read_run(tmp_path / name)

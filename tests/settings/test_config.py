@@ -374,7 +374,7 @@ def test_all_mistakes_come_together(write: Write) -> None:
         '  command line: seed: must be a whole number, not "x"\n'
         "  r.yaml: model.name: is required\n"
         "  r.yaml:1: task.name: must be world, jsonl, plugin, hotpotqa, 2wikimultihopqa, triviaqa, cbt, gsm8k, math, "
-        'arc_challenge or mmlu, not "wrld"; did you mean world?\n'
+        'arc_challenge, mmlu, humaneval or mbpp, not "wrld"; did you mean world?\n'
         '  r.yaml:4: training.learning_rate: must be a number, not "fast"'
     )
 

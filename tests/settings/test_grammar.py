@@ -77,6 +77,37 @@ def test_a_team_is_read_as_it_is_written(tmp_path: Path) -> None:
     assert judge.inputs == [("write", "item"), ("write", "")] and rewrite.inputs == [("verdict", ""), ("write", "all")]
 
 
+@pytest.mark.parametrize(
+    ("stated", "adapters"),
+    [
+        ("", ("shared", "shared")),
+        ("adapters: shared\n", ("shared", "shared")),
+        ("adapters: separate\n", ("Writer", "Critic")),
+        ("adapters: {Writer: words, Critic: words}\n", ("words", "words")),
+    ],
+)
+def test_every_role_has_the_adapter_that_is_stated(tmp_path: Path, stated: str, adapters: tuple[str, str]) -> None:
+    (tmp_path / "team.yaml").write_text(stated + TEAM)
+    team = named(str(tmp_path / "team.yaml"))
+    assert tuple(role.adapter for role in team.roles) == adapters
+    assert team.adapters == tuple(dict.fromkeys(adapters))
+
+
+def test_the_command_line_gives_any_team_its_adapters(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("model: {name: tiny}\ntask: {name: world}\n")
+
+    def adapters(*overrides: str) -> tuple[str, ...]:
+        return team_of(load_recipe(tmp_path / "recipe.yaml", overrides=overrides).recipe).adapters
+
+    assert adapters("team=exchange") == ("shared",)
+    assert adapters("team=exchange", "team.adapters=separate") == ("Alice", "Bob")
+    assert adapters("team.adapters={Alice: a, Bob: b}", "team=exchange") == ("a", "b")
+    with pytest.raises(ConfigError, match=r"team\.adapters: there is no team that could have them; add team=exchange"):
+        adapters("team.adapters=separate")
+    with pytest.raises(ConfigError, match=r"command line: team\.adapters\.Bobby: there is no role Bobby"):
+        adapters("team=exchange", "team.adapters={Alice: a, Bobby: b}")
+
+
 WRONG = [  # what is written in place of what, and what is said of it
     ("speaker: Critic", "speaker: Critik", "13: steps.judge.speaker: there is no role Critik; did you mean Critic?"),
     ("    then: judge\n  judge", "    then: juge\n  judge", "11: steps.write.then: there is no step juge; did you mean judge?"),
@@ -101,19 +132,23 @@ WRONG = [  # what is written in place of what, and what is said of it
     ("otherwise: rewrite", "otherwise: judge", "21: steps.rewrite: no way leads here"),
     ("answer: [write, rewrite]", "answer: rewrite", "27: answer: the end is reached without an answer that counts on the "
      "way write -> judge -> end"),
-    ("    system: You are {name}, and judge.\n", "    system: Judge.\n    adapter: own\n", "6: roles.Critic.adapter: adapters "
-     "by role are not there yet; all roles speak with `shared`"),
+    ("roles:\n", "adapters: {Writer: a, Citric: b}\nroles:\n", "1: adapters.Citric: there is no role Citric; did you mean Critic?"),
+    ("roles:\n", "adapters: {Writer: a}\nroles:\n", "1: adapters: must name the adapter of every role, and leaves out Critic"),
+    ("roles:\n", "adapters:\n  Writer: a\n  Critic: a/b\nroles:\n", "3: adapters.Critic: an adapter's name is made of letters, digits, _ and -, not 'a/b'"),
+    ("roles:\n", "adapters: {Writer: own, Critic: Own}\nroles:\n", "1: adapters.Writer: own and Own differ in case only"),
+    ("roles:\n", "adapters: seperate\nroles:\n", "1: adapters: must be shared, separate, or the name of an adapter for each role"),
     ("    system: You are {name}, and judge.\n", "    system: ''\n", "5: roles.Critic.system: must not be empty"),
     ("  Critic:\n", "  Idle: {system: x}\n  Critic:\n", "4: roles.Idle: takes no step"),
     ("  Writer:\n    system: You are {name}, and write.\n", "  Writer: {system: x, facts: none}\n", "22: steps.rewrite.reads: "
      "{facts}: Writer knows no facts"),
     ("    speaker: Critic\n", "    speaker: Critic\n    tool: retrieve\n", "12: steps.judge: needs a speaker or a tool, and "
      "not both"),
-    ("    speaker: Critic\n", "    tool: run_tests\n", "13: steps.judge.tool: run_tests is not there yet; retrieve is"),
+    ("    speaker: Critic\n", "    tool: run_tests\n", "15: steps.judge.parse: is for what a role says; a tool's output "
+     "is text"),
     ("  judge:\n    speaker", "  end:\n    speaker", "12: steps.end: a step's name is made of letters, digits and _, and is "
      "not `end`"),
-    ("parse: verdict", "parse: verdict\n    at_most: 3", "16: steps.judge.at_most: is read with parse: list, or by a tool, "
-     "only"),
+    ("parse: verdict", "parse: verdict\n    at_most: 3", "16: steps.judge.at_most: is read with parse: list, or by tool: "
+     "retrieve, only"),
     ("answer: [write, rewrite]", "answer: [write, write]", "27: answer: names a step twice"),
     ("roles:\n", "rolls: {}\nroles:\n", "1: rolls: no such key; did you mean roles?"),
 ]  # fmt: skip
@@ -213,7 +248,10 @@ def test_the_document_names_every_key_and_every_condition() -> None:
 def test_a_schema_needs_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("optima_lite.settings.schemas.LIBRARY", "no_such_library")
     text = SIDE.replace("then: [left, right]", "parse: json, schema: {type: object}, then: [left, right]")
-    assert 'steps.one.schema: needs the library jsonschema: pip install "optima-lite[schema]"' in mistakes(tmp_path, text)[0]
+    assert (
+        'steps.one.schema: needs the library jsonschema: pip install "optima-lite[schema]"'
+        in mistakes(tmp_path, text)[0]
+    )
 
 
 # --- In a recipe ----------------------------------------------------------------------------------
@@ -274,6 +312,15 @@ def test_a_task_without_facts_has_none_to_share_or_to_look_up(tmp_path: Path) ->
     said = refused(tmp_path, "team: exchange\n", "task.name=gsm8k", "task.metric=numeric")
     assert said == "r.yaml:3: team: shares its facts out, and task.name gsm8k has none"
     assert "looks facts up" in refused(tmp_path, "team: decompose_retrieve_answer\n", "task.name=math")
+    assert "runs tests, and task.name world has none; humaneval and mbpp have" in refused(
+        tmp_path, "team: plan_code_test_reflect\n"
+    )
+    assert "task.metric: must be tests or pass, not f1: the answers to mbpp are programs" in refused(
+        tmp_path, "team: solo\n", "task.name=mbpp"
+    )
+    assert "task.metric: cannot be pass, which runs programs; it is for humaneval and mbpp" in refused(
+        tmp_path, "team: solo\n", "task.metric=pass"
+    )
     assert recipe_with(tmp_path, "team: tree\n", "task.name=gsm8k").team
 
 

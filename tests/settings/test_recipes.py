@@ -12,6 +12,7 @@ import yaml
 from optima_lite.model.memory import GIB, OVERHEAD, Setup, planned
 from optima_lite.model.shapes import LLAMA3
 from optima_lite.settings.config import (
+    CODE_TASKS,
     BenchmarkName,
     LoadedRecipe,
     Machine,
@@ -21,14 +22,15 @@ from optima_lite.settings.config import (
     shipped_recipes,
 )
 from optima_lite.tasks.answers import extract, score
-from optima_lite.team.talks import debate, exchange
+from optima_lite.team.talks import solo, team_of
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = shipped_recipes()
 CASES = [(name, variant) for name in RECIPES for variant in (None, *load_recipe(name).available)]
 BENCHMARKS = get_args(BenchmarkName)
-SCHEDULES, SIZES = ("isft", "idpo", "isft-dpo"), ("smoke", "small", "paper")
-COMBINATIONS = [(name, schedule, size) for name in BENCHMARKS for schedule in SCHEDULES for size in SIZES]
+SCHEDULES = ("isft", "idpo", "isft-dpo")
+SIZES = {name: ("smoke",) if name in CODE_TASKS else ("smoke", "small", "paper") for name in BENCHMARKS}
+COMBINATIONS = [(name, schedule, size) for name in BENCHMARKS for schedule in SCHEDULES for size in SIZES[name]]
 
 
 def loaded(name: str, variant: str | None) -> LoadedRecipe:
@@ -50,7 +52,7 @@ def test_a_recipe_loads_with_each_of_its_variants(name: str, variant: str | None
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_benchmark_has_a_recipe_with_every_schedule_and_size(name: str) -> None:
     recipe = load_recipe(name)
-    assert recipe.available == (*SCHEDULES, *SIZES)
+    assert recipe.available == (*SCHEDULES, *SIZES[name])
     assert (recipe.recipe.task.name, recipe.recipe.schedule) == (name, "isft")
 
 
@@ -68,7 +70,7 @@ def test_schedules_and_sizes_combine(name: str, schedule: str, size: str) -> Non
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_dialogue_of_full_length_leaves_room_for_the_facts(name: str) -> None:
     recipe = load_recipe(name).recipe
-    assert recipe.protocol.max_turns * recipe.sampling.max_turn_tokens < 0.7 * 8192
+    assert team_of(recipe).max_steps * recipe.sampling.max_turn_tokens < 0.7 * 8192
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
@@ -79,7 +81,7 @@ def test_what_the_header_adds_for_a_smaller_card_fits_it(name: str) -> None:
         overrides = [] if added.startswith("nothing") else added.split()
         recipe = load_recipe(name, overrides=overrides, variants=["isft-dpo"]).recipe
         rows, room = recipe.model.max_length or 8192, int(card) * GIB - OVERHEAD
-        assert rows - recipe.protocol.max_turns * recipe.sampling.max_turn_tokens > 1000, "room for the facts"
+        assert rows - team_of(recipe).max_steps * recipe.sampling.max_turn_tokens > 1000, "room for the facts"
         setup = Setup(quantised=True, gpu=True, lora_rank=recipe.model.lora_rank)
         limits, phases = planned(recipe, Machine(), LLAMA3["8b"], setup, row_tokens=rows, room=room)
         most = max(phase.total for phase in phases)
@@ -90,13 +92,16 @@ def test_what_the_header_adds_for_a_smaller_card_fits_it(name: str) -> None:
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_agents_are_asked_for_the_mark_that_is_read_and_scored(name: str) -> None:
     recipe = load_recipe(name).recipe
-    team = {"debate": debate, "exchange": exchange}[recipe.protocol.name](
-        recipe.protocol.roles, recipe.protocol.max_turns, metric=recipe.task.metric
-    )
+    team, metric = team_of(recipe), recipe.task.metric
     assert (team.name == "exchange") == (name in ("hotpotqa", "2wikimultihopqa", "triviaqa", "cbt"))
+    assert extract(solo(metric=metric).roles[0].system, metric=metric) == "answer"
+    if name in CODE_TASKS:
+        (asked,) = [team.step(step).reads or "" for step in team.answer]
+        assert extract(asked, metric=metric) == "..."
+        return
     assert extract(team.roles[0].system) == "answer"
-    if recipe.task.metric != "math":  # which needs its library
-        assert score(recipe.task.metric, "1,000", ["1,000"]) == 1
+    if metric != "math":  # which needs its library
+        assert score(metric, "1,000", ["1,000"]) == 1
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -30,6 +30,22 @@ def test_this_machine_is_fine() -> None:
     assert all(finding.hint is None for finding in findings if finding.status is Status.OK)
 
 
+@pytest.mark.parametrize(
+    ("missing", "allowed", "status", "detail"),
+    [
+        (None, True, Status.OK, "can be contained and run here, and allow_code allows it"),
+        (None, False, Status.OK, "can be contained and run here, but allow_code is not set, so it is not"),
+        ("no walls", True, Status.NOTE, "cannot be run here: no walls"),
+    ],
+)
+def test_whether_generated_code_can_be_run_is_told(
+    monkeypatch: pytest.MonkeyPatch, missing: str | None, allowed: bool, status: Status, detail: str
+) -> None:
+    monkeypatch.setattr("optima_lite.tasks.sandbox.missing", lambda: missing)
+    (code,) = [one for one in doctor.doctor(Machine(allow_code=allowed)) if one.subject == "generated code"]
+    assert (code.status, code.detail) == (status, detail)
+
+
 @pytest.mark.parametrize("version", [(3, 10, 9), (3, 14, 0)])
 def test_another_python_is_a_problem(monkeypatch: pytest.MonkeyPatch, version: tuple[int, int, int]) -> None:
     monkeypatch.setattr(sys, "version_info", Version(*version, "final", 0))

@@ -14,9 +14,10 @@ from optima_lite.model.memory import OVERHEAD, Setup, planned
 from optima_lite.model.shapes import LLAMA3
 from optima_lite.settings.config import LoadedRecipe, Machine, load_recipe
 from optima_lite.stage import preflight
+from optima_lite.stage.cast import assemble
 from optima_lite.stage.findings import Finding, Status
 from optima_lite.stage.preflight import check
-from support import SMALL
+from support import SMALL, call
 
 
 @pytest.fixture
@@ -45,6 +46,39 @@ def test_a_missing_extra_is_found_before_anything_runs(
     assert metric.hint is not None and metric.hint.startswith('pip install "optima-lite[math]"')
     with pytest.raises(ConfigError, match="math-verify"):
         preflight.require(maths.recipe, machine=Machine())
+
+
+def test_code_that_may_not_be_run_is_refused_before_a_run_folder_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    row = {"text": "Add.", "test_list": ["assert add(1) == 2"]}
+    rows = [row | {"test_list": [f"assert add({n}) == {n + 1}"]} for n in range(60)]
+    Path("rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    overrides = ["task.path=rows.jsonl", "model.name=tiny"]
+    coding = load_recipe("mbpp", overrides=overrides)
+    monkeypatch.setattr("optima_lite.tasks.sandbox.missing", lambda: None)
+
+    def told(**settings: Any) -> Finding:
+        return found(check(coding, machine=Machine(**settings), folder=tmp_path / "r", probe=False), "generated code")
+
+    refused = told()
+    assert refused.status is Status.PROBLEM and "runs programs that the model writes" in refused.detail
+    assert refused.hint is not None and refused.hint.startswith("set allow_code = true in optima_lite.toml")
+    outcome = call("train", "mbpp", *overrides)
+    assert outcome.code == 2 and "allow_code = true" in outcome.err and not Path("runs").exists()
+    allowed = told(allow_code=True)
+    assert (allowed.status, allowed.detail) == (
+        Status.OK,
+        "task.metric tests runs the programs that the model writes, walled in",
+    )
+    preflight.require(coding.recipe, machine=Machine(allow_code=True))
+    with pytest.raises(ConfigError, match="not allowed"):  # as eval, scale, search and chat begin
+        assemble(coding.recipe, machine=Machine(), settle=lambda key, decide: decide())
+    monkeypatch.setattr("optima_lite.tasks.sandbox.missing", lambda: "no walls")
+    assert "cannot be contained here: no walls" in told(allow_code=True).detail
+    with pytest.raises(ConfigError, match="no walls"):
+        preflight.require(coding.recipe, machine=Machine(allow_code=True))
 
 
 def test_check_of_a_recipe_that_can_run(loaded: LoadedRecipe) -> None:

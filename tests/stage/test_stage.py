@@ -40,7 +40,9 @@ def test_seeds_iterations_and_steps_share_no_draws(cast: Cast, tmp_path: Path) -
         with Run.open(tmp_path / f"seed{seed}", manifest) as run:
             stage = Stage(replace(cast, recipe=recipe), run, lambda event: None)
             for name, settings in ((IMITATED, recipe.training), (PREFERRED, recipe.dpo)):
-                stage.adapt(optimise, [], settings=settings, iteration=iteration, name=name, label="train")
+                stage.adapt(
+                    optimise, {"shared": [object()]}, settings=settings, iteration=iteration, name=name, label="train"
+                )
     assert len(shuffles) == len(set(shuffles)) == 18, "no two shuffle their rows alike"
     assert len(starts) == len(set(starts)) == 18, "no two start from the same adapter"
 

@@ -1,4 +1,4 @@
-"""The eight benchmarks: every schema is read, dealt out and split in the same way whatever the order of the rows."""
+"""The benchmarks: every schema is read, dealt out and split in the same way whatever the order of the rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from optima_lite.errors import DataError
 from optima_lite.records import Question
-from optima_lite.settings.config import TaskSettings
+from optima_lite.settings.config import CODE_TASKS, TaskSettings
 from optima_lite.tasks.answers import exact, extract, f1, installed, math, numeric
 from optima_lite.tasks.benchmarks import BENCHMARKS
 from optima_lite.tasks.benchmarks import _split_of as split_of
@@ -83,6 +83,19 @@ ROWS: dict[str, Row] = {
         "choices": ["P \u2228 Q", "P & Q", "~P", "none"],
         "answer": 2,
     },
+    "humaneval": {
+        "task_id": "HumanEval/{n}",
+        "prompt": 'import math\n\n\ndef add{n}(a):\n    """Adds {n}.\n    >>> add{n}(1)\n    2\n    """\n',
+        "entry_point": "add{n}",
+        "canonical_solution": "    return a + {n}\n",
+        "test": "def check(candidate):\n    assert candidate(1) == 1 + {n}\n",
+    },
+    "mbpp": {
+        "task_id": "{n}",
+        "text": "Write a function to add {n}.",
+        "test_list": ["assert add(1) == {n}1", "assert add(2) == {n}2"],
+        "test_setup_code": "",
+    },
 }  # fmt: skip
 
 
@@ -92,7 +105,8 @@ def made_up(name: str, count: int = 60) -> list[Row]:
 
 
 def settings(name: str, path: Path | None = None, **others: Any) -> TaskSettings:
-    return TaskSettings.model_validate({"name": name, "path": None if path is None else str(path)} | others)
+    metric = "tests" if name in CODE_TASKS else "f1"
+    return TaskSettings.model_validate({"name": name, "path": path and str(path), "metric": metric} | others)
 
 
 def written(folder: Path, rows: list[Row], *, suffix: str = ".jsonl") -> Path:
@@ -122,6 +136,11 @@ def test_made_up_rows_become_questions(name: str, tmp_path: Path) -> None:
 
 
 def first_line(name: str, question: Question) -> str:
+    """What decides about a question's split."""
+    if name == "mbpp":
+        return str(question.text.split("\n")[2:])
+    if name == "humaneval":
+        return made_up(name)[int(question.text.split("`")[1].removeprefix("add")) - 1]["prompt"]
     text = question.text.split("\nAnswer with the text")[0]
     return text.removeprefix("Which word fills the gap XXXXX? ") if name == "cbt" else text
 
@@ -217,6 +236,9 @@ def test_a_box_without_braces_is_read(tmp_path: Path) -> None:
         ("arc_challenge", {"answerKey": "D"}, "answerKey 'D' is none of the labels of the choices"),
         ("mmlu", {"answer": 4}, "answer 4 is no position among the 4 choices"),
         ("mmlu", {"choices": None}, "choices holds null where a list is needed"),
+        ("humaneval", {"test": ""}, "test holds empty text where text is needed"),
+        ("mbpp", {"test_list": []}, "there is no test"),
+        ("mbpp", {"test_list": [1]}, "test_list holds something else than programs"),
         ("gsm8k", {"answer": 72}, "answer holds a number where text is needed"),
     ],
 )
@@ -285,7 +307,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[[Mapping[str, list[Row]]], 
     return serve
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("name", [name for name in BENCHMARKS if name != "humaneval"])
 def test_the_hub_s_own_splits_are_used(name: str, hub: Any) -> None:
     benchmark, rows = BENCHMARKS[name], made_up(name, 90)
     train, held_out = (f"{benchmark.dataset}/{split}" for split in (benchmark.train, benchmark.held_out))
@@ -301,6 +323,31 @@ def test_the_hub_s_own_splits_are_used(name: str, hub: Any) -> None:
     assert {(config, split) for dataset, config, split in asked if dataset == benchmark.dataset} == {
         (config, split) for config in benchmark.configs for split in (benchmark.train, benchmark.held_out)
     }
+
+
+def test_a_data_set_of_one_split_is_cut_as_a_file_is(hub: Any, tmp_path: Path) -> None:
+    """As large as HumanEval: no row is in two splits, and the shares decide."""
+    rows = made_up("humaneval", 164)
+    hub({"openai/openai_humaneval/test": rows})
+    shares = {"held_out_share": 0.4, "validation_share": 0.2}
+    found = every_split(settings("humaneval", **shares))
+    assert found == every_split(settings("humaneval", written(tmp_path, rows), **shares))
+    assert sum(map(len, found.values())) == 164
+    assert 45 < len(found["held_out"]) < 85 and 15 < len(found["validation"]) < 50
+
+
+def test_the_lines_of_a_program_stay(tmp_path: Path) -> None:
+    (row,) = made_up("mbpp", 1)
+    sanitised = {"task_id": 1, "prompt": "Do it.", "test_imports": ["import math"], "test_list": ["if f():\n    f(1)"]}
+    whole = {"held_out_share": 0.0, "validation_share": 0.0}
+    (found,) = questions(settings("mbpp", written(tmp_path, [sanitised]), **whole), "train", 1, seed=0)
+    assert found.answers == ("import math\n# the solution\nif f():\n    f(1)",)
+    assert only("mbpp", tmp_path).answers == tuple(f"# the solution\n{test}" for test in row["test_list"])
+    assert (
+        only("humaneval", tmp_path)
+        .answers[0]
+        .endswith("def check(candidate):\n    assert candidate(1) == 1 + 1\ncheck(add1)")
+    )
 
 
 def test_held_out_questions_are_the_first_thousand_rows(hub: Any) -> None:

@@ -91,12 +91,14 @@ def _rank(stage: Stage, iteration: int, rollouts: Sequence[Rollouts]) -> Sequenc
 
 
 def _train(stage: Stage, iteration: int, chosen: Sequence[Demonstration]) -> Path:
-    """The selected dialogues from every speaker's view; without any the adapter stays as it is."""
-    recipe = stage.cast.recipe
-    rows: list[Rendered] = []
+    """The selected dialogues from every speaker's view, each for its adapter; without any the adapters stay as they
+    are."""
+    recipe, pair = stage.cast.recipe, stage.cast.pair
+    rows: dict[str, list[Rendered]] = {adapter: [] for adapter in pair.workflow.adapters}
     for demonstration in chosen:
-        rows += stage.cast.pair.views(demonstration.question, demonstration.dialogue)
-    if not rows:
+        for adapter, row in pair.lessons(demonstration.question, demonstration.dialogue):
+            rows[adapter].append(row)
+    if not chosen:
         stage.note(f"iteration {iteration}: no dialogue passed selection.min_reward, so nothing is trained")
 
     return stage.adapt(fine_tune, rows, settings=recipe.training, iteration=iteration, name=IMITATED, label="train")

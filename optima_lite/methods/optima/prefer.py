@@ -58,13 +58,15 @@ def _search(stage: Stage, iteration: int, probe: Sequence[Rollouts]) -> Sequence
 
 
 def _train(stage: Stage, iteration: int, chosen: Sequence[PreferencePair]) -> Path:
-    """The pairs as ids, each after what its speaker saw; without any the adapter stays as it is."""
+    """The pairs as ids, each after what its speaker saw and for its adapter; without any the adapters stay as they
+    are."""
     recipe, pair = stage.cast.recipe, stage.cast.pair
-    rows = [
-        PairIds(pair.prompt(one.question, Dialogue(one.question.id, 0, one.prefix)), one.chosen.ids, one.rejected.ids)
-        for one in chosen
-    ]
-    if not rows:
+    rows: dict[str, list[PairIds]] = {adapter: [] for adapter in pair.workflow.adapters}
+    for one in chosen:
+        prompt = pair.prompt(one.question, Dialogue(one.question.id, 0, one.prefix))
+        row = PairIds(prompt, one.chosen.ids, one.rejected.ids)
+        rows[pair.workflow.roles[one.speaker].adapter].append(row)
+    if not chosen:
         stage.note(f"iteration {iteration}: no two messages differ enough in worth, so nothing is trained")
 
     return stage.adapt(optimise, rows, settings=recipe.dpo, iteration=iteration, name=PREFERRED, label="prefer")
