@@ -1,51 +1,32 @@
-"""optima-lite: teach two LLM agents to solve more and say less, on one GPU.
+"""optima-lite: teach LLM agents to solve more and say less, on one GPU.
 
-`train` is the whole of the Python interface; everything else is on the command line (`optima-lite --help`).
+From Python: `train`, `open_run`, `load` (then `Team.ask`), `evaluate` and `search` (docs/python.md). The command line
+is `optima-lite --help`. Nothing heavy is imported before one of them is used.
 """
 
 from __future__ import annotations
 
 TYPE_CHECKING = False  # that of `typing` would cost its import, during which the command line cannot heed a Ctrl-C
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-    from typing import Any
+    from .api import evaluate, load, open_run, search, train
+    from .errors import OptimaError
+    from .records import Question
 
-    from .runs.progress import Observer
+    __version__: str
 
-__all__ = ["train"]
+__all__ = ["OptimaError", "Question", "__version__", "evaluate", "load", "open_run", "search", "train"]
+_HOMES = {"OptimaError": "errors", "Question": "records"}
 
 
-def train(
-    recipe: str | Path,
-    *,
-    overrides: Sequence[str] = (),
-    variants: Sequence[str] = (),
-    run: str | Path | None = None,
-    config: str | Path | None = None,
-    observe: Observer | None = None,
-) -> dict[str, Any]:
-    """Run a recipe as `optima-lite train` does, or carry on with its run, and return the content of summary.json.
+def __getattr__(name: str) -> object:
+    """A public name, when it is first asked for."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "__version__":
+        from importlib.metadata import version
 
-    recipe: a file, or a shipped recipe's name. overrides: settings such as "training.iterations=4". run: the run
-    folder, when it is not to be named after the recipe. config: the machine file. observe: is called with every event
-    of `optima_lite.runs.progress`; nothing is printed without it. Raises an `optima_lite.errors.OptimaError` for
-    anything that can be mended from outside; the same call resumes.
-    """
-    import logging
-    from pathlib import Path
+        return version("optima-lite")
+    from importlib import import_module
 
-    from .settings.config import load_machine, load_recipe
-
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells at import what a CPU lacks for four bits
-    loaded = load_recipe(recipe, overrides=overrides, variants=variants)
-    machine = load_machine(None if config is None else Path(config))
-    from .methods.optima.loop import train as run_loop
-    from .runs.naming import run_folder
-    from .runs.progress import silent
-    from .runs.store import read_run
-
-    folder = Path(run) if run else run_folder(loaded, machine)
-    run_loop(loaded, machine=machine, folder=folder, observe=observe or silent)
-    summary: dict[str, Any] = read_run(folder).read_json("summary.json")
-    return summary
+    found: object = getattr(import_module(f".{_HOMES.get(name, 'api')}", __name__), name)
+    return found

@@ -33,13 +33,14 @@ FLOORS = {
     "runs": 7,
     "stage": 8,
     "methods": 9,
-    "cli": 10,
-    "__init__": 11,
-    "__main__": 11,
+    "api": 10,
+    "cli": 11,
+    "__init__": 12,
+    "__main__": 12,
 }
 LEVELS = {
     "settings": [
-        {"consistency", "layers", "presets", "schemas", "strict_yaml", "workflow"},
+        {"consistency", "layers", "plugin", "presets", "schemas", "strict_yaml", "workflow"},
         {"flow"},
         {"grammar"},
         {"teams"},
@@ -70,11 +71,11 @@ LEVELS = {
         {"forecast", "store"},
         {"live", "naming"},
         {"report"},
-        {"comparison", "team_view", "tree_view"},
+        {"comparison", "opened", "team_view", "tree_view"},
     ],
     "stage": [
         {"cast", "findings", "probe", "scaling"},
-        {"data", "doctor", "evaluate", "scaling_view"},
+        {"asking", "data", "doctor", "evaluate", "scaling_view"},
         {"preflight"},
         {"baselines", "stage"},
         {"judge"},
@@ -90,6 +91,7 @@ LEVELS = {
 FLOOR_OF_TORCH = 5  # below it no file may need a heavy library at import
 LIGHT = {
     "__main__",
+    "api",
     "model/config_file",
     "model/families",
     "model/memory",
@@ -267,6 +269,7 @@ def test_nothing_swallows_every_exception() -> None:
     found = [
         f"{short(path)}:{node.lineno}"
         for path in FILES
+        if name_of(path) != "settings/plugin"  # it runs code of the user's, which may raise anything
         for node in ast.walk(parse(path))
         if isinstance(node, ast.ExceptHandler) and swallows_everything(node)
     ]

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-
-from ..errors import RunError
 
 if TYPE_CHECKING:
     from ..runs.store import RunFolder
@@ -46,18 +43,15 @@ def load(
 
 def open_run(run: Path, machine: Machine) -> RunFolder:
     """The run of that path, or of that name among the runs. Raises RunError if there is none."""
-    from ..runs.store import read_run
+    from ..runs.opened import find_run
 
-    under = Path(machine.run_folder) / run
-    return read_run(under if not os.path.exists(run) and os.path.exists(under) else run)
+    return find_run(run, machine)
 
 
 def iteration_number(run: RunFolder, wanted: str) -> int | None:
-    """The iteration that --iteration names, None for the untrained agents."""
-    if wanted == "untrained":
-        return None
-    if wanted == "last":
-        return max(run.trained(), default=None)
-    if not wanted.isdecimal():
-        raise RunError(f"'{wanted}' is no iteration", where="--iteration", hint="a number, `last` or `untrained`")
-    return int(wanted)
+    """The iteration that --iteration names, None for the untrained agents. RunError for one that is not trained."""
+    from ..runs import opened
+
+    number = opened.iteration_number(run, wanted, where="--iteration")
+    opened.require_iteration(run, number)
+    return number

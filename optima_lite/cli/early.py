@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
-from ..errors import RunError
-
 if TYPE_CHECKING:
-    from ..runs.store import RunFolder
     from ..settings.config import LoadedRecipe
 
 _QUICK = {".jsonl", ".json"}  # files of rows that are read without a library
@@ -35,10 +32,3 @@ def refuse_early(loaded: LoadedRecipe, folder: Path) -> None:
     for split in SPLITS if task.path is not None else ():
         if file_of(task, split).suffix in _QUICK:
             questions(task, split, 1, seed=0)
-
-
-def require_iteration(run: RunFolder, iteration: int | None) -> None:
-    """Raises RunError for an iteration that the run has not trained."""
-    if iteration is not None and iteration not in run.trained():
-        have = f"trained so far: {', '.join(map(str, run.trained()))}" if run.trained() else "none has been trained yet"
-        raise RunError(f"there is no iteration {iteration}", where=run.folder, hint=have)

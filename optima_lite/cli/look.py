@@ -28,10 +28,10 @@ from .arguments import (
     open_run,
 )
 from .console import console_of, errors, import_libraries, progress
-from .early import require_iteration, say
+from .early import say
 
 if TYPE_CHECKING:
-    from ..records import Dialogue, Question, Rollouts
+    from ..records import Question, Rollouts
     from ..settings.config import Machine
     from ..stage.cast import Cast
 
@@ -87,7 +87,6 @@ def chat(
         console = console_of(machine)
         folder = open_run(run, machine)
         number = iteration_number(folder, iteration)
-        require_iteration(folder, number)
         say(console, f"{folder.folder}: the libraries and the model are being loaded")
         import_libraries()
         from ..stage.cast import recall
@@ -138,10 +137,9 @@ def _facts(console: Console, whose: str) -> tuple[str, ...]:
 
 
 def _talk(console: Console, cast: Cast, question: Question, *, greedy: bool, seed: int) -> None:
-    from ..learn.rollout import unfold
     from ..runs.report import printable
+    from ..stage.asking import Said, Team
 
-    roles = cast.pair.workflow.names
     (fitted,), shortened = cast.fit(cast.pair, [question])
     console.rule()
     console.print(f"[bold]{escape(printable(question.text))}[/bold]")
@@ -154,17 +152,17 @@ def _talk(console: Console, cast: Cast, question: Question, *, greedy: bool, see
         console.print(f"[dim]{who}: {escape(printable('; '.join(facts))) or 'nothing'}[/dim]")
     if shortened:
         console.print("[yellow]the facts were shortened to fit the model[/yellow]")
-    dialogue: Dialogue | None = None
-    for dialogue in unfold(cast.pair, fitted, sampling=cast.sampling(cast.pair, greedy=greedy), seed=(seed, "chat")):
-        turn = dialogue.turns[-1]
+
+    def show(turn: Said) -> None:
         answer = f"  [green]answer: {escape(turn.answer)}[/green]" if turn.answer else ""
         cut = "" if turn.finished else " [red](cut)[/red]"
-        said = f"[cyan]{roles[turn.speaker]}[/cyan] [dim]({len(turn.ids)})[/dim] {escape(printable(turn.text))}"
+        said = f"[cyan]{turn.role}[/cyan] [dim]({turn.tokens})[/dim] {escape(printable(turn.text))}"
         console.print(f"{said}{cut}{answer}")
-    assert dialogue is not None and dialogue.ending is not None
+
+    found = Team(cast).ask(fitted, sample=not greedy, seed=seed, hear=show)
     gold = f", right: {' / '.join(question.answers)}" if any(question.answers) else ""
-    outcome = dialogue.answer or "none"
-    console.print(f"[bold]{dialogue.ending}[/bold], answer: {escape(outcome)}{escape(gold)}, {dialogue.tokens} tokens")
+    outcome = found.answer or "none"
+    console.print(f"[bold]{found.ending}[/bold], answer: {escape(outcome)}{escape(gold)}, {found.tokens} tokens")
 
 
 def search(

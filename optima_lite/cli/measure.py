@@ -23,7 +23,7 @@ from .arguments import (
     open_run,
 )
 from .console import console_of, errors, import_libraries, progress
-from .early import require_iteration, say
+from .early import say
 
 
 def evaluate(
@@ -55,7 +55,6 @@ def evaluate(
         console = console_of(machine)
         folder = open_run(run, machine)
         number = iteration_number(folder, iteration)
-        require_iteration(folder, number)
         other = load_recipe(task).recipe if task else None
         name = "untrained" if number is None else f"iteration_{number}"
         what = "every iteration, and other ways to answer" if baselines else name
@@ -112,7 +111,6 @@ def scale(
         console = console_of(machine)
         folder = open_run(run, machine)
         number = iteration_number(folder, iteration)
-        require_iteration(folder, number)
         say(
             console, f"{folder.folder}: {samples} dialogues about each of {questions} questions", quiet=quiet or as_json
         )

@@ -12,18 +12,22 @@ short, and the token term vanish. Options, none on by default:
     repeated: zero        the readability term is 0 when a message is said twice
     confusion: zero       R_task is 0 when a message speaks for several agents, or announces its own twice
     turn_cost             is subtracted for every message
+    plugin_weight         times what the user's own function says is added
     gate_by_correctness   all but R_task is multiplied by R_task: a wrong dialogue is worth 0, however it was said
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 from ..errors import ConfigError
-from ..records import Dialogue, Ending, Reward, Rollouts, Turn
+from ..records import Dialogue, Ending, Question, Reward, Rollouts, Turn
 from ..settings import schemas
 from ..settings.config import RewardSettings
+
+Own = Callable[[Question, Dialogue], float]
+"""A term of the user's: a question and a finished dialogue in, its value before its weight out."""
 
 
 def rank(
@@ -35,6 +39,7 @@ def rank(
     normaliser: int | None = None,
     best_loss: float | None = None,
     roles: Sequence[str] = (),
+    own: Sequence[float] = (),
 ) -> tuple[Reward, ...]:
     """The rewards of all dialogues sampled for one question, in their order.
 
@@ -42,14 +47,15 @@ def rank(
     normaliser: the tokens that make a token share of 1, where siblings come one by one (see `normaliser`); longer
     dialogues then have a share above 1. best_loss: what `relative` readability compares with there. None: the longest
     of these dialogues that was not cut (of all, where all were), and the lowest. A cut sibling pays for a whole share.
-    roles: the agents' names, for `confusion` and `schemas`.
+    roles: the agents' names, for `confusion` and `schemas`. own: the user's own term for each; none without weight.
     """
     longest = settings.max_tokens or normaliser or max((one.tokens for one in _uncut(dialogues)), default=0)
     siblings = not (settings.max_tokens or normaliser)
     floored = [max(loss, settings.loss_floor) for loss in losses]
     readable = readability(floored, form=settings.readability, best=best_loss)
     rewards = []
-    for dialogue, score, loss, ease in zip(dialogues, scores, losses, readable, strict=True):
+    added = own or [0.0] * len(dialogues)
+    for dialogue, score, loss, ease, extra in zip(dialogues, scores, losses, readable, added, strict=True):
         share = dialogue.tokens / max(longest, 1)
         share = min(share, 1.0) if siblings else share
         if settings.repeated == "zero" and repeats(dialogue):
@@ -60,7 +66,7 @@ def rank(
         tokens = token_cost(dialogue.tokens, share=share, settings=settings)
         turns = settings.turn_cost * len(dialogue.messages)
         total = solved - gate * tokens + gate * (settings.readability_weight * ease) - gate * turns
-        total += gate * settings.format_weight * form
+        total += gate * (settings.format_weight * form + settings.plugin_weight * extra)
         rewards.append(Reward(total, score, share, ease, loss, format=form))
     return tuple(rewards)
 
@@ -166,8 +172,9 @@ def alone(
     scale: Scale,
     settings: RewardSettings,
     roles: Sequence[str] = (),
+    own: float = 0.0,
 ) -> Reward:
-    """The reward of a dialogue without siblings, on a given scale. roles: as in `rank`."""
+    """The reward of a dialogue without siblings, on a given scale. roles, own: as in `rank`."""
     (reward,) = rank(
         [dialogue],
         scores=[score],
@@ -176,6 +183,7 @@ def alone(
         normaliser=scale.tokens,
         best_loss=scale.best_loss,
         roles=roles,
+        own=[own],
     )
     return reward
 
@@ -187,11 +195,24 @@ def mean(rewards: Sequence[Reward]) -> Reward:
 
 
 def rewards(
-    probe: Sequence[Rollouts], *, scale: Scale, settings: RewardSettings, roles: Sequence[str] = ()
+    probe: Sequence[Rollouts],
+    *,
+    scale: Scale,
+    settings: RewardSettings,
+    roles: Sequence[str] = (),
+    own: Own | None = None,
 ) -> list[Reward]:
     """The rewards of ranked dialogues, each anew on a given scale, so that samples compare. roles: as in `rank`."""
     return [
-        alone(dialogue, score=one.task, loss=one.worst_loss, scale=scale, settings=settings, roles=roles)
+        alone(
+            dialogue,
+            score=one.task,
+            loss=one.worst_loss,
+            scale=scale,
+            settings=settings,
+            roles=roles,
+            own=own(group.question, dialogue) if own else 0.0,
+        )
         for group in probe
         for dialogue, one in zip(group.dialogues, group.rewards, strict=True)
     ]

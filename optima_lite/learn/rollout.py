@@ -18,7 +18,7 @@ from ..tasks.answers import Scoring
 from ..team.dialogue import Cue, converse, cues, extend, moment, taken
 from ..team.prompts import Message, brief, filled, longest_brief, longest_talks, opening, view
 from ..team.tools import use
-from .reward import Scale, alone, rank
+from .reward import Own, Scale, alone, rank
 
 Advance = Callable[[int, int], None]
 """Told of progress: dialogues that are newly done, tokens that were sampled. A dialogue under way counts as the share
@@ -32,13 +32,16 @@ _AROUND = 8  # tokens that stand around a message in a view: header, turn end, t
 
 @dataclass(frozen=True)
 class Agents:
-    """All that is needed to hold a dialogue, and to score it. layout: of the chat (see `prompts.view`)."""
+    """All that is needed to hold a dialogue, and to score it. layout: of the chat (see `prompts.view`). own, tool: the
+    user's own term of the reward and tool, None where the recipe uses none."""
 
     generator: Generator
     renderer: Renderer
     workflow: Workflow
     scoring: Scoring
     layout: Layout = "alternating"
+    own: Own | None = None
+    tool: Callable[[Question, str], str] | None = None
 
     def fit(self, questions: Sequence[Question], *, max_turn_tokens: int) -> list[Question]:
         """The questions with facts short enough that a dialogue of full length stays within the model's limit.
@@ -148,7 +151,8 @@ class Agents:
     def speak(self, ready: Sequence[tuple[Question, Cue]], *, sampling: Sampling, seed: Sequence[object]) -> list[Turn]:
         """What is said at every step that can be taken, sampled in one go for each adapter; tools answer by
         themselves."""
-        said = {k: self._use(question, cue) for k, (question, cue) in enumerate(ready) if cue.step.tool}
+        room = sampling.max_new_tokens
+        said = {k: self._use(question, cue, room) for k, (question, cue) in enumerate(ready) if cue.step.tool}
         for adapter in self.workflow.adapters:
             numbers = [k for k, (_, cue) in enumerate(ready) if k not in said and self._adapter(cue.step) == adapter]
             if not numbers:
@@ -164,10 +168,15 @@ class Agents:
     def _adapter(self, step: Step) -> str:
         return self.workflow.roles[self.workflow.speaker(step)].adapter
 
-    def _use(self, question: Question, cue: Cue) -> Turn:
+    def _use(self, question: Question, cue: Cue, most_tokens: int) -> Turn:
         done = moment(cue.dialogue.turns, self.workflow).done
         asked = filled(cue.step, done, given={"question": question.text})
-        return Turn(self.workflow.speaker(cue.step), (), use(cue.step, question, asked))
+        if cue.step.speaker == "plugin":
+            assert self.tool is not None, "a recipe with such a step is refused without the function"
+            said = self.renderer.cut(self.tool(question, asked), most_tokens)  # there is room for a message
+        else:
+            said = use(cue.step, question, asked)
+        return Turn(self.workflow.speaker(cue.step), (), said)
 
     def next_cue(self, dialogue: Dialogue) -> Cue:
         """The next step of an unfinished dialogue; of steps side by side the first that was not taken yet."""
@@ -261,7 +270,8 @@ def ranked(agents: Agents, rollouts: Sequence[Rollouts], *, settings: RewardSett
     for group in rollouts:
         scores = [score(group.question, dialogue, scoring=agents.scoring) for dialogue in group.dialogues]
         worst = [next(losses) for _ in group.dialogues]
-        rewards = rank(group.dialogues, scores=scores, losses=worst, settings=settings, roles=roles)
+        own = [agents.own(group.question, dialogue) for dialogue in group.dialogues] if agents.own else ()
+        rewards = rank(group.dialogues, scores=scores, losses=worst, settings=settings, roles=roles, own=own)
         scored = zip(rewards, group.dialogues, strict=True)
         marked = tuple(_marked(reward, group.question, dialogue, agents.scoring) for reward, dialogue in scored)
         results.append(replace(group, rewards=marked))
@@ -291,7 +301,9 @@ def search_rewards(
     for (question, dialogue), loss in zip(pairs, losses, strict=True):
         agreed = dialogue.ending in (Ending.AGREED, Ending.DONE) or agents.workflow.max_steps == 1
         task = score(question, dialogue, scoring=agents.scoring) if agreed else 0.0
-        reward = alone(dialogue, score=task, loss=loss, scale=scale, settings=settings, roles=agents.workflow.names)
+        own = agents.own(question, dialogue) if agents.own else 0.0
+        roles = agents.workflow.names
+        reward = alone(dialogue, score=task, loss=loss, scale=scale, settings=settings, roles=roles, own=own)
         rewards.append(_marked(reward, question, dialogue, agents.scoring) if agreed else reward)
     return rewards
 

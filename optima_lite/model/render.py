@@ -89,6 +89,11 @@ class Renderer:
         """Sampled ids as readable text, without special tokens and surrounding space."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
+    def cut(self, text: str, tokens: int) -> str:
+        """The text, or as much of its beginning as so many tokens say."""
+        ids = self.encode(text)
+        return text if len(ids) <= tokens else self.text(ids[:tokens])
+
     def encode(self, text: str) -> tuple[int, ...]:
         """Ids of text that somebody wrote; special tokens in it are read as plain characters."""
         if text not in self._texts:

@@ -547,6 +547,9 @@ def _resume(folder: Path, stored: Any, wanted: dict[str, Any]) -> dict[str, Any]
     if not any(folder.glob("*/*.jsonl")):  # a start that failed before it computed anything binds nobody
         return wanted
     manifest: dict[str, Any] = copy.deepcopy(stored)
+    if "plugin" in wanted:
+        _refuse_other_code(folder, stored.get("plugin"), wanted["plugin"])
+        manifest["plugin"] = wanted["plugin"]  # where the same file is now
     old, new = manifest["recipe"].get("training"), wanted["recipe"].get("training")
     if isinstance(old, dict) and isinstance(new, dict) and new.get("iterations", 0) > old.get("iterations", 0):
         old["iterations"] = new["iterations"]
@@ -558,6 +561,14 @@ def _resume(folder: Path, stored: Any, wanted: dict[str, Any]) -> dict[str, Any]
         what = "\n  ".join(["holds a run of another recipe:", *changed])
         raise RunError(what, where=folder, hint=f"--run OTHER to start a new run; {_way_back(manifest, wanted)}")
     return manifest
+
+
+def _refuse_other_code(folder: Path, stored: Any, wanted: Mapping[str, str]) -> None:
+    """Raises RunError where a run was begun with a plugin of another content."""
+    if isinstance(stored, dict) and stored.get("sha256") != wanted["sha256"]:
+        was, now = str(stored.get("sha256"))[:12], wanted["sha256"][:12]
+        what = f"holds a run of another plugin: {wanted['path']} has changed since (SHA-256 {was}... -> {now}...)"
+        raise RunError(what, where=folder, hint="put the file back as it was, or start a new run with --run OTHER")
 
 
 def _way_back(stored: dict[str, Any], wanted: dict[str, Any]) -> str:

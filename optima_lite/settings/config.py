@@ -21,7 +21,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from ..errors import ConfigError
 from ..records import CODE_METRICS, Layout, Metric
@@ -48,6 +57,8 @@ from .layers import (
 )
 from .layers import differences as differences
 from .layers import undoing as undoing
+from .plugin import Plugin
+from .plugin import load as load_plugin
 
 MACHINE_FILE = "optima_lite.toml"
 COMMAND_LINE = "command line"
@@ -128,8 +139,9 @@ class FieldSettings(_Settings):
 class TaskSettings(_Settings):
     """The questions and how answers to them are scored."""
 
-    name: Literal["world", "jsonl", BenchmarkName] = Field(
-        description="world: the bundled synthetic questions; jsonl: a file of rows in any layout; else a benchmark"
+    name: Literal["world", "jsonl", "plugin", BenchmarkName] = Field(
+        description="world: the bundled synthetic questions; jsonl: a file of rows in any layout; plugin: `questions` "
+        "of the plugin; else a benchmark"
     )
     path: PathText | dict[str, PathText] | None = Field(
         None,
@@ -154,6 +166,13 @@ class TaskSettings(_Settings):
     held_out_share: Share = Field(0.2, description="Share of the rows kept for the final report")
     validation_share: Share = Field(0.1, validate_default=True, description="Share of the rows kept for choices")
 
+    _code: Plugin | None = PrivateAttr(None)
+
+    @property
+    def code(self) -> Plugin | None:
+        """The plugin that was loaded with the recipe, or None; no part of the values."""
+        return self._code
+
     @property
     def has_facts(self) -> bool:
         """Whether its questions come with facts that can be dealt out."""
@@ -169,8 +188,9 @@ class TaskSettings(_Settings):
     @field_validator("path")
     @classmethod
     def _path_is_read(cls, path: FileOrFiles | None, info: ValidationInfo) -> FileOrFiles | None:
-        if path is not None and info.data.get("name") == "world":
-            raise ValueError("is not read by task.name world, which makes its own questions; set task.name=jsonl")
+        name = info.data.get("name")
+        if path is not None and name in ("world", "plugin"):
+            raise ValueError(f"is not read by task.name {name}, which makes its own questions; set task.name=jsonl")
         if isinstance(path, dict) and path.keys() != set(SPLITS):
             raise ValueError(f"must be one file, or a file each for {', '.join(SPLITS)}, not for {', '.join(path)}")
         return path
@@ -304,6 +324,7 @@ class RewardSettings(_Settings):
         description="A message with another agent's label, or its own twice; zero: its dialogue's task score counts 0",
     )
     turn_cost: float = Field(0.0, ge=0, description="Subtracted for every message")
+    plugin_weight: float = Field(0.0, ge=0, description="Weight of the plugin's `reward`, which is added")
     gate_by_correctness: bool = Field(
         False, description="Multiply the other terms by the task score, so that a wrong dialogue is worth 0"
     )
@@ -407,6 +428,9 @@ class EvaluationSettings(_Settings):
     )
 
 
+_USED_BY = {"questions": "task.name plugin", "reward": "reward.plugin_weight", "tool": "a step with tool: plugin"}
+
+
 class Recipe(_Settings):
     """Everything that decides a run's results."""
 
@@ -431,6 +455,9 @@ class Recipe(_Settings):
         "isft", description="Steps of an iteration: imitation, preference (after imitation in iteration 0), or both"
     )
     evaluation: EvaluationSettings = EvaluationSettings()
+    plugin: PathText | None = Field(
+        None, description="A Python file of yours in the recipe's folder, with functions that it runs (docs/plugins.md)"
+    )
 
     @field_validator("team")
     @classmethod
@@ -464,6 +491,31 @@ class Recipe(_Settings):
                     f"schemas has a schema for {role}, who has no part in the {where}; {near_names(role, roles)}"
                 )
         return reward
+
+    @property
+    def uses(self) -> tuple[str, ...]:
+        """The functions of a plugin that it needs, by their names; `score` is used where there is one."""
+        steps = (self.team or {}).get("steps", {}).values()
+        needs = {
+            "questions": self.task.name == "plugin",
+            "score": self.task.code is not None and "score" in self.task.code.offers,
+            "reward": self.reward.plugin_weight > 0,
+            "tool": any(step.get("tool") == "plugin" for step in steps),
+        }
+        return tuple(name for name, needed in needs.items() if needed)
+
+    def with_code(self, code: Plugin | None) -> Self:
+        """The same recipe with its plugin at hand. Raises ConfigError where it needs a function that is not there."""
+        for name in self.uses:
+            if code is None:
+                hint = "plugin: FILE.py, a file in the recipe's folder (docs/plugins.md)"
+                raise ConfigError(f"{_USED_BY[name]} needs the function {name} of a plugin", hint=hint)
+            if name not in code.offers:
+                what = f"{_USED_BY[name]} needs a function {name}, which is not in the plugin"
+                raise ConfigError(what, where=code.path)
+        task = self.task.model_copy()
+        task._code = code
+        return self.model_copy(update={"task": task})
 
     def to_dict(self) -> dict[str, Any]:
         """All settings as plain JSON values, for a manifest; `from_dict` reads them back."""
@@ -581,6 +633,7 @@ def load_recipe(source: str | Path, *, overrides: Sequence[str] = (), variants: 
     recipe = _checked(Recipe, layer, str(path), mistakes)
     origins = {key.path: layer[key.path].origin if key.path in layer else "default" for key in reference(Recipe)}
     _refuse_idle(recipe, origins, path)
+    recipe = recipe.with_code(load_plugin(path, recipe.plugin) if recipe.plugin else None)
     return LoadedRecipe(recipe, path.stem, chosen, tuple(blocks), path, origins)
 
 

@@ -23,7 +23,7 @@ def idle(recipe: Mapping[str, Any], stated: Collection[str]) -> Iterator[tuple[s
     recipe: all its settings as nested plain values. stated: the keys that somebody wrote.
     """
     task = recipe["task"]
-    from_a_file = task["name"] != "world" and task["path"] is not None
+    from_a_file = task["name"] not in ("world", "plugin") and task["path"] is not None
     if isinstance(task["path"], Mapping) and task["fields"]["split"] is not None:
         yield "task.fields.split", "splits one file; task.path names one for each split already"
     for key in stated:
@@ -34,8 +34,8 @@ def idle(recipe: Mapping[str, Any], stated: Collection[str]) -> Iterator[tuple[s
             yield key, "splits a file of rows; there is none without task.path"
         elif key in ("task.held_out_share", "task.validation_share") and _is_split_already(task):
             yield key, "splits one file; task.path or task.fields.split says already what belongs where"
-        elif key == "task.validation_share" and task["name"] == "world":
-            yield key, "splits rows; task.name world makes its own questions"
+        elif key == "task.validation_share" and task["name"] in ("world", "plugin"):
+            yield key, f"splits rows; task.name {task['name']} makes its own questions"
     if recipe["schedule"] == "idpo" and recipe["training"]["iterations"] < 2:
         yield "schedule", "idpo prefers from the second iteration on; training.iterations must be at least 2"
     formats = recipe["prompts"]["formats"]

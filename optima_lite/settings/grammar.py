@@ -71,7 +71,7 @@ class _RoleShape(_Shape):
 
 class _StepShape(_Shape):
     speaker: Text | None = None
-    tool: Literal["retrieve", "run_tests"] | None = None
+    tool: Literal["retrieve", "run_tests", "plugin"] | None = None
     reads: Text = "conversation"
     parse: Parse = "text"
     at_most: Annotated[int, Field(ge=1)] | None = None

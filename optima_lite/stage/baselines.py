@@ -254,7 +254,8 @@ def best_format(bench: _Bench) -> tuple[str, int]:
     common = scale(everything, percentile=recipe.search.normaliser_percentile, settings=recipe.reward)
 
     def worth(name: str) -> float:
-        return mean(rewards(tried[name], scale=common, settings=recipe.reward, roles=pair.workflow.names)).total
+        roles = pair.workflow.names
+        return mean(rewards(tried[name], scale=common, settings=recipe.reward, roles=roles, own=pair.own)).total
 
     tokens = sum(dialogue.tokens for group in everything for dialogue in group.dialogues)
     return max(tried, key=worth), tokens

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -18,14 +19,18 @@ from ..model.render import Renderer
 from ..model.sampling import Sampling
 from ..model.selftest import agreement
 from ..records import Question
+from ..runs.opened import require_iteration
 from ..runs.store import RunFolder
+from ..settings import plugin
 from ..settings.config import Machine, Recipe
 from ..settings.workflow import Workflow, speaking_with, told
 from ..tasks import answers
 from ..tasks.answers import Scoring
 from ..team.talks import solo, team_of
 
-TRANSFERRED = ("task", "protocol", "team", "prompts", "sampling", "evaluation")  # what comes from the other recipe
+# What comes from the other recipe.
+TRANSFERRED = ("task", "protocol", "team", "prompts", "sampling", "evaluation", "plugin")
+OWN = ("score", "reward", "tool")  # of a plugin's functions those that agents use
 Settle = Callable[[str, Callable[[], int]], int]
 """The value of a named limit: what a run has settled on before, else what the callable decides."""
 
@@ -98,9 +103,10 @@ def assemble(
         notify(f"reused attention states change what this model says ({agrees.furthest:.3f} nats): the cache stays off")
     generator = Generator(policy, max_batch_tokens=budget, max_cache_bytes=room, notify=notify)
     renderer = Renderer(policy.tokenizer, end_ids=policy.end_ids)
-    scoring = Scoring(metric, policy.tokenizer.tokenize if recipe.task.scoring == "official" else None)
-    pair = Agents(generator, renderer, team, scoring, recipe.prompts.layout)
-    single = Agents(generator, renderer, alone, scoring)
+    score, own, tool = (getattr(recipe.task.code, name) if name in recipe.uses else None for name in OWN)
+    scoring = Scoring(metric, policy.tokenizer.tokenize if recipe.task.scoring == "official" else None, score)
+    pair = Agents(generator, renderer, team, scoring, recipe.prompts.layout, own, tool)
+    single = Agents(generator, renderer, alone, scoring, own=own)
     return Cast(recipe, policy, pair, single, settle("micro_batch", lambda: limits.micro_batch))
 
 
@@ -123,13 +129,13 @@ def settling(settle: Settle, *, on_card: bool) -> Settle:
 def recall(run: RunFolder, *, machine: Machine, iteration: int | None, other: Recipe | None = None) -> Cast:
     """The agents of a run as they stood after an iteration, or untrained for None.
 
-    other: a recipe whose task they meet instead, with its protocol, prompts, sampling and evaluation.
+    other: a recipe whose task they meet instead, with its protocol, prompts, sampling, evaluation and plugin; the run's
+    plugin then has no say in the reward.
 
-    Raises RunError for an iteration that has not been trained, ConfigError for a manifest of another version.
+    Raises RunError for an iteration that has not been trained, ConfigError for a manifest of another version and for a
+    plugin that is not what or where it was.
     """
-    if iteration is not None and iteration not in run.trained():
-        have = f"trained so far: {', '.join(map(str, run.trained()))}" if run.trained() else "none has been trained yet"
-        raise RunError(f"there is no iteration {iteration}", where=run.folder, hint=have)
+    require_iteration(run, iteration)
     adapter = None if iteration is None else run.adapter(iteration)
     recipe = Recipe.from_dict(run.manifest["recipe"], where=run.folder / "manifest.json")
     if other is not None:
@@ -137,7 +143,12 @@ def recall(run: RunFolder, *, machine: Machine, iteration: int | None, other: Re
         if max(len(own), len(others)) > 1 and {*own} != {*others}:
             what = f"this run has trained {', '.join(own)}, and the other recipe's team speaks with {', '.join(others)}"
             raise RunError(what, where=run.folder, hint="a team with adapters of the same names")
-        recipe = recipe.model_copy(update={name: getattr(other, name) for name in TRANSFERRED})
+        bare = {"reward": recipe.reward.model_copy(update={"plugin_weight": 0.0})}
+        recipe = recipe.model_copy(update={name: getattr(other, name) for name in TRANSFERRED} | bare)
+    else:
+        stored = run.manifest.get("plugin")
+        code = plugin.load_file(Path(stored["path"]), sha256=stored["sha256"]) if stored else None
+        recipe = recipe.with_code(code)
 
     def settled(key: str, decide: Callable[[], int]) -> int:
         return int(run.manifest.get(key) or decide())

@@ -49,7 +49,8 @@ def data_findings(recipe: Recipe) -> Iterator[Finding]:
 
 def _size(recipe: Recipe, split: str) -> int | None:
     """How many questions a split has; None for one without an end."""
-    return None if recipe.task.name == "world" else len(questions(recipe.task, split, _ALL, seed=recipe.seed))
+    endless = recipe.task.name in ("world", "plugin")
+    return None if endless else len(questions(recipe.task, split, _ALL, seed=recipe.seed))
 
 
 def samples(recipe: Recipe, count: int) -> Iterator[RenderableType]:

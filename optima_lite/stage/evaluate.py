@@ -67,7 +67,7 @@ def summarise(examined: Sequence[Rollouts], *, name: str, decoding: str, scoring
             hotpot_f1(dialogue.answer, group.question.answers)
             for group, dialogue in zip(examined, dialogues, strict=True)
         ]
-        if scoring.metric == "f1"
+        if scoring.metric == "f1" and scoring.own is None
         else None,
     )
 

@@ -82,7 +82,8 @@ class Judge:
 
     def _rewards(self, probe: Sequence[Rollouts]) -> list[float]:
         cast = self.stage.cast
-        found = rewards(probe, scale=self._scale, settings=cast.recipe.reward, roles=cast.pair.workflow.names)
+        pair = cast.pair
+        found = rewards(probe, scale=self._scale, settings=cast.recipe.reward, roles=pair.workflow.names, own=pair.own)
         return [reward.total for reward in found]
 
     def _verdict(self, before: Sequence[float], after: Sequence[float]) -> Verdict:

@@ -43,6 +43,8 @@ def check(
         f"{recipe.sampling.max_turn_tokens} tokens; {recipe.evaluation.questions} held-out questions"
     )
     yield Finding("recipe", Status.OK, f"{loaded.name}: {plan}")
+    if code := recipe.task.code:
+        yield Finding("plugin", Status.OK, code.told(recipe.uses))
     model = _model(loaded, machine)
     yield model
     yield from data_findings(recipe)

@@ -15,10 +15,14 @@ def questions(
 
     A file's rows are taken in order and start again when they run out, but a call never gives a question twice: where
     the file has fewer than `count`, all of them come. part: of a file's rows, the only ones to be taken; the bundled
-    world is endless and has no parts. Raises DataError for a file that cannot be used.
+    world and a plugin are endless and have no parts. Raises DataError for a file that cannot be used, ConfigError for a
+    mistake in a plugin.
     """
     if settings.name == "world":
         return world.questions(split, count, seed=seed, start=start)
+    if settings.name == "plugin":
+        assert settings.code is not None, "a recipe gets its plugin when it is loaded"
+        return settings.code.questions(split, count, seed=seed, start=start)
     if settings.name != "jsonl":
         return benchmarks.questions(settings, split, count, start=start, part=part)
     return jsonl.take(jsonl.load(settings, split=split), count, start=start, part=part)
@@ -27,13 +31,14 @@ def questions(
 def training_questions(recipe: Recipe, iteration: int, *, preference: bool) -> list[Question]:
     """What an imitation or a preference step of an iteration asks; the two never ask the same.
 
-    In the endless world they take turns. The rows of a file are divided between them once, in the proportion of what
-    they ask, so that they stay apart when a step has asked all of its own and begins again. Raises as `questions`.
+    In the endless world, and in a plugin, they take turns. The rows of a file are divided between them once, in the
+    proportion of what they ask, so that they stay apart when a step has asked all of its own and begins again. Raises
+    as `questions`.
     """
     imitated, preferred = recipe.training.questions, 0 if recipe.schedule == "isft" else recipe.dpo.questions
     both = imitated + preferred
     before, count = (imitated, preferred) if preference else (0, imitated)
-    endless = recipe.task.name == "world"
+    endless = recipe.task.name in ("world", "plugin")
     return questions(
         recipe.task,
         "train",

@@ -373,7 +373,7 @@ def test_all_mistakes_come_together(write: Write) -> None:
         "  r.yaml:9 (variant a): training.epochs: must be at least 1, not 0\n"
         '  command line: seed: must be a whole number, not "x"\n'
         "  r.yaml: model.name: is required\n"
-        "  r.yaml:1: task.name: must be world, jsonl, hotpotqa, 2wikimultihopqa, triviaqa, cbt, gsm8k, math, "
+        "  r.yaml:1: task.name: must be world, jsonl, plugin, hotpotqa, 2wikimultihopqa, triviaqa, cbt, gsm8k, math, "
         'arc_challenge, mmlu, humaneval or mbpp, not "wrld"; did you mean world?\n'
         '  r.yaml:4: training.learning_rate: must be a number, not "fast"'
     )

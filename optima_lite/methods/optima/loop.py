@@ -46,9 +46,13 @@ def train(loaded: LoadedRecipe, *, machine: Machine, folder: Path, observe: Obse
         "variants": loaded.variants,
         "versions": versions(),
     }
+    if code := recipe.task.code:
+        manifest["plugin"] = {"path": str(code.path), "sha256": code.sha256}
     with Run.open(folder, manifest) as run:
         observe = fan_out(observe, Timings(sink=lambda timing: run.append_timings([timing])))
         observe(RunStarted(loaded.name, str(folder), recipe.training.iterations, run.resumed))
+        if code:
+            observe(Note(code.told(recipe.uses)))
         observe(Planned(plan(recipe)))
         with phase(observe, "load", iteration=None, total=1, unit="models") as advance:
             cast = assemble(recipe, machine=machine, settle=run.settle, notify=lambda text: observe(Note(text)))

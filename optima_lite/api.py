@@ -1,0 +1,136 @@
+"""What the command line does, as functions: nothing is printed, progress goes to an observer.
+
+    run = open_run("runs/quickstart-seed0")            # the records; no model
+    team = load(run)                                   # the agents, in memory
+    team.ask("Who is the mother of Mira?", ["Mira mother Tess"]).answer
+
+A run is named by its folder, by its name under the machine's run_folder, or is one that `open_run` returned. config:
+the machine file, instead of ./optima_lite.toml. observe: is called with every event of `runs.progress`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .runs.opened import Iteration, OpenedRun, find_run, iteration_number
+from .runs.progress import Observer, silent
+from .settings.config import Machine, load_machine, load_recipe
+
+if TYPE_CHECKING:
+    from .records import EvalRow, Question, Tree
+    from .stage.asking import Team
+    from .stage.cast import Cast
+
+RunName = str | Path | OpenedRun
+Config = str | Path | None
+
+
+def train(
+    recipe: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    variants: Sequence[str] = (),
+    run: str | Path | None = None,
+    config: Config = None,
+    observe: Observer | None = None,
+) -> dict[str, Any]:
+    """Run a recipe as `optima-lite train` does, or carry on with its run, and return the content of summary.json.
+
+    recipe: a file, or a shipped recipe's name. overrides: settings such as "training.iterations=4". run: the run
+    folder, when it is not to be named after the recipe. Raises an `OptimaError` for anything that can be mended from
+    outside; the same call resumes.
+    """
+    loaded = load_recipe(recipe, overrides=overrides, variants=variants)
+    machine = _machine(config)
+    _hush()
+    from .methods.optima.loop import train as run_loop
+    from .runs.naming import run_folder
+    from .runs.store import read_run
+
+    folder = Path(run) if run else run_folder(loaded, machine)
+    run_loop(loaded, machine=machine, folder=folder, observe=observe or silent)
+    summary: dict[str, Any] = read_run(folder).read_json("summary.json")
+    return summary
+
+
+def open_run(run: RunName, *, config: Config = None) -> OpenedRun:
+    """A run's records, for reading, also while it goes on. Raises RunError if there is no such run."""
+    return run if isinstance(run, OpenedRun) else OpenedRun(find_run(run, _machine(config)))
+
+
+def load(run: RunName, *, iteration: Iteration = "last", config: Config = None) -> Team:
+    """The agents of a run as they stood after an iteration, or `untrained`, ready to be asked.
+
+    Raises RunError for a run or an iteration that there is not, ModelError when the model cannot be loaded.
+    """
+    cast, _ = _recalled(open_run(run, config=config), iteration, _machine(config))
+    from .stage.asking import Team
+
+    return Team(cast)
+
+
+def evaluate(
+    run: RunName,
+    *,
+    iteration: Iteration = "last",
+    questions: int | None = None,
+    seed: int | None = None,
+    task: str | Path | None = None,
+    config: Config = None,
+    observe: Observer | None = None,
+) -> list[EvalRow]:
+    """A line of the table sampled, and one greedy, on the held-out questions; the run's records stay as they are.
+
+    questions, seed: None: the recipe's. task: a recipe whose task, team, prompts and sampling are used instead of the
+    run's own. Raises as `load`, and ConfigError for that recipe.
+    """
+    other = None if task is None else load_recipe(task).recipe
+    cast, number = _recalled(open_run(run, config=config), iteration, _machine(config), other=other)
+    from .stage.evaluate import evaluate_again
+
+    name = "untrained" if number is None else f"iteration_{number}"
+    return evaluate_again(cast, name=name, questions_wanted=questions, seed=seed, observe=observe or silent)
+
+
+def search(
+    run: RunName,
+    questions: int | Sequence[Question] = 1,
+    *,
+    iteration: Iteration = "last",
+    seed: int = 0,
+    config: Config = None,
+    observe: Observer | None = None,
+) -> list[Tree]:
+    """The dialogue tree of each question, as a preference step grows it; nothing is stored.
+
+    questions: so many held-out ones of the task, or these. Raises as `load`, and DataError for a question that does not
+    fit the model.
+    """
+    opened = open_run(run, config=config)
+    cast, number = _recalled(opened, iteration, _machine(config))
+    from .methods.optima.explore import explore, stored_probe
+    from .tasks.questions import questions as drawn
+
+    asked = drawn(cast.recipe.task, "held_out", questions, seed=0) if isinstance(questions, int) else questions
+    probe = stored_probe(opened.source, number)
+    return explore(cast, asked, probe=probe, seed=seed, observe=observe or silent)
+
+
+def _recalled(run: OpenedRun, iteration: Iteration, machine: Machine, **how: Any) -> tuple[Cast, int | None]:
+    """The agents, and the number of the iteration that was meant."""
+    number = iteration_number(run.source, iteration)
+    _hush()
+    from .stage.cast import recall
+
+    return recall(run.source, machine=machine, iteration=number, **how), number
+
+
+def _machine(config: Config) -> Machine:
+    return load_machine(None if config is None else Path(config))
+
+
+def _hush() -> None:
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells at import what a CPU lacks for four bits
