@@ -129,7 +129,7 @@ def make_policy(device: torch.device, *, quick: bool) -> Policy:
         model = get_peft_model(LlamaForCausalLM(config).to(device), lora).eval()
     model.get_base_model().generation_config.eos_token_id = None
     tokenizer = SimpleNamespace(pad_token_id=PAD, added_tokens_decoder={PAD: SimpleNamespace(special=True)})
-    policy = Policy(model=model, tokenizer=tokenizer, max_length=4096, end_ids=(VOCABULARY,))
+    policy = Policy(model=model, tokenizer=tokenizer, max_length=4096, end_ids=(VOCABULARY,), base="random")
     if device.type == "cpu":  # as `load` does
         policy._mergeable = [module for module in model.modules() if hasattr(module, "lora_A")]
     return policy

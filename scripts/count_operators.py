@@ -30,9 +30,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, LogitsProcessorList
 
 from optima_lite.model.decoding import Decoding, Row
-from optima_lite.model.memory import LLAMA3, Shape
 from optima_lite.model.policy import ADAPTER, Policy
 from optima_lite.model.sampling import KeyedSampler, Sampling
+from optima_lite.model.shapes import LLAMA3, Shape
 from optima_lite.model.states import States
 
 META = torch.device("meta")
@@ -118,7 +118,7 @@ def policy(shape: Shape) -> Policy:
         if "lora_" in name:
             weight.data = weight.data.to(META, torch.float32)
     tokenizer = SimpleNamespace(pad_token_id=PAD, added_tokens_decoder={PAD: SimpleNamespace(special=True)})
-    return Policy(model=model, tokenizer=tokenizer, max_length=8192, end_ids=(END,))
+    return Policy(model=model, tokenizer=tokenizer, max_length=8192, end_ids=(END,), base="random")
 
 
 def _four_bits(linear: Any) -> Any:

@@ -53,7 +53,7 @@ def make_policy() -> Policy:
         warnings.simplefilter("ignore")
         model = get_peft_model(LlamaForCausalLM(config), LoraConfig(r=1, target_modules="all-linear")).eval()
     ends = tuple(range(9, len(tokenizer), 16))
-    return Policy(model=model, tokenizer=tokenizer, max_length=8192, end_ids=ends)
+    return Policy(model=model, tokenizer=tokenizer, max_length=8192, end_ids=ends, base="random")
 
 
 def make_cast(policy: Policy, *, room: int, searches: int) -> Cast:

@@ -9,8 +9,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from optima_lite.model.memory import LLAMA3  # noqa: E402
 from optima_lite.model.sampling import Sampling  # noqa: E402
+from optima_lite.model.shapes import LLAMA3  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 from count_operators import SLICE, WAYS, step  # noqa: E402

@@ -128,12 +128,13 @@ def fit(shape: Shape, setup: Setup, limits: Limits, *, batch_size: int, room: in
 
 
 def _cache_that_fits(shape: Shape, setup: Setup, limits: Limits, room: int) -> int:
-    """Bytes for the prefix cache: what sampling and reading leave of the room, as far as it can be of use; on the CPU,
-    where others need memory too, a quarter of the room."""
-    peak = max(phase(shape, setup, limits).total for phase in (_sampling, _reading))
-    left = limits.cache_bytes + max(0, int((1 - _SPARE) * room) - peak)
+    """Bytes for the prefix cache as far as it can be of use: on a GPU what sampling and reading leave of the room. On
+    the CPU what `fit` has kept, because results depend on it there, and free memory differs from start to start."""
     useful = _CACHED_ROWS * limits.row_tokens * shape.cached_values * setup.number_bytes
-    return min(left, useful) if setup.gpu else min(left, useful, room // 4)
+    if not setup.gpu:
+        return min(limits.cache_bytes, useful)
+    peak = max(phase(shape, setup, limits).total for phase in (_sampling, _reading))
+    return min(limits.cache_bytes + max(0, int((1 - _SPARE) * room) - peak), useful)
 
 
 def of_one_batch(shape: Shape, setup: Setup, limits: Limits) -> Limits:

@@ -181,7 +181,7 @@ def evaluated(run: RunFolder, iteration: int | None, name: str, *, greedy: bool 
         sampling=cast.sampling(cast.pair, greedy=greedy),
         seed=recipe.seed,
         settings=recipe.reward,
-        advance=lambda done, tokens: None,
+        advance=lambda done, **told: None,
     )
     assert again == stored
 

@@ -57,7 +57,7 @@ def make_policy(dtype: torch.dtype) -> Policy:
         model = get_peft_model(LlamaForCausalLM(config), lora).to(dtype).eval()
     added = {i: AddedToken(text, special=True) for i, text in SPECIAL.items()} | {20: AddedToken("<A>", special=False)}
     tokenizer = SimpleNamespace(pad_token_id=PAD, added_tokens_decoder=added)
-    return Policy(model=model, tokenizer=tokenizer, max_length=512, end_ids=ENDS)
+    return Policy(model=model, tokenizer=tokenizer, max_length=512, end_ids=ENDS, base="random")
 
 
 @pytest.fixture(scope="module")

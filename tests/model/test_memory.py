@@ -124,13 +124,16 @@ def test_the_cache_takes_what_sampling_leaves() -> None:
     assert sizes[24] > 4 * GIB
 
 
-def test_the_cache_is_no_larger_than_of_use_and_leaves_the_cpu_to_others() -> None:
+def test_the_cache_is_no_larger_than_of_use_and_on_a_cpu_the_same_at_every_start() -> None:
     small = replace(EIGHT, layers=2, hidden=64, intermediate=128, heads=2, kv_heads=2, head_width=32, vocabulary=512)
     every_row = 800 * 1024 * small.cached_values * 4
     limits, _ = planned(recipe(), Machine(), small, CPU, row_tokens=1024, room=64 * GIB)
     assert limits.cache_bytes == every_row
+    rooms = [int(gib * GIB) for gib in (20, 23.7, 64)]  # what is free differs from start to start
+    found = [planned(recipe(), Machine(), EIGHT, CPU, row_tokens=1024, room=64 * GIB + room)[0] for room in rooms]
+    assert [limits.cache_bytes for limits in found] == [2 * GIB] * 3
     limits, _ = planned(recipe(), Machine(), small, CPU, row_tokens=1024, room=every_row)
-    assert limits.cache_bytes == every_row // 4
+    assert limits.cache_bytes < every_row, "where memory is short it gives way"
     limits, _ = planned(recipe(), Machine(max_cache_gib=0), small, CPU, row_tokens=1024, room=64 * GIB)
     assert limits.cache_bytes == 0
 

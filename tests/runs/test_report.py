@@ -241,6 +241,7 @@ def test_a_run_that_has_just_begun_reports_what_it_has(tmp_path: Path) -> None:
         assert report.summary(run) == {
             "recipe": "quickstart",
             "seed": 4,
+            "adapter": None,
             "seconds": None,
             "work": None,
             "training_tokens": None,
@@ -287,7 +288,16 @@ def test_the_work_of_all_phases_is_told_in_a_line(run: RunFolder, tmp_path: Path
 
 def test_the_summary_has_the_promised_shape(run: RunFolder) -> None:
     summary = json.loads(json.dumps(report.summary(run), allow_nan=False))
-    assert list(summary) == ["recipe", "seed", "seconds", "work", "training_tokens", "validation_tokens", "evaluations"]
+    assert list(summary) == [
+        "recipe",
+        "seed",
+        "adapter",
+        "seconds",
+        "work",
+        "training_tokens",
+        "validation_tokens",
+        "evaluations",
+    ]
     assert (summary["recipe"], summary["seed"], summary["seconds"]) == ("quickstart", 4, 62.75)
     sampled = sum(100 + i + 56 + 8 for i in range(4)) + sum(20 + i + 56 + 8 for i in range(4))
     assert summary["training_tokens"] == sampled + 2 * 1000 * 3 + 4 * 1500 + 250 * 2
