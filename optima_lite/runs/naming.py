@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RunError
+from ..settings import strict_yaml
 from ..settings.config import COMMAND_LINE, LoadedRecipe, Machine, reference
+from ..settings.teams import shipped_teams
 from .store import would_resume
 
 _ELSEWHERE = {"seed", "training.iterations", "evaluation.stop_if_none_right"}  # named anyway, or free to change
@@ -45,11 +47,24 @@ def _changes(loaded: LoadedRecipe) -> str:
     for key in keys:
         if loaded.origins[key] == COMMAND_LINE and key not in _ELSEWHERE:
             leaf = key.rpartition(".")[2]
-            parts.append(f"{leaf if leaves[leaf] == 1 else key}{_value(loaded, key)}")
+            parts.append(
+                _team(loaded) if key == "team" else f"{leaf if leaves[leaf] == 1 else key}{_value(loaded, key)}"
+            )
     text = "-".join(parts)
     if len(text) <= _LONGEST:
         return text
     return f"{text[: _LONGEST - 9]}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
+
+
+def _team(loaded: LoadedRecipe) -> str:
+    """The name of a team, with a hash where it is not, key for key, the one that comes along under this name."""
+    stated = loaded.recipe.team or {"name": "no_team"}
+    name = str(stated.get("name", "team"))
+    shipped = shipped_teams().get(name)
+    known = strict_yaml.load(shipped.read_text(encoding="utf-8")).value if shipped else {}
+    if {"name": name, **known} == stated:
+        return name
+    return f"{name}_{hashlib.blake2b(json.dumps(stated, sort_keys=True).encode(), digest_size=2).hexdigest()}"
 
 
 def _value(loaded: LoadedRecipe, key: str) -> str:

@@ -29,7 +29,7 @@ def found(name: str) -> Path:
     """The file of a shipped team, or of that path. Raises ConfigError for none."""
     path = shipped_teams().get(name, Path(name))
     if not os.path.isfile(path):
-        hint = f"{near_names(name, [*shipped_teams()])}, or the path of a YAML file"
+        hint = f"{near_names(name, [*shipped_teams()])} (or the path of a YAML file)"
         raise ConfigError("there is no such team", where=name, hint=hint)
     return path
 

@@ -50,3 +50,9 @@ def test_a_run_that_was_begun_under_the_short_name_is_found_again(tmp_path: Path
     begun(tmp_path / "quickstart-seed0", load_recipe("quickstart", overrides=["training.questions=40"]))
     assert named("training.questions=40", folder=str(tmp_path)) == "quickstart-seed0"
     assert named("training.questions=50", folder=str(tmp_path)) == "quickstart-training.questions50-seed0"
+
+
+def test_a_team_is_in_the_name_by_its_own_name() -> None:
+    assert named("team=proposer_critic") == "quickstart-proposer_critic-seed0"
+    apart = named("team=proposer_critic", "team.adapters=separate")
+    assert apart.startswith("quickstart-proposer_critic_") and apart != named("team=proposer_critic")
