@@ -47,8 +47,8 @@ def train(
     machine = _machine(config)
     _hush()
     from .methods.optima.loop import train as run_loop
+    from .runs.folder import read_run
     from .runs.naming import run_folder
-    from .runs.store import read_run
 
     folder = Path(run) if run else run_folder(loaded, machine)
     run_loop(loaded, machine=machine, folder=folder, observe=observe or silent)

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("torch")
 
 from conftest import Finished
-from optima_lite.runs.store import RunFolder, read_run
+from optima_lite.runs.folder import RunFolder, read_run
 from optima_lite.statistics import over_seeds
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts/measure.py"

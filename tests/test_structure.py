@@ -67,10 +67,11 @@ LEVELS = {
     ],
     "learn": [{"halving", "reward", "selection"}, {"rollout", "sft"}, {"dpo"}],
     "runs": [
-        {"progress"},
-        {"forecast", "store"},
-        {"live", "naming"},
-        {"report"},
+        {"disk", "progress"},
+        {"forecast", "lock", "redo", "rows"},
+        {"live", "manifest"},
+        {"folder", "naming"},
+        {"listing", "report", "store"},
         {"comparison", "opened", "team_view", "tree_view"},
     ],
     "stage": [

@@ -54,7 +54,7 @@ def report(run: RunFolderArgument, config: ConfigOption = None, as_json: AsJson 
 def runs_list(config: ConfigOption = None, as_json: AsJson = False) -> None:
     """The runs in the run folder, and how far each has come."""
     with errors():
-        from ..runs.store import runs
+        from ..runs.listing import runs
 
         machine = machine_of(config)
         console, found = console_of(machine), runs(Path(machine.run_folder))

@@ -59,8 +59,8 @@ def sweep(
     """Run a recipe once for every combination of values, one after another; the same command goes on where it was."""
     with errors(go_on=shlex.join([program(), *sys.argv[1:]])):
         from ..runs.comparison import compare as side_by_side
+        from ..runs.folder import read_run
         from ..runs.naming import run_folder
-        from ..runs.store import read_run
         from ..settings.config import load_recipe
 
         machine = machine_of(config)

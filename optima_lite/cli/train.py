@@ -60,7 +60,7 @@ def train(
 
 def _is_finished(folder: Path, loaded: LoadedRecipe) -> bool:
     """Whether a run of just this recipe has come to its end there."""
-    from ..runs.store import read_run
+    from ..runs.folder import read_run
 
     if not os.path.exists(folder / "summary.json"):
         return False
@@ -83,8 +83,8 @@ def _announce(console: Console, loaded: LoadedRecipe, folder: Path, *, quiet: bo
 
 
 def _show_result(console: Console, folder: Path, *, as_json: bool) -> None:
+    from ..runs.folder import read_run
     from ..runs.report import result
-    from ..runs.store import read_run
 
     run = read_run(folder)
     if as_json:

@@ -1,4 +1,4 @@
 """The run folder, and what is told of it: stored records, progress, reports. No torch.
 
-Start with `store`: what a run leaves behind, and how it resumes.
+Start with `folder`: what a run leaves behind. Then `store` writes it, and `manifest` says what may resume.
 """

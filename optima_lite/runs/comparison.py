@@ -14,8 +14,8 @@ from rich.text import Text
 from .. import statistics
 from ..errors import RunError
 from ..records import Rollouts
+from .folder import RunFolder
 from .report import evaluation_stage, evaluations, undone_remark
-from .store import RunFolder
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from ..errors import RunError
 from ..settings import strict_yaml
 from ..settings.config import COMMAND_LINE, LoadedRecipe, Machine, reference
 from ..settings.teams import shipped_teams
-from .store import would_resume
+from .manifest import would_resume
 
 _ELSEWHERE = {"seed", "training.iterations", "evaluation.stop_if_none_right"}  # named anyway, or free to change
 _LONGEST = 80  # characters of all changes together

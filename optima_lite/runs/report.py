@@ -38,7 +38,7 @@ from ..records import (
     to_json,
 )
 from ..settings.teams import speakers
-from .store import IMITATED, PREFERRED, RunFolder, stage_name
+from .folder import IMITATED, PREFERRED, RunFolder, stage_name
 
 DECODINGS = ("sampled", "greedy")
 SIDE_BY_SIDE = 100  # columns from which two dialogues stand next to each other

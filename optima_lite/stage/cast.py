@@ -19,8 +19,8 @@ from ..model.render import Renderer
 from ..model.sampling import Sampling
 from ..model.selftest import agreement
 from ..records import Question
+from ..runs.folder import RunFolder
 from ..runs.opened import require_iteration
-from ..runs.store import RunFolder
 from ..settings import plugin
 from ..settings.config import Machine, Recipe
 from ..settings.workflow import Workflow, speaking_with, told

@@ -18,7 +18,7 @@ from ..model.families import longest_row
 from ..model.memory import GIB, OVERHEAD, Limits, Phase, Setup, adapter_bytes, forecast, of_one_batch, planned
 from ..model.resources import free_memory
 from ..model.shapes import Shape, known
-from ..runs.store import would_resume
+from ..runs.manifest import would_resume
 from ..settings.config import LoadedRecipe, Machine, ModelSettings, Recipe
 from ..statistics import FEWEST
 from ..tasks import answers

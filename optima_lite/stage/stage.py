@@ -17,9 +17,10 @@ from ..model.policy import places
 from ..model.render import Rendered
 from ..model.sampling import seed_of
 from ..records import Question, Rollouts
+from ..runs.folder import stage_name
 from ..runs.progress import Advance, Note, Observer, phase
 from ..runs.report import evaluations, undecided_note, write_adapter_card
-from ..runs.store import Run, stage_name
+from ..runs.store import Run
 from ..settings.config import DpoSettings, Recipe, TrainingSettings
 from .cast import Cast
 from .evaluate import examine, parts_of, undecided

@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 from conftest import Finished
 from optima_lite.methods.optima.explore import stored_probe
 from optima_lite.records import Rollouts
-from optima_lite.runs.store import read_run
+from optima_lite.runs.folder import read_run
 from support import MACHINE, SMALL, Outcome, call, records
 
 FEW = ("search.searches=2", "search.rollouts=2")

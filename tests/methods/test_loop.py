@@ -21,7 +21,7 @@ pytest.importorskip("torch")
 
 from conftest import Finished
 from optima_lite.records import Demonstration, Rollouts, from_json
-from optima_lite.runs import store
+from optima_lite.runs.store import Run
 from support import SMALL, assert_same_run, call, records, small_chunks, start
 
 GO_ON = "stopped; what is complete is kept. Go on with: optima-lite train"
@@ -221,7 +221,7 @@ def fill_the_disk(monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
         return write(descriptor, data)
 
-    monkeypatch.setattr(store.os, "write", failing)
+    monkeypatch.setattr(os, "write", failing)
 
 
 def test_a_run_that_is_interrupted_killed_and_out_of_disk_ends_as_if_nothing_had_been(
@@ -327,7 +327,7 @@ def test_fewer_iterations_are_another_recipe(finished: Finished) -> None:
 
 def test_a_run_that_another_process_works_on_is_refused(finished: Finished) -> None:
     manifest = json.loads((finished.folder / "manifest.json").read_text())
-    with store.Run.open(finished.folder, manifest):
+    with Run.open(finished.folder, manifest):
         outcome = call("train", *finished.arguments)
     assert outcome.code == 2
     assert outcome.err == (

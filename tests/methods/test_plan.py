@@ -6,7 +6,7 @@ import pytest
 
 from conftest import Finished
 from optima_lite.methods.optima.plan import plan
-from optima_lite.runs.store import read_run
+from optima_lite.runs.folder import read_run
 from optima_lite.settings.config import load_recipe
 
 

@@ -22,9 +22,10 @@ from optima_lite.learn.sft import Steps  # noqa: E402
 from optima_lite.methods.optima import explore, loop, prefer  # noqa: E402
 from optima_lite.records import PreferencePair, Rollouts, Tree  # noqa: E402
 from optima_lite.runs import report  # noqa: E402
+from optima_lite.runs.folder import RunFolder, read_run  # noqa: E402
+from optima_lite.runs.listing import runs  # noqa: E402
 from optima_lite.runs.progress import Event, Note, PhaseStarted  # noqa: E402
 from optima_lite.runs.report import imitations, preferences  # noqa: E402
-from optima_lite.runs.store import RunFolder, read_run, runs  # noqa: E402
 from optima_lite.settings.config import LoadedRecipe, Machine, load_recipe  # noqa: E402
 from optima_lite.stage import judge, preflight  # noqa: E402
 from optima_lite.stage.baselines import ALONE  # noqa: E402

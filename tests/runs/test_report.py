@@ -32,8 +32,9 @@ from optima_lite.records import (
     Turn,
 )
 from optima_lite.runs import report
+from optima_lite.runs.folder import RunFolder, read_run
 from optima_lite.runs.progress import Timing
-from optima_lite.runs.store import Run, RunFolder, read_run
+from optima_lite.runs.store import Run
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 RECIPE = {

@@ -25,9 +25,12 @@ from hypothesis import strategies as st
 from optima_lite import records
 from optima_lite.errors import RunError
 from optima_lite.records import Question, Rollouts
-from optima_lite.runs import store
+from optima_lite.runs import rows
+from optima_lite.runs.folder import read_run, stage_name
+from optima_lite.runs.listing import runs
 from optima_lite.runs.progress import Timing
-from optima_lite.runs.store import Run, read_run, runs, stage_name
+from optima_lite.runs.redo import delete_what_follows
+from optima_lite.runs.store import Run
 
 MANIFEST: dict[str, Any] = {
     "recipe": {"seed": 1, "training": {"iterations": 3, "epochs": 3}},
@@ -231,7 +234,7 @@ def counted(run: Run, monkeypatch: pytest.MonkeyPatch) -> list[Row]:
         read.append(records.decode(kind, line))
         return read[-1]
 
-    monkeypatch.setattr(store, "decode", decode)
+    monkeypatch.setattr(rows, "decode", decode)
     return read
 
 
@@ -435,7 +438,7 @@ def test_followers_are_deleted_from_the_last_to_the_first(run: Run, monkeypatch:
         unlink(path, missing_ok)
 
     monkeypatch.setattr(Path, "unlink", noted)
-    run._delete_what_follows("iteration_00/4_adapter")
+    delete_what_follows(run.folder, "iteration_00/4_adapter")
     assert order == [
         "summary.json",
         "evaluation/iteration_10_sampled.jsonl",
@@ -582,7 +585,7 @@ def test_a_failed_append_keeps_what_was_complete(
     path = run.folder / "stage.jsonl"
     before = path.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(store.os, call, fail(number))
+        patch.setattr(os, call, fail(number))
         with pytest.raises(RunError) as error:
             run.append("stage", numbered(range(2, 4)))
     assert error.value.what == f"cannot be written: {reason}"
@@ -594,7 +597,7 @@ def test_a_failed_append_keeps_what_was_complete(
 
 def test_data_and_the_names_of_new_files_and_folders_are_synced(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[int] = []
-    monkeypatch.setattr(store.os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
 
     def paths() -> list[str]:
         names = {path.stat().st_ino: path.relative_to(run.folder).as_posix() for path in run.folder.rglob("*")}
@@ -625,7 +628,7 @@ def test_a_write_that_fills_the_disk_half_way_is_taken_back(run: Run, monkeypatc
     run.append("stage", numbered(range(2)))
     before = (run.folder / "stage.jsonl").read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(store.os, "write", filling)
+        patch.setattr(os, "write", filling)
         with pytest.raises(RunError, match="the disk is full"):
             run.append("stage", numbered(range(2, 4)))
     assert calls == [3]
@@ -634,7 +637,7 @@ def test_a_write_that_fills_the_disk_half_way_is_taken_back(run: Run, monkeypatc
 
 def test_short_writes_are_continued(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     write = os.write
-    monkeypatch.setattr(store.os, "write", lambda descriptor, data: write(descriptor, bytes(data)[:3]))
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, bytes(data)[:3]))
     run.append("stage", numbered(range(3)))
     assert run.rows("stage", Row, chunk=3, total=3) == numbered(range(3))
 
@@ -673,7 +676,7 @@ def test_a_folder_that_cannot_sync_names_is_used_all_the_same(run: Run, monkeypa
             raise OSError(errno.EINVAL, "Invalid argument")
         fsync(descriptor)
 
-    monkeypatch.setattr(store.os, "fsync", no_folders)
+    monkeypatch.setattr(os, "fsync", no_folders)
     run.append("iteration_00/1_dialogues", [Row(0)])
     assert run.rows("iteration_00/1_dialogues", Row, chunk=1, total=1) == [Row(0)]
 

@@ -13,7 +13,8 @@ torch = pytest.importorskip("torch")
 
 from optima_lite.learn.sft import TrainingFacts, adapter_weights  # noqa: E402
 from optima_lite.model.sampling import seed_of  # noqa: E402
-from optima_lite.runs.store import IMITATED, PREFERRED, Run  # noqa: E402
+from optima_lite.runs.folder import IMITATED, PREFERRED  # noqa: E402
+from optima_lite.runs.store import Run  # noqa: E402
 from optima_lite.stage.cast import Cast  # noqa: E402
 from optima_lite.stage.stage import Stage  # noqa: E402
 

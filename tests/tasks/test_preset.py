@@ -23,7 +23,7 @@ from optima_lite.errors import ConfigError
 from optima_lite.learn.reward import Scale, alone, rank
 from optima_lite.learn.selection import demonstrations, pairs
 from optima_lite.records import Dialogue, Ending, Question, Reward, Rollouts, Tree, Turn
-from optima_lite.runs.store import read_run
+from optima_lite.runs.folder import read_run
 from optima_lite.settings.config import (
     LoadedRecipe,
     RewardSettings,

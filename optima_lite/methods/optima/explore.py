@@ -8,8 +8,8 @@ from ...learn import reward
 from ...learn.reward import Scale
 from ...learn.rollout import Advance, search_rewards
 from ...records import Dialogue, Question, Reward, Rollouts, Tree, Turn
+from ...runs.folder import IMITATED, PREFERRED, RunFolder
 from ...runs.progress import Observer, phase
-from ...runs.store import IMITATED, PREFERRED, RunFolder
 from ...stage.cast import Cast
 from ...stage.evaluate import examine, parts_of
 from ...tasks.questions import questions

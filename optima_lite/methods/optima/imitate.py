@@ -15,8 +15,8 @@ from ...learn.selection import demonstrations
 from ...learn.sft import fine_tune
 from ...model.render import Rendered
 from ...records import Demonstration, Question, Rollouts
+from ...runs.folder import IMITATED, stage_name
 from ...runs.progress import Ranked
-from ...runs.store import IMITATED, stage_name
 from ...stage.evaluate import undecided
 from ...stage.stage import CHUNK, Stage
 from ...tasks.questions import training_questions

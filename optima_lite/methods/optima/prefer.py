@@ -8,7 +8,7 @@ from pathlib import Path
 from ...learn.dpo import PairIds, optimise
 from ...learn.selection import pairs
 from ...records import Dialogue, PreferencePair, Question, Rollouts, Tree
-from ...runs.store import PREFERRED, stage_name
+from ...runs.folder import PREFERRED, stage_name
 from ...stage.stage import CHUNK, Stage
 from ...tasks.questions import training_questions
 from ...team.tree import ROOT
