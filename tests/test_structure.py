@@ -67,11 +67,12 @@ LEVELS = {
     ],
     "learn": [{"halving", "reward", "selection"}, {"rollout", "sft"}, {"dpo"}],
     "runs": [
-        {"progress"},
+        {"card", "cells", "progress"},
         {"forecast", "store"},
-        {"live", "naming"},
+        {"evaluations", "live", "naming", "steps"},
+        {"dialogue_view", "evaluation_view", "summary"},
+        {"comparison", "opened", "step_view", "team_view", "tree_view"},
         {"report"},
-        {"comparison", "opened", "team_view", "tree_view"},
     ],
     "stage": [
         {"cast", "findings", "probe", "scaling"},

@@ -15,7 +15,7 @@ from statistics import fmean
 
 from ..learn.reward import Scale, rewards, scale
 from ..records import Rollouts
-from ..runs.report import Verdict, verdict_of
+from ..runs.steps import Verdict, verdict_of
 from ..runs.store import stage_name
 from ..statistics import FEWEST, of_change
 from ..tasks.questions import questions
