@@ -19,7 +19,7 @@ import optima_lite
 from optima_lite.methods.optima.loop import train_alone
 from optima_lite.records import Rollouts
 from optima_lite.runs.folder import RunFolder, read_run
-from optima_lite.runs.report import preparation_tokens
+from optima_lite.runs.summary import preparation_tokens
 from optima_lite.settings.config import load_machine
 from optima_lite.stage.baselines import ALONE
 from optima_lite.stage.cast import recall

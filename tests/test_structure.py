@@ -67,12 +67,14 @@ LEVELS = {
     ],
     "learn": [{"halving", "reward", "selection"}, {"rollout", "sft"}, {"dpo"}],
     "runs": [
-        {"disk", "progress"},
+        {"card", "cells", "disk", "progress"},
         {"forecast", "lock", "redo", "rows"},
         {"live", "manifest"},
         {"folder", "naming"},
-        {"listing", "report", "store"},
-        {"comparison", "opened", "team_view", "tree_view"},
+        {"evaluations", "listing", "steps", "store"},
+        {"dialogue_view", "evaluation_view", "summary"},
+        {"comparison", "opened", "step_view", "team_view", "tree_view"},
+        {"report"},
     ],
     "stage": [
         {"cast", "findings", "probe", "scaling"},

@@ -40,7 +40,10 @@ def report(run: RunFolderArgument, config: ConfigOption = None, as_json: AsJson 
     """A run's tables again, and the curve of score and tokens over its iterations."""
     with errors():
         from ..records import to_json
-        from ..runs.report import imitations, overview, preferences, summary, undone_remarks
+        from ..runs.evaluations import undone_remarks
+        from ..runs.report import overview
+        from ..runs.steps import imitations, preferences
+        from ..runs.summary import summary
 
         machine = machine_of(config)
         folder = open_run(run, machine)
@@ -137,7 +140,7 @@ def _facts(console: Console, whose: str) -> tuple[str, ...]:
 
 
 def _talk(console: Console, cast: Cast, question: Question, *, greedy: bool, seed: int) -> None:
-    from ..runs.report import printable
+    from ..runs.dialogue_view import printable
     from ..stage.asking import Said, Team
 
     (fitted,), shortened = cast.fit(cast.pair, [question])

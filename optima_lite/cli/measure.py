@@ -77,7 +77,8 @@ def evaluate(
 
                 rows = evaluate_again(cast, name=name, questions_wanted=questions, seed=seed, observe=observe)
         from ..records import to_json
-        from ..runs.report import baseline_table, evaluation_table, remarks, verdict_lines
+        from ..runs.evaluation_view import baseline_table, evaluation_table, remarks
+        from ..runs.step_view import verdict_lines
 
         if not as_json:
             console.print(baseline_table(found) if baselines else evaluation_table(rows))

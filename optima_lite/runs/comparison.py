@@ -14,8 +14,9 @@ from rich.text import Text
 from .. import statistics
 from ..errors import RunError
 from ..records import Rollouts
+from .cells import table_of
+from .evaluations import evaluation_stage, evaluations, undone_remark
 from .folder import RunFolder
-from .report import evaluation_stage, evaluations, undone_remark
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +88,7 @@ def _against(line: Compared, first: dict[str, tuple[float, int]], asked: dict[st
 def comparison_table(lines: Sequence[Compared]) -> Table:
     """A line each, with how many questions were asked; the changes are against the first run on the questions shared,
     with 95 % intervals below them; fits 80 columns."""
-    table = Table("run", box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
-    table.columns[0].overflow = "fold"
+    table = table_of("run")
     for heading in ("score", "tokens", "score against\nthe first", "tokens against\nthe first"):
         table.add_column(heading, justify="right")
     for line in lines:

@@ -11,8 +11,8 @@ from typing import Any
 from ..errors import RunError
 from ..records import EvalRow, Rollouts
 from ..settings.config import Machine
+from .evaluations import evaluation_stage, evaluations
 from .folder import RunFolder, read_run, stage_name
-from .report import evaluation_stage, evaluations
 
 Iteration = int | str
 """The number of an iteration, `last`, or `untrained`."""

@@ -11,7 +11,7 @@ from rich.tree import Tree as Branch
 
 from ..records import Node, PreferencePair, Tree, Turn
 from ..team.tree import ROOT, children, turns
-from .report import ENDINGS, printable
+from .dialogue_view import ENDINGS, printable
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from ..learn.rollout import Agents, flexible_answer, flexible_score, ranked, sam
 from ..records import Contender, EvalRow, Question, Rollouts
 from ..runs.folder import RunFolder, read_run
 from ..runs.progress import Evaluated, Note, Observer, PhaseStarted, Planned, phase
-from ..runs.report import preparation_tokens
 from ..runs.store import Run
+from ..runs.summary import preparation_tokens
 from ..settings.teams import shipped
 from ..settings.workflow import speaking_with, told
 from ..tasks import jsonl

@@ -16,7 +16,7 @@ from statistics import fmean
 from ..learn.reward import Scale, rewards, scale
 from ..records import Rollouts
 from ..runs.folder import stage_name
-from ..runs.report import Verdict, verdict_of
+from ..runs.steps import Verdict, verdict_of
 from ..statistics import FEWEST, of_change
 from ..tasks.questions import questions
 from .stage import Stage

@@ -17,9 +17,10 @@ from ..model.policy import places
 from ..model.render import Rendered
 from ..model.sampling import seed_of
 from ..records import Question, Rollouts
+from ..runs.card import write_adapter_card
+from ..runs.evaluations import evaluations, undecided_note
 from ..runs.folder import stage_name
 from ..runs.progress import Advance, Note, Observer, phase
-from ..runs.report import evaluations, undecided_note, write_adapter_card
 from ..runs.store import Run
 from ..settings.config import DpoSettings, Recipe, TrainingSettings
 from .cast import Cast

@@ -12,7 +12,7 @@ import pytest
 from conftest import Finished
 from optima_lite.cli.many import combinations
 from optima_lite.errors import ConfigError
-from optima_lite.runs.report import evaluation_stage
+from optima_lite.runs.evaluations import evaluation_stage
 from support import SMALL, call
 
 MACHINE = "threads = 1\nmax_batch_tokens = 8192\n"

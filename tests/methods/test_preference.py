@@ -21,11 +21,11 @@ from optima_lite.errors import ConfigError  # noqa: E402
 from optima_lite.learn.sft import Steps  # noqa: E402
 from optima_lite.methods.optima import explore, loop, prefer  # noqa: E402
 from optima_lite.records import PreferencePair, Rollouts, Tree  # noqa: E402
-from optima_lite.runs import report  # noqa: E402
 from optima_lite.runs.folder import RunFolder, read_run  # noqa: E402
 from optima_lite.runs.listing import runs  # noqa: E402
 from optima_lite.runs.progress import Event, Note, PhaseStarted  # noqa: E402
-from optima_lite.runs.report import imitations, preferences  # noqa: E402
+from optima_lite.runs.steps import Verdict, imitations, preferences  # noqa: E402
+from optima_lite.runs.summary import preparation_tokens  # noqa: E402
 from optima_lite.settings.config import LoadedRecipe, Machine, load_recipe  # noqa: E402
 from optima_lite.stage import judge, preflight  # noqa: E402
 from optima_lite.stage.baselines import ALONE  # noqa: E402
@@ -210,7 +210,7 @@ def test_a_step_that_is_worse_is_undone(tmp_path: Path, monkeypatch: pytest.Monk
     assert explore.stored_probe(run, 1) == run.read("iteration_01/5_validation", Rollouts)
 
 
-def judged(before: list[float], after: list[float], *, on_worse: str = "revert") -> report.Verdict:
+def judged(before: list[float], after: list[float], *, on_worse: str = "revert") -> Verdict:
     """What becomes of a step with these rewards of the validation questions."""
     recipe = SimpleNamespace(training=SimpleNamespace(on_worse=on_worse))
     asked = SimpleNamespace(stage=SimpleNamespace(cast=SimpleNamespace(recipe=recipe)))
@@ -311,7 +311,7 @@ def test_the_single_agent_goes_through_both_steps_too(hybrid: RunFolder, tmp_pat
         assert [tree.nodes[0].visits for tree in trees] == [4, 4]
         verdicts = [own.read_json(f"iteration_0{iteration}/{n}_verdict.json") for n in (5, 9)]
         assert [one["step"] for one in verdicts] == ["imitate", "prefer"]
-    assert report.preparation_tokens(own)[1]
+    assert preparation_tokens(own)[1]
 
 
 # --- Resuming -------------------------------------------------------------------------------------

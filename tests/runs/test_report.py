@@ -32,9 +32,16 @@ from optima_lite.records import (
     Turn,
 )
 from optima_lite.runs import report
+from optima_lite.runs.card import write_adapter_card
+from optima_lite.runs.dialogue_view import DialoguePair, printable, typical_pair
+from optima_lite.runs.evaluation_view import Curve, bar, evaluation_table, gain_table, paired_interval, remarks
+from optima_lite.runs.evaluations import evaluation_stage, evaluations, undone_remarks
 from optima_lite.runs.folder import RunFolder, read_run
 from optima_lite.runs.progress import Timing
+from optima_lite.runs.step_view import format_lines, imitation_table, preference_table, verdict_lines
+from optima_lite.runs.steps import Verdict, imitations, preferences
 from optima_lite.runs.store import Run
+from optima_lite.runs.summary import preparation_tokens, summary, training_tokens, validation_tokens
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 RECIPE = {
@@ -101,7 +108,7 @@ def evaluation(name: str, decoding: str, *, score: float, tokens: float, correct
 
 
 def evaluate(run: Run, row: EvalRow, *, terse: bool, scores: tuple[float, ...]) -> None:
-    stage = report.evaluation_stage(row.name, row.decoding)
+    stage = evaluation_stage(row.name, row.decoding)
     whole = [rollouts(i, terse=terse, task=score) for i, score in enumerate(scores)]
     run.append(stage, [dataclasses.replace(one, dialogues=one.dialogues[:1], rewards=one.rewards[:1]) for one in whole])
     run.write_json(f"{stage}.json", row)
@@ -185,18 +192,18 @@ def cells(table: RenderableType) -> dict[str, list[str]]:
 
 def drawings(run: RunFolder) -> dict[str, str]:
     """Name of the golden file to what belongs into it."""
-    rows, imitated = report.evaluations(run), report.imitations(run)
-    pair = report.typical_pair(run, rows)
+    rows, imitated = evaluations(run), imitations(run)
+    pair = typical_pair(run, rows)
     assert pair
     return {
-        "report_evaluations.txt": text(report.evaluation_table(rows, report.undone_remarks(run)), width=80),
-        "report_gain.txt": text(report.gain_table(run, rows), width=80),
-        "report_curve.txt": text(report.Curve(rows), width=80),
-        "report_curve_ascii.txt": text(report.Curve(rows), width=80, encoding="ascii"),
-        "report_imitation.txt": text(report.imitation_table(imitated), width=80)
-        + "".join(text(line, width=80) for line in report.format_lines(imitated)),
-        "report_preference.txt": text(report.preference_table(report.preferences(run)), width=80)
-        + "".join(text(line, width=80) for line in report.verdict_lines(run)),
+        "report_evaluations.txt": text(evaluation_table(rows, undone_remarks(run)), width=80),
+        "report_gain.txt": text(gain_table(run, rows), width=80),
+        "report_curve.txt": text(Curve(rows), width=80),
+        "report_curve_ascii.txt": text(Curve(rows), width=80, encoding="ascii"),
+        "report_imitation.txt": text(imitation_table(imitated), width=80)
+        + "".join(text(line, width=80) for line in format_lines(imitated)),
+        "report_preference.txt": text(preference_table(preferences(run)), width=80)
+        + "".join(text(line, width=80) for line in verdict_lines(run)),
         "report_dialogues_80.txt": text(pair, width=80),
         "report_dialogues_120.txt": text(pair, width=120),
     }
@@ -239,7 +246,7 @@ def test_an_ascii_terminal_gets_ascii(run: RunFolder) -> None:
 def test_a_run_that_has_just_begun_reports_what_it_has(tmp_path: Path) -> None:
     with open_run(tmp_path / "run") as run:
         assert text(report.overview(run), width=200).splitlines()[1:] == ["nothing has been evaluated yet"]
-        assert report.summary(run) == {
+        assert summary(run) == {
             "recipe": "quickstart",
             "seed": 4,
             "adapter": None,
@@ -250,7 +257,7 @@ def test_a_run_that_has_just_begun_reports_what_it_has(tmp_path: Path) -> None:
             "evaluations": [],
         }
         run.append("iteration_00/1_dialogues", [dataclasses.replace(rollouts(0, terse=True), rewards=())])
-        (facts,) = report.imitations(run)
+        (facts,) = imitations(run)
         assert (facts.dialogues, facts.tokens, facts.reward, facts.selected, facts.trainer_tokens) == (
             3,
             84,
@@ -258,11 +265,11 @@ def test_a_run_that_has_just_begun_reports_what_it_has(tmp_path: Path) -> None:
             None,
             None,
         )
-        table = cells(report.imitation_table([facts]))
+        table = cells(imitation_table([facts]))
         assert (table["reward among siblings"], table["selected"]) == (["-"], ["-"])
         assert "verdict" not in table, "nothing has been judged"
         run.append("iteration_00/6_trees", [Tree(question(0), sampled=7)])
-        (searched,) = report.preferences(run)
+        (searched,) = preferences(run)
         assert (searched.trees, searched.tokens, searched.pairs, searched.gap, searched.trainer_tokens) == (
             1,
             7,
@@ -270,26 +277,26 @@ def test_a_run_that_has_just_begun_reports_what_it_has(tmp_path: Path) -> None:
             None,
             None,
         )
-        table = cells(report.preference_table([searched]))
+        table = cells(preference_table([searched]))
         assert (table["pairs"], table["chosen shift (nats)"]) == (["-"], ["-"])
         assert "stopped early" not in table
 
 
 def test_the_work_of_all_phases_is_told_in_a_line(run: RunFolder, tmp_path: Path) -> None:
-    assert report.summary(run)["work"] is None, "a run of before this was kept"
+    assert summary(run)["work"] is None, "a run of before this was kept"
     assert "read by the model" not in text(report.overview(run), width=80)
     with open_run(tmp_path / "fresh") as fresh:
         counts = [{"computed": 1200, "reused": 3400, "sampled": 56}, {"computed": 1, "reused": 2, "sampled": 3}, {}]
         fresh.append_timings(Timing(0, f"phase {k}", 1.0, 0, 1, {}, one) for k, one in enumerate(counts))
-        assert report.summary(fresh)["work"] == {"computed": 1201, "reused": 3402, "sampled": 59}
+        assert summary(fresh)["work"] == {"computed": 1201, "reused": 3402, "sampled": 59}
         line = "1,201 tokens read by the model, 3,402 found in its cache, 59 sampled"
         assert line in text(report.overview(fresh), width=80)
         assert line in text(report.result(fresh), width=80)
 
 
 def test_the_summary_has_the_promised_shape(run: RunFolder) -> None:
-    summary = json.loads(json.dumps(report.summary(run), allow_nan=False))
-    assert list(summary) == [
+    told = json.loads(json.dumps(summary(run), allow_nan=False))
+    assert list(told) == [
         "recipe",
         "seed",
         "adapter",
@@ -299,10 +306,10 @@ def test_the_summary_has_the_promised_shape(run: RunFolder) -> None:
         "validation_tokens",
         "evaluations",
     ]
-    assert (summary["recipe"], summary["seed"], summary["seconds"]) == ("quickstart", 4, 62.75)
+    assert (told["recipe"], told["seed"], told["seconds"]) == ("quickstart", 4, 62.75)
     sampled = sum(100 + i + 56 + 8 for i in range(4)) + sum(20 + i + 56 + 8 for i in range(4))
-    assert summary["training_tokens"] == sampled + 2 * 1000 * 3 + 4 * 1500 + 250 * 2
-    names = [(row["name"], row["decoding"]) for row in summary["evaluations"]]
+    assert told["training_tokens"] == sampled + 2 * 1000 * 3 + 4 * 1500 + 250 * 2
+    names = [(row["name"], row["decoding"]) for row in told["evaluations"]]
     assert names == [
         ("untrained", "sampled"),
         ("untrained", "greedy"),
@@ -312,54 +319,54 @@ def test_the_summary_has_the_promised_shape(run: RunFolder) -> None:
         ("iteration_1", "greedy"),
     ]
     fields = [field.name for field in dataclasses.fields(EvalRow)]
-    assert all(list(row) == fields for row in summary["evaluations"])
-    assert summary["evaluations"][-1]["tokens_per_correct"] is None
+    assert all(list(row) == fields for row in told["evaluations"])
+    assert told["evaluations"][-1]["tokens_per_correct"] is None
 
 
 @pytest.mark.parametrize("adapter", ["4_adapter", "8_adapter"])
 def test_training_tokens_are_unknown_while_a_step_is_under_way(run: RunFolder, adapter: str) -> None:
     (run.folder / f"iteration_01/{adapter}/training.json").unlink()
-    assert report.summary(run)["training_tokens"] is None
+    assert summary(run)["training_tokens"] is None
 
 
 def test_training_tokens_are_unknown_while_an_iteration_has_only_begun(run: RunFolder) -> None:
     (run.folder / "iteration_02").mkdir()
-    assert report.summary(run)["training_tokens"] is None
+    assert summary(run)["training_tokens"] is None
 
 
 def test_an_iteration_may_have_a_preference_step_alone(run: RunFolder) -> None:
     for name in ("1_dialogues.jsonl", "2_rewards.jsonl", "3_demonstrations.jsonl"):
         (run.folder / "iteration_01" / name).unlink()
-    assert [step.iteration for step in report.imitations(run)] == [0]
-    assert [step.iteration for step in report.preferences(run)] == [1]
+    assert [step.iteration for step in imitations(run)] == [0]
+    assert [step.iteration for step in preferences(run)] == [1]
     sampled = sum(100 + i + 56 + 8 for i in range(4))
-    assert report.summary(run)["training_tokens"] == sampled + 1000 * 3 + 4 * 1500 + 250 * 2
+    assert summary(run)["training_tokens"] == sampled + 1000 * 3 + 4 * 1500 + 250 * 2
     assert "preference, iteration       1\n" in text(report.overview(run), width=80)
 
 
 def test_the_facts_of_a_preference_step(run: RunFolder) -> None:
-    (step,) = report.preferences(run)
+    (step,) = preferences(run)
     assert (step.iteration, step.trees, step.tokens, step.pairs, step.trainer_tokens) == (1, 4, 6000, 4, 500)
     assert step.depths == {1: 0.75, 3: 0.25} and step.gap == pytest.approx(0.5)
     assert (step.chosen_shift, step.rejected_shift, step.stopped, step.shortened) == (-0.123, -1.456, False, 2)
-    assert step.verdict == report.Verdict(0.5, 0.375, "revert", (-0.2, -0.05))
+    assert step.verdict == Verdict(0.5, 0.375, "revert", (-0.2, -0.05))
 
 
 def test_a_step_that_found_no_pairs_says_so(run: RunFolder) -> None:
     (run.folder / "iteration_01/7_pairs.jsonl").write_text("")
-    (step,) = report.preferences(run)
+    (step,) = preferences(run)
     assert (step.pairs, step.depths, step.gap) == (0, {}, None)
-    assert cells(report.preference_table([step]))["pairs"] == ["0"]
+    assert cells(preference_table([step]))["pairs"] == ["0"]
 
 
 def test_a_guard_that_stopped_a_step_is_shown(run: RunFolder) -> None:
-    (step,) = report.preferences(run)
+    (step,) = preferences(run)
     both = [step, dataclasses.replace(step, iteration=2, stopped=True)]
-    assert cells(report.preference_table(both))["stopped early"] == ["no", "yes"]
+    assert cells(preference_table(both))["stopped early"] == ["no", "yes"]
 
 
 def test_the_facts_of_an_imitation_step(run: RunFolder) -> None:
-    first, second = report.imitations(run)
+    first, second = imitations(run)
     assert first.reward and first.reward.total == pytest.approx((1.0 + 0.0 - 0.1) / 3)
     assert (first.dialogues, first.selected, first.trainer_tokens) == (12, 3, 3000)
     assert first.formats == (("triples", 2), ("arrows", 1)) and second.formats == ()
@@ -370,10 +377,10 @@ def test_the_facts_of_an_imitation_step(run: RunFolder) -> None:
 
 
 def test_many_iterations_take_several_tables(run: RunFolder) -> None:
-    (first, _), (step,) = report.imitations(run), report.preferences(run)
+    (first, _), (step,) = imitations(run), preferences(run)
     for table, name in (
-        (report.imitation_table([dataclasses.replace(first, iteration=i) for i in range(16)]), "imitation"),
-        (report.preference_table([dataclasses.replace(step, iteration=i) for i in range(16)]), "preference"),
+        (imitation_table([dataclasses.replace(first, iteration=i) for i in range(16)]), "imitation"),
+        (preference_table([dataclasses.replace(step, iteration=i) for i in range(16)]), "preference"),
     ):
         drawn = text(table, width=80)
         assert "…" not in drawn and max(map(len, drawn.splitlines())) <= 80
@@ -390,7 +397,7 @@ def test_many_iterations_take_several_tables(run: RunFolder) -> None:
     ],
 )
 def test_evaluation_files_sort_as_they_came(name: str, decoding: str, stage: str) -> None:
-    assert report.evaluation_stage(name, decoding) == stage
+    assert evaluation_stage(name, decoding) == stage
 
 
 def test_iterations_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
@@ -398,27 +405,27 @@ def test_iterations_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
         for i in (10, 2, 100):
             row = evaluation(f"iteration_{i}", "greedy", score=0.5, tokens=9.0, correct=1.0)
             evaluate(run, row, terse=True, scores=())
-        assert [row.name for row in report.evaluations(run)] == ["iteration_2", "iteration_10", "iteration_100"]
+        assert [row.name for row in evaluations(run)] == ["iteration_2", "iteration_10", "iteration_100"]
 
 
 def test_other_json_files_among_the_evaluations_are_left_alone(run: RunFolder) -> None:
-    before = report.evaluations(run)
+    before = evaluations(run)
     (run.folder / "evaluation/questions.json").write_text("{}")
-    assert report.evaluations(run) == before
+    assert evaluations(run) == before
 
 
 def test_an_evaluation_of_another_shape_is_told(run: RunFolder) -> None:
     path = run.folder / "evaluation/untrained_sampled.json"
     path.write_text('{"name": "untrained"}')
     with pytest.raises(RunError) as error:
-        report.evaluations(run)
+        evaluations(run)
     hint = "delete it and untrained_sampled.jsonl, and run the same command again"
     assert str(error.value) == f"{path}: is not an evaluation of this version\n  try: {hint}"
 
 
 @given(st.floats(-1, 2), st.integers(1, 60), st.booleans())
 def test_a_bar_fills_its_share_of_the_width(share: float, width: int, ascii_only: bool) -> None:
-    drawn = report.bar(share, width, ascii_only=ascii_only)
+    drawn = bar(share, width, ascii_only=ascii_only)
     assert len(drawn) == width
     filled = sum({"#": 1.0, "█": 1.0, " ": 0.0}.get(c, " ▏▎▍▌▋▊▉".find(c) / 8) for c in drawn)
     error = 0.5 if ascii_only else 1 / 16
@@ -428,46 +435,46 @@ def test_a_bar_fills_its_share_of_the_width(share: float, width: int, ascii_only
 def test_the_paired_interval_sees_through_the_spread_between_questions() -> None:
     before = {str(i): i / 10 for i in range(10)}
     better = {key: score + 0.25 for key, score in before.items()}
-    assert report.paired_interval(before, better) == pytest.approx((0.25, 0.25))
-    low, high = report.paired_interval(before, dict(reversed({**better, "0": -1.0}.items()))) or (0, 0)
+    assert paired_interval(before, better) == pytest.approx((0.25, 0.25))
+    low, high = paired_interval(before, dict(reversed({**better, "0": -1.0}.items()))) or (0, 0)
     assert low < 0.125 < high <= 0.25
-    assert report.paired_interval(before, {"0": 1.0}) is None
-    assert report.paired_interval({}, {}) is None
+    assert paired_interval(before, {"0": 1.0}) is None
+    assert paired_interval({}, {}) is None
 
 
 def test_what_undone_means_is_told_with_its_interval(run: RunFolder, tmp_path: Path) -> None:
-    (line,) = report.verdict_lines(run)
+    (line,) = verdict_lines(run)
     assert line.plain == "iteration 1, preference undone: the validation reward fell by 0.125 [0.050, 0.200]"
     for shown in (report.overview(run), report.result(run)):
         assert line.plain in text(shown, width=120)
-    assert str(report.Verdict(0.5, 0.375, "revert")) == "the validation reward fell by 0.125", "of earlier versions"
-    assert str(report.Verdict(0.5, 0.75, "keep", (-0.1, 0.6))) == "the validation reward rose by 0.250 [-0.100, 0.600]"
+    assert str(Verdict(0.5, 0.375, "revert")) == "the validation reward fell by 0.125", "of earlier versions"
+    assert str(Verdict(0.5, 0.75, "keep", (-0.1, 0.6))) == "the validation reward rose by 0.250 [-0.100, 0.600]"
 
 
 def test_what_was_sampled_to_judge_is_a_cost_of_training(tmp_path: Path) -> None:
     with open_run(tmp_path / "run") as run:
         fill(run)
-        trained = report.training_tokens(run)
-        assert report.validation_tokens(run) == {0: 0, 1: 0} and report.preparation_tokens(run) == trained
+        trained = training_tokens(run)
+        assert validation_tokens(run) == {0: 0, 1: 0} and preparation_tokens(run) == trained
         for name in ("validation/untrained", "iteration_00/5_validation", "iteration_01/9_validation"):
             run.append(name, [rollouts(0, terse=True)])  # 84 tokens
-        assert report.validation_tokens(run) == {0: 168, 1: 252}
-        assert report.preparation_tokens(run) == {0: trained[0] + 168, 1: trained[1] + 252}
-        assert report.summary(run)["validation_tokens"] == 252
-        assert report.summary(run)["training_tokens"] == trained[1], "a sum apart"
+        assert validation_tokens(run) == {0: 168, 1: 252}
+        assert preparation_tokens(run) == {0: trained[0] + 168, 1: trained[1] + 252}
+        assert summary(run)["validation_tokens"] == 252
+        assert summary(run)["training_tokens"] == trained[1], "a sum apart"
 
 
 def test_a_typical_question_is_near_both_means(run: RunFolder) -> None:
-    pair = report.typical_pair(run, report.evaluations(run))
+    pair = typical_pair(run, evaluations(run))
     assert pair and pair.question.id == "q1" and pair.titles == ("untrained", "iteration_1")
-    untrained = [row for row in report.evaluations(run) if row.name == "untrained"]
-    assert report.typical_pair(run, untrained) is None
-    assert report.typical_pair(run, []) is None
+    untrained = [row for row in evaluations(run) if row.name == "untrained"]
+    assert typical_pair(run, untrained) is None
+    assert typical_pair(run, []) is None
 
 
 @given(st.text(st.characters()))
 def test_no_text_of_a_model_steers_the_terminal(sampled: str) -> None:
-    shown = report.printable(sampled)
+    shown = printable(sampled)
     assert all(c.isprintable() or c == "\n" for c in shown)
     shown.encode("utf-8")
     if sampled.isprintable():
@@ -475,18 +482,18 @@ def test_no_text_of_a_model_steers_the_terminal(sampled: str) -> None:
 
 
 def test_a_sampled_escape_sequence_is_shown_not_obeyed() -> None:
-    assert report.printable("\x1b[2J\nü\ud800") == "\\x1b[2J\nü\\ud800"
+    assert printable("\x1b[2J\nü\ud800") == "\\x1b[2J\nü\\ud800"
 
 
 def test_markup_in_a_message_is_text(run: RunFolder) -> None:
     talk = dialogue(0, "[bold]Tess[/bold] [/]", "[red]", tokens=4)
-    pair = report.DialoguePair(question(0), (talk, talk), (reward(1.0), reward(1.0)), ("a", "b"), ("Ann", "Ben"))
+    pair = DialoguePair(question(0), (talk, talk), (reward(1.0), reward(1.0)), ("a", "b"), ("Ann", "Ben"))
     assert "Ann: [bold]Tess[/bold] [/]" in text(pair, width=80)
 
 
 def test_the_adapter_card_says_how_to_load_it(tmp_path: Path) -> None:
     facts = {"trainer_tokens": 1000, "epochs": 3, "loss": None}
-    report.write_adapter_card(tmp_path, RECIPE, team="exchange", iteration=2, facts=facts)
+    write_adapter_card(tmp_path, RECIPE, team="exchange", iteration=2, facts=facts)
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\nlibrary_name: peft\n")
     assert "# Adapter of iteration 2\n" in card
@@ -498,8 +505,8 @@ def test_flexible_extraction_is_told_where_it_makes_a_difference() -> None:
     old = evaluation("untrained", "sampled", score=0.5, tokens=101.5, correct=203.0)
     same = dataclasses.replace(old, flexible_score=0.5004)
     other = dataclasses.replace(old, name="single_agent", flexible_score=0.54321)
-    assert report.remarks([old, same]) == []
-    assert [line.plain for line in report.remarks([same, other, old])] == [
+    assert remarks([old, same]) == []
+    assert [line.plain for line in remarks([same, other, old])] == [
         "score when unmarked answers count, too: single_agent sampled 0.543"
     ]
 
@@ -507,8 +514,8 @@ def test_flexible_extraction_is_told_where_it_makes_a_difference() -> None:
 def test_hotpotqa_s_own_f1_is_told_where_it_differs() -> None:
     ours = evaluation("untrained", "sampled", score=0.5, tokens=101.5, correct=203.0)
     same, other = (dataclasses.replace(ours, hotpot_f1=value) for value in (0.5, 0.45))
-    assert report.remarks([ours, same]) == []
-    assert [line.plain for line in report.remarks([same, other])] == [
+    assert remarks([ours, same]) == []
+    assert [line.plain for line in remarks([same, other])] == [
         "F1 by HotpotQA's own evaluation: untrained sampled 0.450"
     ]
 
@@ -518,7 +525,7 @@ def test_the_share_of_valid_messages_is_shown_where_it_was_asked_for(tmp_path: P
         recipe = {**RECIPE, "reward": {"format_weight": weight}}
         with Run.open(tmp_path / str(weight), {"recipe": recipe, "recipe_name": "x"}) as run:
             run.append("iteration_00/2_rewards", [rollouts(0, terse=True)])
-            return text(report.imitation_table(report.imitations(run)), width=80).splitlines()
+            return text(imitation_table(imitations(run)), width=80).splitlines()
 
     assert not [line for line in lines(0.0) if "format" in line]
     assert [line.split() for line in lines(0.5) if "format" in line] == [["format", "0.000"]]
@@ -530,7 +537,7 @@ def test_undecided_answers_stand_below_the_table(tmp_path: Path) -> None:
         run.write_json("evaluation/untrained_greedy.json", row)
         for shown in (report.overview(run), report.result(run)):
             assert "untrained greedy: 1 answer could not be compared with the right one" in text(shown, width=120)
-        assert report.summary(run)["evaluations"][0]["undecided"] == 1
+        assert summary(run)["evaluations"][0]["undecided"] == 1
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from conftest import Finished
 from optima_lite.learn.rollout import Agents
 from optima_lite.records import Dialogue, Ending, Question, Reward, Rollouts, Turn
 from optima_lite.runs.folder import read_run
-from optima_lite.runs.report import preparation_tokens
 from optima_lite.runs.store import Run
+from optima_lite.runs.summary import preparation_tokens
 from optima_lite.settings.config import Machine, load_recipe
 from optima_lite.settings.teams import shipped
 from optima_lite.settings.workflow import Workflow

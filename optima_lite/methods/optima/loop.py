@@ -16,10 +16,11 @@ from pathlib import Path
 
 from ...learn.rollout import Agents
 from ...records import Question
+from ...runs.evaluations import evaluation_stage, undone_remark
 from ...runs.folder import RunFolder
 from ...runs.progress import Evaluated, Note, Observer, Planned, RunStarted, Timings, fan_out, phase
-from ...runs.report import evaluation_stage, summary, undone_remark
 from ...runs.store import Run
+from ...runs.summary import summary
 from ...settings.config import LoadedRecipe, Machine
 from ...stage.baselines import ALONE
 from ...stage.cast import Cast, assemble
