@@ -131,7 +131,7 @@ def make_policy(device: torch.device, *, quick: bool) -> Policy:
     tokenizer = SimpleNamespace(pad_token_id=PAD, added_tokens_decoder={PAD: SimpleNamespace(special=True)})
     policy = Policy(model=model, tokenizer=tokenizer, max_length=4096, end_ids=(VOCABULARY,), base="random")
     if device.type == "cpu":  # as `load` does
-        policy._mergeable = [module for module in model.modules() if hasattr(module, "lora_A")]
+        policy.mergeable = [module for module in model.modules() if hasattr(module, "lora_A")]
     return policy
 
 

@@ -36,8 +36,9 @@ from optima_lite.learn.dpo import PairIds, optimise
 from optima_lite.learn.halving import free
 from optima_lite.learn.sft import arguments, fine_tune, session
 from optima_lite.model.generate import Generator
+from optima_lite.model.loading import load
 from optima_lite.model.memory import GIB, MOST_TOKENS, OVERHEAD, Limits, fit, forecast, is_out_of_memory, of_one_batch
-from optima_lite.model.policy import Policy, load
+from optima_lite.model.policy import Policy
 from optima_lite.model.render import Rendered
 from optima_lite.model.sampling import Sampling
 from optima_lite.settings.config import DpoSettings, Machine, ModelSettings, TrainingSettings

@@ -23,8 +23,8 @@ if os.environ.get("MALLOC_MMAP_THRESHOLD_") != "65536":
 import random_llama
 import torch
 
+from optima_lite.model.loading import load
 from optima_lite.model.memory import Limits, adapter_bytes, forecast, weight_bytes
-from optima_lite.model.policy import load
 from optima_lite.settings.config import Machine, ModelSettings
 from optima_lite.stage.probe import measure, resident
 

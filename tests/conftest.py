@@ -76,7 +76,7 @@ def renderer(tokenizer: Any) -> Renderer:
 @pytest.fixture
 def policy() -> Policy:
     """The bundled model with a new adapter."""
-    from optima_lite.model.policy import load
+    from optima_lite.model.loading import load
     from optima_lite.settings.config import Machine, ModelSettings
 
     return load(ModelSettings(name="tiny"), machine=Machine(), seed=0)

@@ -17,8 +17,9 @@ torch = pytest.importorskip("torch")
 from optima_lite.errors import OptimaError  # noqa: E402
 from optima_lite.learn.dpo import optimise  # noqa: E402
 from optima_lite.learn.sft import fine_tune  # noqa: E402
+from optima_lite.model.loading import load  # noqa: E402
 from optima_lite.model.memory import Limits  # noqa: E402
-from optima_lite.model.policy import Policy, load  # noqa: E402
+from optima_lite.model.policy import Policy  # noqa: E402
 from optima_lite.settings.config import DpoSettings, Machine, ModelSettings, TrainingSettings  # noqa: E402
 from optima_lite.stage.probe import MadeUp  # noqa: E402
 

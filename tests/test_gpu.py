@@ -19,8 +19,9 @@ torch = pytest.importorskip("torch")
 from families import MODELS, write_model  # noqa: E402
 from optima_lite.model.decoding import Decoding  # noqa: E402
 from optima_lite.model.generate import Generator  # noqa: E402
+from optima_lite.model.loading import computing_dtype, load  # noqa: E402
 from optima_lite.model.memory import GIB, OVERHEAD, Limits, fit, forecast, is_out_of_memory, of_one_batch  # noqa: E402
-from optima_lite.model.policy import Policy, computing_dtype, load  # noqa: E402
+from optima_lite.model.policy import Policy  # noqa: E402
 from optima_lite.model.sampling import Sampling  # noqa: E402
 from optima_lite.model.selftest import agreement  # noqa: E402
 from optima_lite.settings.config import Machine, ModelSettings, load_machine, load_recipe  # noqa: E402

@@ -24,7 +24,8 @@ from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from ..errors import TrainingError
-from ..model.policy import ADAPTER, Policy, computing_dtype
+from ..model.loading import computing_dtype
+from ..model.policy import ADAPTER, Policy
 from ..model.render import Rendered
 from ..settings.config import DpoSettings, TrainingSettings
 from .halving import Halving, free

@@ -1,4 +1,4 @@
-"""The one quantised base model and its LoRA adapters: load, wear, switch off and on, save, start afresh.
+"""The one quantised base model and its LoRA adapters: wear, switch off and on, save and load, start afresh.
 
 The same weights serve as policy (adapter on), reader for the readability loss (adapter off) and, for preference
 training, reference. Several adapters take turns in one place: the model wears one, the others' weights lie beside it
@@ -10,41 +10,31 @@ current; to wear another one changes none.
 from __future__ import annotations
 
 import os
-import re
-import warnings
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from peft.utils import load_peft_weights, set_peft_model_state_dict
 from torch.nn import Parameter
-from transformers import BitsAndBytesConfig, GenerationConfig
-from transformers.utils import logging as transformers_logging
 
 from ..errors import ModelError
-from ..settings.config import Machine, ModelSettings
 from ..settings.workflow import SHARED
 from .adapter import beside, merged
-from .checkpoint import Checkpoint, bundled, check_config, explained, first_line, read, whole
-from .families import longest_row
-from .memory import GIB, Setup
-from .render import Renderer
-from .resources import free_memory, let_segments_grow
+from .checkpoint import whole
+from .memory import Setup
+from .resources import let_segments_grow
 from .sampling import seed_of
 from .shapes import Shape
 
-let_segments_grow(os.environ)  # here, because whatever asks for a GPU has imported this file
+let_segments_grow(os.environ)  # here, because whatever computes on a GPU has imported this file
 
 ADAPTER = "default"  # PEFT's name of the adapter worn; TRL copies the one of this name as its DPO reference
-UNGATED = "unsloth/llama-3-8b-Instruct-bnb-4bit"  # Llama 3 8B Instruct, quantised already
 _WEIGHTS = "adapter_model.safetensors"
-_NO_WINDOW = 1 << 30  # tokens; more than any row has
-_NEEDED_FILES = ("*.json", "*.safetensors", "*.jinja")
 
 
 @dataclass(eq=False)
@@ -53,7 +43,8 @@ class Policy:
 
     max_length: tokens a sequence may have. end_ids: ids that end a turn. base: what a saved adapter calls the base, a
     name that means something on other machines too. version: see the module's docstring. notes: what the user should
-    know of how it was loaded, a line each. names: of the adapters. worn: the one that speaks and is trained.
+    know of how it was loaded, a line each. names: of the adapters. worn: the one that speaks and is trained. mergeable:
+    the layers that take the adapter into their weights while the model speaks; without any it is computed beside them.
     """
 
     model: PeftModel
@@ -65,7 +56,7 @@ class Policy:
     notes: tuple[str, ...] = ()
     names: tuple[str, ...] = (SHARED,)
     worn: str = SHARED
-    _mergeable: list[Any] = field(default_factory=list)
+    mergeable: Sequence[Any] = ()
     _resting: dict[str, list[Parameter]] = field(default_factory=dict)
 
     @property
@@ -121,7 +112,7 @@ class Policy:
 
     def _places(self) -> list[Any]:
         """The linear maps that hold the weights worn."""
-        layers = self._mergeable or _lora_layers(self.model)
+        layers = self.mergeable or lora_layers(self.model)
         return [side[ADAPTER] for layer in layers for side in (layer.lora_A, layer.lora_B)]
 
     @contextmanager
@@ -133,8 +124,8 @@ class Policy:
         bit for bit.
         """
         self.model.eval()
-        layers = self._mergeable or _lora_layers(self.model)
-        with merged(layers) if self._mergeable else beside(layers, ADAPTER, self.model.dtype):
+        layers = self.mergeable or lora_layers(self.model)
+        with merged(layers) if self.mergeable else beside(layers, ADAPTER, self.model.dtype):
             yield self.model
 
     @contextmanager
@@ -161,7 +152,7 @@ class Policy:
             self.wear(name)
             with self.changing(), torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed if name == self.names[0] else seed_of(seed, name))
-                for layer in _lora_layers(self.model):
+                for layer in lora_layers(self.model):
                     layer.reset_lora_parameters(ADAPTER, True)
 
     def load_adapter(self, folder: Path) -> None:
@@ -208,271 +199,6 @@ def places(folder: Path, names: Sequence[str]) -> dict[str, Path]:
     return {name: folder / name for name in names} if len(names) > 1 else {names[0]: folder}
 
 
-def available(policy: Policy, *, machine: Machine) -> int:
-    """Bytes that a run may take in all, those of the weights included: what is free now besides them.
-
-    On a GPU, what other programs hold of the card is left to them, and machine.max_vram_gib is kept.
-    """
-    if policy.device.type != "cuda":
-        resting = (weight for name in policy.names if name != policy.worn for weight in policy.weights(name))
-        return free_memory() + sum(weight.nbytes for weight in (*policy.model.parameters(), *resting))
-    return card_room(machine)
-
-
-def card_room(machine: Machine) -> int:
-    """Bytes of the GPU that a run may take in all; see `available`."""
-    free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
-    return min(free, free if machine.max_vram_gib == "auto" else int(machine.max_vram_gib * GIB)) - GIB // 4
-
-
-def locate(name: str, *, machine: Machine) -> str:
-    """Where a recipe's model is: an existing folder, else an alias of the machine file, else `tiny`, else a hub id."""
-    if os.path.isdir(path := os.path.expanduser(name)):  # unlike Path's methods, no error for any name
-        return path
-    if name in machine.models:
-        folder = os.path.expanduser(machine.models[name])
-        if not os.path.isdir(folder):
-            raise ModelError(
-                f"the alias '{name}' points to a folder that does not exist: {folder}",
-                where="optima_lite.toml [models]",
-                hint="correct the path, or remove the alias",
-            )
-        return folder
-    if name == "tiny":
-        return str(bundled())
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        known = ", ".join(["tiny", *machine.models])
-        raise ModelError(
-            f"no such model folder: {name[:200]}",
-            where="model.name",
-            hint=f"a folder, one of {known}, or a hub id such as {UNGATED}",
-        )
-    return name
-
-
-def load(settings: ModelSettings, *, machine: Machine, seed: int, adapters: Sequence[str] = (SHARED,)) -> Policy:
-    """The recipe's model with fresh adapters of these names, ready to speak.
-
-    fp32 on the CPU, otherwise bf16 where the card can and fp16 where not; NF4 with double quantisation where asked.
-    Raises ModelError with what is wrong and what to try.
-    """
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    if machine.max_vram_gib != "auto" and torch.cuda.is_available():
-        total = torch.cuda.get_device_properties(0).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, machine.max_vram_gib * GIB / total))
-    source = locate(settings.name, machine=machine)
-    folder = Path(source) if Path(source).is_dir() else download(source, offline=machine.offline)
-    checkpoint = read(folder)
-    with explained(folder):
-        tokenizer, model = checkpoint.tokenizer(), _adapted(checkpoint, settings)
-    model.eval()
-    base = model.get_base_model()
-    _compute_exactly(base)
-    # For a batch's last positions, which are a view, torch's CPU code copies the output layer once for every row: 1 GiB
-    # each with the vocabulary of Llama 3.
-    base.lm_head.register_forward_pre_hook(lambda head, given: (given[0].contiguous(), *given[1:]))
-    longest, shortened = longest_row(base.config.to_dict())
-    if getattr(base.config, "sliding_window", None):
-        # Rows are no longer than the window, so it hides nothing; but masks count columns, of which padding takes some.
-        base.config.sliding_window = _NO_WINDOW
-    renderer = Renderer(tokenizer, end_ids=())
-    ends = _end_ids(checkpoint, tokenizer, renderer)
-    with explained(folder):
-        _require_numbers(base, ends, folder)
-    policy = Policy(
-        model=model,
-        tokenizer=tokenizer,
-        max_length=min(settings.max_length or longest, longest),
-        end_ids=ends,
-        base=_shareable(settings.name),
-        notes=(shortened,) if shortened and (settings.max_length or longest + 1) > longest else (),
-    )
-    if policy.device.type == "cpu" and not getattr(base, "is_loaded_in_4bit", False):
-        policy._mergeable = _lora_layers(model)
-    taken = {*policy.end_ids, *renderer.written}
-    if tokenizer.pad_token_id in {None, *taken}:
-        tokenizer.pad_token = _padding(tokenizer, taken=taken, vocabulary=base.config.vocab_size)
-    policy.hold(adapters)
-    policy.restart(seed=seed)
-    policy.wear(adapters[0])
-    return policy
-
-
-def _adapted(checkpoint: Checkpoint, settings: ModelSettings) -> PeftModel:
-    dtype = computing_dtype()
-    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "attn_implementation": "sdpa"}
-    if quantised(settings) and "quantization_config" not in checkpoint.config:
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=dtype,
-        )
-    if torch.cuda.is_available():
-        options["device_map"] = {"": 0}
-    base = checkpoint.architecture.from_pretrained(
-        checkpoint.folder,
-        config=checkpoint.configuration(),
-        generation_config=GenerationConfig(eos_token_id=list(checkpoint.end_ids) or None),
-        local_files_only=True,
-        **options,
-    )
-    with warnings.catch_warnings():  # PEFT 0.21 asks transformers 5.23 under an old name; 2026-11
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-        return get_peft_model(base, _lora(settings, Shape.from_config(base.config.to_dict())), ADAPTER)
-
-
-def _require_numbers(base: Any, ids: tuple[int, ...], folder: Path) -> None:
-    """ModelError unless the model makes numbers of a few tokens: one that is not, in any layer, spreads to the end."""
-    with torch.no_grad():
-        logits = base(input_ids=torch.tensor([ids], device=base.device)).logits
-    if not torch.isfinite(logits).all():
-        what = "its weights hold values that are no finite numbers, or too large for this precision"
-        raise ModelError(what, where=folder, hint="download the model again")
-
-
-def _shareable(name: str) -> str:
-    """A hub id, an alias or `tiny` as the recipe has it; of a path the last folder, which names no machine's places."""
-    return (
-        os.path.basename(os.path.abspath(os.path.expanduser(name))) if os.path.isdir(os.path.expanduser(name)) else name
-    )
-
-
-def _lora(settings: ModelSettings, shape: Shape) -> LoraConfig:
-    """LoRA on every linear map of the layers; the output layer is none of them."""
-    return LoraConfig(
-        r=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,
-        lora_dropout=settings.lora_dropout,
-        target_modules=[*shape.linears],
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
-
-
-def computing_dtype() -> torch.dtype:
-    """float32 on the CPU; on a GPU bfloat16, or float16 where the card is too old for it."""
-    if not torch.cuda.is_available():
-        return torch.float32
-    # Emulated, bfloat16 runs on any card, slowly; the tensor cores have it from compute capability 8.0 on.
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-
-
-def quantised(settings: ModelSettings) -> bool:
-    """Whether the base is to be held in four bits."""
-    return settings.quantization == "nf4" or (settings.quantization == "auto" and torch.cuda.is_available())
-
-
-class NotHere(ModelError):
-    """A model that is not in the local cache and cannot be fetched now."""
-
-
-def download(name: str, *, offline: bool) -> Path:
-    """The folder of a model of the Hugging Face hub in the local cache, fetched there first if need be.
-
-    Its config is fetched and checked before the gigabytes. Raises ModelError: gated, no such model, a file missing, a
-    model that cannot be trained here; NotHere: not cached and no network.
-    """
-    from huggingface_hub import snapshot_download
-
-    fetch_config(name, offline=offline)
-    with _reached(name, offline=offline):
-        return Path(snapshot_download(name, allow_patterns=list(_NEEDED_FILES), local_files_only=offline))
-
-
-def fetch_config(name: str, *, offline: bool) -> Path:
-    """The config.json of a model of the hub, in the local cache, fetched there first if need be, and checked. Raises as
-    `download` does."""
-    from huggingface_hub import hf_hub_download
-
-    with _reached(name, offline=offline):
-        path = Path(hf_hub_download(name, "config.json", local_files_only=offline))
-    check_config(path)
-    return path
-
-
-@contextmanager
-def _reached(name: str, *, offline: bool) -> Iterator[None]:
-    """What goes wrong with the hub, as one sentence."""
-    from huggingface_hub import logging as hub_logging
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        HFValidationError,
-        HTTPError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-    )
-
-    hub_logging.set_verbosity_error()
-    page = f"https://huggingface.co/{name}"
-    try:
-        yield
-    except GatedRepoError as error:
-        what = "this model is gated, and your account has no access to it"
-        hint = f"ask for access at {page}, then `hf auth login`; or an ungated model, such as {UNGATED}"
-        raise ModelError(what, where=name, hint=hint) from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        what = "there is no such model on the Hugging Face hub, or it is private"
-        raise ModelError(what, where=name, hint=f"check the name at {page}") from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        silent = "`offline` is set, and this model is not in the local cache"
-        unreachable = "the Hugging Face hub cannot be reached, and this model is not in the local cache"
-        hint = "name a folder with the model in it, or an alias of one in optima_lite.toml; or go online once"
-        raise NotHere(silent if offline else unreachable, where=name, hint=hint) from error
-    except EntryNotFoundError as error:
-        what = "this model has no config.json, so it is not one for transformers"
-        raise ModelError(what, where=name, hint="a version saved as *.safetensors") from error
-    except (HTTPError, OSError) as error:
-        what = f"the download broke off: {first_line(error)}"
-        raise ModelError(what, where=name, hint="try again; the files that are complete are kept") from error
-
-
-def _compute_exactly(base: Any) -> None:
-    """Makes 4-bit layers compute in the model's own precision, and pass gradients on.
-
-    A pre-quantised model names a precision of its own, bfloat16 as a rule, that this device may not have. And on CPUs
-    with AVX512-BF16, bitsandbytes repacks 4-bit layers at their first evaluation and then passes no gradient through
-    them (seen in 0.50.2: relative error .87 with a loss that looks right); this keeps the plain layout.
-    """
-    for module in base.modules():
-        if hasattr(module, "compute_type_is_set"):
-            module.compute_dtype, module.compute_type_is_set = base.dtype, True
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
-
-
-def _lora_layers(model: Any) -> list[Any]:
+def lora_layers(model: Any) -> list[Any]:
+    """The layers of a model that hold an adapter, from the first to the last."""
     return [module for module in model.modules() if isinstance(module, LoraLayer)]
-
-
-def _end_ids(checkpoint: Checkpoint, tokenizer: Any, renderer: Renderer) -> tuple[int, ...]:
-    """All ids that end a turn. Not every copy of a model names them all: Llama 3 has two, <|eot_id|> and
-    <|end_of_text|>, and what the chat template closes a turn with may be another than the tokenizer's own."""
-    stated = checkpoint.end_ids or checkpoint.config["eos_token_id"]
-    ids = [*(stated if isinstance(stated, list | tuple) else [stated]), tokenizer.eos_token_id, renderer.closing]
-    known = tokenizer.get_vocab()
-    ids += [known.get(token) for token in ("<|eot_id|>", "<|end_of_text|>")]
-    ends = tuple(dict.fromkeys(int(i) for i in ids if i is not None and i < checkpoint.config["vocab_size"]))
-    if not ends:
-        raise ModelError("does not say which token ends a turn", where=checkpoint.folder, hint="a chat model")
-    return ends
-
-
-def _padding(tokenizer: Any, *, taken: Set[int], vocabulary: int) -> str:
-    """A special token to fill up batches with that nothing else uses: padding with an end token would leave turn ends
-    untrained. vocabulary: how many ids the model knows."""
-
-    def rank(i: int) -> tuple[bool, bool, int]:
-        named = re.search("pad", free[i].lower()), re.search("reserved|unused|placeholder|control", free[i].lower())
-        return named[0] is None, named[1] is None, i
-
-    tokens = tokenizer.added_tokens_decoder.items()
-    free = {i: token.content for i, token in tokens if token.special and i < vocabulary and i not in taken}
-    if tokenizer.unk_token_id in free and len(free) > 1:
-        del free[tokenizer.unk_token_id]  # it may stand for a part of a text
-    if not free:
-        raise ModelError("its tokenizer has no token to pad with", hint="set pad_token in its tokenizer_config.json")
-    return free[min(free, key=rank)]

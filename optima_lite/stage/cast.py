@@ -12,10 +12,12 @@ from ..errors import RunError
 from ..learn import reward
 from ..learn.rollout import Agents
 from ..model.generate import Generator, fastest_threads
+from ..model.loading import load
 from ..model.memory import planned
 from ..model.meter import Meter
-from ..model.policy import Policy, available, load
+from ..model.policy import Policy
 from ..model.render import Renderer
+from ..model.room import available
 from ..model.sampling import Sampling
 from ..model.selftest import agreement
 from ..records import Question

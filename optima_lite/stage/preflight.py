@@ -6,6 +6,7 @@ Nothing is written.
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -16,7 +17,7 @@ from ..errors import ConfigError, OptimaError, RunError
 from ..learn import reward
 from ..model.families import longest_row
 from ..model.memory import GIB, OVERHEAD, Limits, Phase, Setup, adapter_bytes, forecast, of_one_batch, planned
-from ..model.resources import free_memory
+from ..model.resources import free_memory, let_segments_grow
 from ..model.shapes import Shape, known
 from ..runs.manifest import would_resume
 from ..settings.config import LoadedRecipe, Machine, ModelSettings, Recipe
@@ -50,6 +51,7 @@ def check(
     yield from data_findings(recipe)
     yield from _judge(recipe)
     yield from _extras(recipe, machine)
+    let_segments_grow(os.environ)  # torch reads it when the card is first looked at, and the probe needs it
     yield gpu()
     yield disk(folder)
     yield _run_folder(loaded.recipe, folder)
@@ -61,7 +63,7 @@ def require(recipe: Recipe, *, machine: Machine) -> None:
     """Raises the OptimaError that the model's folder, the data, a missing extra or a missing permission would raise
     later; for use before a run folder is made, which would bind the run to a wrong path."""
     from ..model import checkpoint
-    from ..model.policy import locate
+    from ..model.hub import locate
     from ..tasks.questions import questions
 
     source = Path(locate(recipe.model.name, machine=machine))
@@ -121,7 +123,7 @@ def _forecast(recipe: Recipe, machine: Machine, *, vram: float | None, probe: bo
 
 def _probe(recipe: Recipe, machine: Machine, limits: Limits, phases: Sequence[Phase]) -> Iterator[Finding]:
     """Every phase once on made-up rows of full length, measured beside its forecast."""
-    from ..model.policy import load
+    from ..model.loading import load
     from .probe import measure
 
     expected = {phase.name: phase.total for phase in phases}
@@ -154,7 +156,7 @@ def _model_config(settings: ModelSettings, machine: Machine) -> dict[str, Any]:
     from huggingface_hub.errors import HFValidationError
 
     from ..model.checkpoint import check_config
-    from ..model.policy import locate
+    from ..model.hub import locate
 
     try:
         source = locate(settings.name, machine=machine)
@@ -180,7 +182,7 @@ def _room(machine: Machine, vram: float | None) -> int:
     """Bytes that a run would have here and now, as it would find them itself; or on the card that is asked about."""
     import torch
 
-    from ..model.policy import card_room
+    from ..model.room import card_room
 
     if vram is not None:
         return int(vram * GIB) - OVERHEAD
@@ -201,7 +203,7 @@ def _run_folder(recipe: Recipe, folder: Path) -> Finding:
 
 def _model(loaded: LoadedRecipe, machine: Machine) -> Finding:
     from ..model import checkpoint
-    from ..model.policy import NotHere, fetch_config, locate
+    from ..model.hub import NotHere, fetch_config, locate
 
     name, wanted = loaded.recipe.model.name, loaded.recipe.model.max_length
     here = False

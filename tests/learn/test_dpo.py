@@ -19,7 +19,8 @@ from optima_lite.learn import dpo  # noqa: E402
 from optima_lite.learn.dpo import PairIds, PreferenceFacts, check, optimise  # noqa: E402
 from optima_lite.learn.sft import fine_tune  # noqa: E402
 from optima_lite.model.generate import Generator  # noqa: E402
-from optima_lite.model.policy import Policy, load  # noqa: E402
+from optima_lite.model.loading import load  # noqa: E402
+from optima_lite.model.policy import Policy  # noqa: E402
 from optima_lite.model.render import Rendered, Renderer  # noqa: E402
 from optima_lite.model.sampling import Sampling  # noqa: E402
 from optima_lite.settings.config import DpoSettings, Machine, ModelSettings, TrainingSettings  # noqa: E402

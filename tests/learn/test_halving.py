@@ -12,8 +12,9 @@ import torch
 
 from optima_lite.errors import OptimaError
 from optima_lite.learn.sft import TrainingFacts
+from optima_lite.model.loading import load
 from optima_lite.model.memory import Limits
-from optima_lite.model.policy import Policy, load
+from optima_lite.model.policy import Policy
 from optima_lite.model.render import Rendered
 from optima_lite.model.sampling import Sampling
 from optima_lite.runs.progress import silent

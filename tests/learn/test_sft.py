@@ -18,7 +18,8 @@ from optima_lite.errors import TrainingError  # noqa: E402
 from optima_lite.learn import sft  # noqa: E402
 from optima_lite.learn.sft import TrainingFacts, check, fine_tune, planned_steps, session  # noqa: E402
 from optima_lite.model.generate import Generator  # noqa: E402
-from optima_lite.model.policy import Policy, load  # noqa: E402
+from optima_lite.model.loading import load  # noqa: E402
+from optima_lite.model.policy import Policy  # noqa: E402
 from optima_lite.model.render import Rendered, Renderer  # noqa: E402
 from optima_lite.model.sampling import Sampling  # noqa: E402
 from optima_lite.records import Turn  # noqa: E402

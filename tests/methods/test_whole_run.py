@@ -18,7 +18,8 @@ from safetensors.torch import load_file  # noqa: E402
 
 import optima_lite.stage.cast  # noqa: E402
 from optima_lite.methods.optima import loop  # noqa: E402
-from optima_lite.model import policy as model  # noqa: E402
+from optima_lite.model import loading  # noqa: E402
+from optima_lite.model.policy import Policy  # noqa: E402
 from optima_lite.runs.progress import Event, Note  # noqa: E402
 from optima_lite.settings.config import Machine, load_recipe  # noqa: E402
 from support import SMALL  # noqa: E402
@@ -41,10 +42,10 @@ def train(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Train]:
     """Runs a recipe in double precision into a folder and returns what it told. room: GiB for the prefix cache.
     most_rows: that a batch may have before memory runs out."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "computing_dtype", lambda: torch.float64)
+        patch.setattr(loading, "computing_dtype", lambda: torch.float64)
 
         def run(recipe: str | Path, folder: Path, *, room: float = 2.0, most_rows: float = float("inf")) -> list[str]:
-            patch.setattr(optima_lite.stage.cast, "load", lambda *a, **how: starved(model.load(*a, **how), most_rows))
+            patch.setattr(optima_lite.stage.cast, "load", lambda *a, **how: starved(loading.load(*a, **how), most_rows))
             events: list[Event] = []
             machine = Machine(threads=1, max_batch_tokens=8192, max_cache_gib=room)
             loop.train(load_recipe(recipe), machine=machine, folder=folder, observe=events.append)
@@ -53,7 +54,7 @@ def train(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Train]:
         yield run
 
 
-def starved(policy: model.Policy, most_rows: float) -> model.Policy:
+def starved(policy: Policy, most_rows: float) -> Policy:
     """The policy, on a machine whose memory gives out in the middle of the model when a batch has more rows."""
     layer = policy.model.get_base_model().model.layers[1]
     forward = layer.forward

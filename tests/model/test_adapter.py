@@ -21,7 +21,7 @@ IDS = torch.tensor([list(range(20, 40)), list(range(60, 80))])
 @pytest.fixture
 def half(policy: Policy) -> Policy:
     """The bundled model as on a card: the base in bfloat16, the adapter, which changes it, in float32 and beside it."""
-    policy._mergeable = []
+    policy.mergeable = []
     policy.model.to(torch.bfloat16)
     torch.manual_seed(1)
     with policy.changing(), torch.no_grad():
@@ -77,7 +77,7 @@ def test_it_says_what_the_float32_adapter_says(half: Policy) -> None:
 
 
 def test_in_double_precision_both_ways_are_the_same(policy: Policy) -> None:
-    policy._mergeable = []
+    policy.mergeable = []
     policy.model.double()
     torch.manual_seed(1)
     with torch.no_grad():

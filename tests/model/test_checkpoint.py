@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
 from conftest import Finished  # noqa: E402
 from optima_lite.errors import ModelError  # noqa: E402
-from optima_lite.model import checkpoint, policy  # noqa: E402
+from optima_lite.model import checkpoint, loading  # noqa: E402
 from optima_lite.model.checkpoint import bundled, read  # noqa: E402
 from optima_lite.model.config_file import FIELDS  # noqa: E402
 from optima_lite.model.families import ACCEPTED  # noqa: E402
@@ -52,7 +52,7 @@ def test_every_field_of_an_accepted_architecture_is_read_or_has_no_meaning() -> 
 def test_nothing_but_the_known_fields_reaches_the_model(copy: Path) -> None:
     change(copy / "config.json", attn_implementation="evil/kernel", _attn_implementation="evil/kernel", use_cache=False)
     change(copy / "generation_config.json", num_beams=9, stop_strings=["a"], cache_implementation="quantized")
-    base = policy.load(ModelSettings(name=str(copy)), machine=Machine(), seed=0).model.get_base_model()
+    base = loading.load(ModelSettings(name=str(copy)), machine=Machine(), seed=0).model.get_base_model()
     assert (base.config._attn_implementation, base.config.use_cache) == ("sdpa", True)
     generation = base.generation_config
     assert (generation.num_beams in (None, 1), generation.stop_strings, generation.cache_implementation) == (
@@ -63,7 +63,7 @@ def test_nothing_but_the_known_fields_reaches_the_model(copy: Path) -> None:
 
 
 def test_the_tokenizer_is_the_one_that_transformers_would_take(copy: Path) -> None:
-    ours = policy.load(ModelSettings(name=str(copy)), machine=Machine(), seed=0).tokenizer
+    ours = loading.load(ModelSettings(name=str(copy)), machine=Machine(), seed=0).tokenizer
     theirs = AutoTokenizer.from_pretrained(copy, local_files_only=True)
     text = "What is <|eot_id|> the  teacher of Ola?\n<A> 3 </A>"
     for options in ({}, {"add_special_tokens": False, "split_special_tokens": True}):
@@ -82,14 +82,14 @@ def test_weights_that_are_no_numbers_are_told(copy: Path) -> None:
     data[8 + length + start : 8 + length + start + 2] = b"\xff\xff"  # one bfloat16 that is not a number
     path.write_bytes(data)
     with pytest.raises(ModelError, match="no finite numbers"):
-        policy.load(ModelSettings(name=str(copy)), machine=Machine(), seed=0)
+        loading.load(ModelSettings(name=str(copy)), machine=Machine(), seed=0)
 
 
 def test_a_special_token_that_the_tokenizer_lacks_is_left_out(copy: Path) -> None:
     """It would get an id that the model has no embedding for."""
     change(copy / "tokenizer_config.json", pad_token="<|nowhere|>", unk_token={"content": "<|nor here|>"})
     assert read(copy).special.keys() == {"bos_token", "eos_token"}
-    loaded = policy.load(ModelSettings(name=str(copy)), machine=Machine(), seed=0)
+    loaded = loading.load(ModelSettings(name=str(copy)), machine=Machine(), seed=0)
     assert loaded.pad_id < loaded.model.get_base_model().config.vocab_size
 
 
@@ -121,7 +121,7 @@ def test_a_saved_adapter_names_no_place_of_this_machine(finished: Finished, copy
     configs = list(finished.folder.glob("iteration_*/*/adapter_config.json"))
     assert configs
     assert {json.loads(path.read_text())["base_model_name_or_path"] for path in configs} == {"tiny"}
-    policy.load(ModelSettings(name=str(copy)), machine=Machine(), seed=0).save_adapter(tmp_path / "saved")
+    loading.load(ModelSettings(name=str(copy)), machine=Machine(), seed=0).save_adapter(tmp_path / "saved")
     assert json.loads((tmp_path / "saved/adapter_config.json").read_text())["base_model_name_or_path"] == "model"
     for path in (tmp_path / "saved").iterdir():
         assert str(tmp_path).encode() not in path.read_bytes()
@@ -136,7 +136,7 @@ def test_the_adapter_in_force_loads_as_the_readme_says(finished: Finished) -> No
     adapter = finished.folder / "adapter"
     assert adapter.resolve() == (finished.folder / summary["adapter"]).resolve()
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(bundled()), str(adapter))
-    ours = policy.load(ModelSettings(name="tiny"), machine=Machine(), seed=0)
+    ours = loading.load(ModelSettings(name="tiny"), machine=Machine(), seed=0)
     ours.load_adapter(adapter)
     ids = torch.tensor([[20, 30, 40]])
     with torch.no_grad():
@@ -151,7 +151,7 @@ def test_the_adapter_in_force_loads_as_the_readme_says(finished: Finished) -> No
 def test_an_adapter_of_a_hub_model_loads_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder `maker/model` in the working folder stands in for the hub, which knows models by the same names."""
     monkeypatch.chdir(tmp_path)
-    ours = policy.load(ModelSettings(name="tiny"), machine=Machine(), seed=0)
+    ours = loading.load(ModelSettings(name="tiny"), machine=Machine(), seed=0)
     ours.base = "maker/model"
     ours.save_adapter(tmp_path / "adapter")
     shutil.copytree(bundled(), tmp_path / "maker/model")

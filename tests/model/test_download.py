@@ -41,7 +41,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
 
 
 def refused(offline: bool = False) -> tuple[str, str | None, str | None]:
-    from optima_lite.model.policy import download
+    from optima_lite.model.hub import download
 
     with pytest.raises(ModelError) as raised:
         download(NAME, offline=offline)
@@ -110,7 +110,7 @@ def test_another_architecture_is_refused_before_its_gigabytes_are_fetched(hub: H
 
 def test_a_model_of_the_hub_is_loaded_from_the_folder_it_was_fetched_to(hub: Hub) -> None:
     from optima_lite.model.checkpoint import bundled
-    from optima_lite.model.policy import load
+    from optima_lite.model.loading import load
 
     hub.folder = bundled()
     assert load(ModelSettings(name=NAME), machine=Machine(), seed=0).max_length == 1024

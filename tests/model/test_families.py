@@ -19,8 +19,9 @@ from optima_lite.model.checkpoint import read  # noqa: E402
 from optima_lite.model.config_file import FIELDS, stated  # noqa: E402
 from optima_lite.model.families import SUPPORTED, longest_row, refusal  # noqa: E402
 from optima_lite.model.generate import Generator  # noqa: E402
+from optima_lite.model.loading import load  # noqa: E402
 from optima_lite.model.memory import adapter_bytes, weight_bytes  # noqa: E402
-from optima_lite.model.policy import Policy, load  # noqa: E402
+from optima_lite.model.policy import Policy  # noqa: E402
 from optima_lite.model.render import Rendered, Renderer  # noqa: E402
 from optima_lite.model.sampling import Sampling  # noqa: E402
 from optima_lite.model.selftest import agreement  # noqa: E402

@@ -15,8 +15,9 @@ torch = pytest.importorskip("torch")
 
 from optima_lite.model.checkpoint import bundled  # noqa: E402
 from optima_lite.model.generate import Generator  # noqa: E402
+from optima_lite.model.loading import load  # noqa: E402
 from optima_lite.model.memory import weight_bytes  # noqa: E402
-from optima_lite.model.policy import Policy, load  # noqa: E402
+from optima_lite.model.policy import Policy  # noqa: E402
 from optima_lite.model.render import Rendered, Renderer  # noqa: E402
 from optima_lite.model.sampling import Sampling  # noqa: E402
 from optima_lite.model.selftest import agreement  # noqa: E402

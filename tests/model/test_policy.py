@@ -16,7 +16,9 @@ from optima_lite.errors import ModelError  # noqa: E402
 from optima_lite.model.checkpoint import bundled, read  # noqa: E402
 from optima_lite.model.families import SUPPORTED  # noqa: E402
 from optima_lite.model.generate import Generator  # noqa: E402
-from optima_lite.model.policy import Policy, load, locate  # noqa: E402
+from optima_lite.model.hub import locate  # noqa: E402
+from optima_lite.model.loading import load  # noqa: E402
+from optima_lite.model.policy import Policy  # noqa: E402
 from optima_lite.model.render import Renderer  # noqa: E402
 from optima_lite.model.sampling import Sampling  # noqa: E402
 from optima_lite.settings.config import Machine, ModelSettings  # noqa: E402
@@ -383,7 +385,7 @@ def test_everything_that_changes_the_model_advances_the_version(policy: Policy, 
 
 
 def test_a_tokenizer_without_padding_gets_a_token_that_nothing_else_uses(tokenizer: Any, renderer: Renderer) -> None:
-    from optima_lite.model.policy import _padding
+    from optima_lite.model.loading import _padding
 
     taken = {*renderer.end_ids, *renderer.written}
     found = tokenizer.convert_tokens_to_ids(_padding(tokenizer, taken=taken, vocabulary=len(tokenizer)))

@@ -10,7 +10,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from optima_lite.model import prefix_cache  # noqa: E402
-from optima_lite.model.policy import Policy, load  # noqa: E402
+from optima_lite.model.loading import load  # noqa: E402
+from optima_lite.model.policy import Policy  # noqa: E402
 from optima_lite.model.prefix_cache import Batch, PrefixCache  # noqa: E402
 from optima_lite.model.sampling import KeyedSampler  # noqa: E402
 from optima_lite.model.selftest import Agreement, agreement  # noqa: E402
@@ -22,7 +23,7 @@ def sound(request: pytest.FixtureRequest) -> Policy:
     """The bundled model; in bfloat16 as on a card, the adapter beside it in float32."""
     policy = load(ModelSettings(name="tiny"), machine=Machine(), seed=0)
     if request.param == torch.bfloat16:
-        policy._mergeable = []
+        policy.mergeable = []
         policy.model.to(request.param)
         for name, weight in policy.model.named_parameters():
             if "lora_" in name:

@@ -11,8 +11,9 @@ torch = pytest.importorskip("torch")
 
 from optima_lite.errors import ModelError  # noqa: E402
 from optima_lite.model.generate import Generator  # noqa: E402
+from optima_lite.model.loading import load  # noqa: E402
 from optima_lite.model.memory import Limits, Setup, adapter_bytes, forecast  # noqa: E402
-from optima_lite.model.policy import Policy, load, places  # noqa: E402
+from optima_lite.model.policy import Policy, places  # noqa: E402
 from optima_lite.model.sampling import Sampling  # noqa: E402
 from optima_lite.model.shapes import LLAMA3  # noqa: E402
 from optima_lite.settings.config import Machine, ModelSettings, TrainingSettings  # noqa: E402

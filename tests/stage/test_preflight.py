@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,20 @@ def test_a_missing_extra_is_found_before_anything_runs(
     assert metric.hint is not None and metric.hint.startswith('pip install "optima-lite[math]"')
     with pytest.raises(ConfigError, match="math-verify"):
         preflight.require(maths.recipe, machine=Machine())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="segments grow on Linux only")
+def test_segments_may_grow_before_the_card_is_looked_at(
+    loaded: LoadedRecipe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """torch reads it once, when the card is first used, and the probe comes later in the same process."""
+    for name in ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(
+        preflight, "gpu", lambda: Finding("GPU", Status.OK, str(os.environ.get("PYTORCH_CUDA_ALLOC_CONF")))
+    )
+    findings = check(loaded, machine=Machine(), folder=tmp_path / "r", probe=False)
+    assert next(one for one in findings if one.subject == "GPU").detail == "expandable_segments:True"
 
 
 def test_code_that_may_not_be_run_is_refused_before_a_run_folder_is_made(
@@ -181,7 +197,7 @@ def test_the_run_folder_is_told_as_train_would_find_it(loaded: LoadedRecipe) -> 
 def test_the_forecast_has_the_room_that_the_run_would_have(monkeypatch: pytest.MonkeyPatch) -> None:
     """What other programs hold of a card, or of this machine's memory, is no room for either of the two."""
     torch = pytest.importorskip("torch")
-    from optima_lite.model import policy
+    from optima_lite.model.room import card_room
 
     gib = 2**30
     monkeypatch.setattr(preflight, "free_memory", lambda: 3 * gib)
@@ -189,7 +205,7 @@ def test_the_forecast_has_the_room_that_the_run_would_have(monkeypatch: pytest.M
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (10 * gib, 24 * gib))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 2 * gib)
-    assert preflight._room(Machine(), None) == policy.card_room(Machine()) == 12 * gib - gib // 4
+    assert preflight._room(Machine(), None) == card_room(Machine()) == 12 * gib - gib // 4
     assert preflight._room(Machine(max_vram_gib=8), None) == 8 * gib - gib // 4
     assert preflight._room(Machine(), 24) == 24 * gib - OVERHEAD, "a card that is asked about is taken to be free"
 
