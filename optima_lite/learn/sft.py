@@ -26,7 +26,7 @@ from trl import SFTConfig, SFTTrainer
 from ..errors import TrainingError
 from ..model.policy import ADAPTER, Policy, computing_dtype
 from ..model.render import Rendered
-from ..settings.config import DpoSettings, TrainingSettings
+from ..settings.recipe import DpoSettings, TrainingSettings
 from .halving import Halving, free
 
 _IGNORED = -100  # label of tokens without loss

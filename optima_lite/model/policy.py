@@ -27,7 +27,8 @@ from transformers import BitsAndBytesConfig, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from ..errors import ModelError
-from ..settings.config import Machine, ModelSettings
+from ..settings.machine import Machine
+from ..settings.recipe import ModelSettings
 from ..settings.workflow import SHARED
 from .adapter import beside, merged
 from .checkpoint import Checkpoint, bundled, check_config, explained, first_line, read, whole

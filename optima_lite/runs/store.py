@@ -34,14 +34,16 @@ from filelock import FileLock, Timeout
 
 from ..errors import OptimaError, RunError
 from ..records import Record, decode, to_json
-from ..settings.config import differences, reference, undoing
+from ..settings.keys import reference
+from ..settings.layers import differences, undoing
+from ..settings.recipe import Recipe
 from .progress import Timing
 
 LOCK, PID = ".lock", ".pid"
 HOUSEKEEPING = {LOCK, PID, "manifest.json.tmp"}  # all that a start killed before its manifest can have left
 IN_FORCE = "adapter"  # leads to the adapter that the run has come to
 IMITATED, PREFERRED = "4_adapter", "8_adapter"  # the adapters of an iteration, by the step that makes them
-_DEFAULTS = {key.path: json.loads(key.default) for key in reference() if key.default is not None}  # of recipe keys
+_DEFAULTS = {key.path: json.loads(key.default) for key in reference(Recipe) if key.default is not None}
 
 _REASONS = {
     errno.ENOSPC: ("the disk is full", "free some space"),

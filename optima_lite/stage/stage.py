@@ -20,7 +20,7 @@ from ..records import Question, Rollouts
 from ..runs.progress import Advance, Note, Observer, phase
 from ..runs.report import evaluations, undecided_note, write_adapter_card
 from ..runs.store import Run, stage_name
-from ..settings.config import DpoSettings, Recipe, TrainingSettings
+from ..settings.recipe import DpoSettings, Recipe, TrainingSettings
 from .cast import Cast
 from .evaluate import examine, parts_of, undecided
 

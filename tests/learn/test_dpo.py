@@ -22,7 +22,8 @@ from optima_lite.model.generate import Generator  # noqa: E402
 from optima_lite.model.policy import Policy, load  # noqa: E402
 from optima_lite.model.render import Rendered, Renderer  # noqa: E402
 from optima_lite.model.sampling import Sampling  # noqa: E402
-from optima_lite.settings.config import DpoSettings, Machine, ModelSettings, TrainingSettings  # noqa: E402
+from optima_lite.settings.machine import Machine  # noqa: E402
+from optima_lite.settings.recipe import DpoSettings, ModelSettings, TrainingSettings  # noqa: E402
 from optima_lite.tasks import world  # noqa: E402
 from optima_lite.team.prompts import view  # noqa: E402
 

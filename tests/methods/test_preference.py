@@ -25,7 +25,8 @@ from optima_lite.runs import report  # noqa: E402
 from optima_lite.runs.progress import Event, Note, PhaseStarted  # noqa: E402
 from optima_lite.runs.report import imitations, preferences  # noqa: E402
 from optima_lite.runs.store import RunFolder, read_run, runs  # noqa: E402
-from optima_lite.settings.config import LoadedRecipe, Machine, load_recipe  # noqa: E402
+from optima_lite.settings.config import LoadedRecipe, load_recipe  # noqa: E402
+from optima_lite.settings.machine import Machine  # noqa: E402
 from optima_lite.stage import judge, preflight  # noqa: E402
 from optima_lite.stage.baselines import ALONE  # noqa: E402
 from optima_lite.stage.cast import recall  # noqa: E402

@@ -19,7 +19,8 @@ from optima_lite.model.generate import Generator  # noqa: E402
 from optima_lite.model.policy import Policy, load, locate  # noqa: E402
 from optima_lite.model.render import Renderer  # noqa: E402
 from optima_lite.model.sampling import Sampling  # noqa: E402
-from optima_lite.settings.config import Machine, ModelSettings  # noqa: E402
+from optima_lite.settings.machine import Machine  # noqa: E402
+from optima_lite.settings.recipe import ModelSettings  # noqa: E402
 
 LLAMA = json.loads((bundled() / "config.json").read_text())
 WEIGHTS = (bundled() / "model.safetensors").read_bytes()

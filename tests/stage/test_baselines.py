@@ -18,7 +18,8 @@ from optima_lite.learn.rollout import Agents
 from optima_lite.records import Dialogue, Ending, Question, Reward, Rollouts, Turn
 from optima_lite.runs.report import preparation_tokens
 from optima_lite.runs.store import Run, read_run
-from optima_lite.settings.config import Machine, load_recipe
+from optima_lite.settings.config import load_recipe
+from optima_lite.settings.machine import Machine
 from optima_lite.settings.teams import shipped
 from optima_lite.settings.workflow import Workflow
 from optima_lite.stage import baselines

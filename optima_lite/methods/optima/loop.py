@@ -19,7 +19,8 @@ from ...records import Question
 from ...runs.progress import Evaluated, Note, Observer, Planned, RunStarted, Timings, fan_out, phase
 from ...runs.report import evaluation_stage, summary, undone_remark
 from ...runs.store import Run, RunFolder
-from ...settings.config import LoadedRecipe, Machine
+from ...settings.config import LoadedRecipe
+from ...settings.machine import Machine
 from ...stage.baselines import ALONE
 from ...stage.cast import Cast, assemble
 from ...stage.doctor import versions
