@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from .runs.opened import Iteration, OpenedRun, find_run, iteration_number
 from .runs.progress import Observer, silent
-from .settings.config import Machine, load_machine, load_recipe
+from .settings.config import load_machine, load_recipe
+from .settings.machine import Machine
 
 if TYPE_CHECKING:
     from .records import EvalRow, Question, Tree

@@ -41,7 +41,8 @@ from optima_lite.model.memory import GIB, MOST_TOKENS, OVERHEAD, Limits, fit, fo
 from optima_lite.model.policy import Policy
 from optima_lite.model.render import Rendered
 from optima_lite.model.sampling import Sampling
-from optima_lite.settings.config import DpoSettings, Machine, ModelSettings, TrainingSettings
+from optima_lite.settings.machine import Machine
+from optima_lite.settings.recipe import DpoSettings, ModelSettings, TrainingSettings
 from optima_lite.stage.doctor import versions
 from optima_lite.stage.probe import MadeUp, measure
 

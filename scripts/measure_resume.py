@@ -22,7 +22,8 @@ from optima_lite.learn.sft import TrainingFacts
 from optima_lite.methods.optima import imitate, loop
 from optima_lite.records import Dialogue, Ending, Question, Reward, Rollouts, Turn
 from optima_lite.runs.progress import silent
-from optima_lite.settings.config import Machine, load_recipe
+from optima_lite.settings.config import load_recipe
+from optima_lite.settings.machine import Machine
 
 MACHINE = "threads = 1\nmax_batch_tokens = 8192\n"
 RECIPE = """\

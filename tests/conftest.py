@@ -77,7 +77,8 @@ def renderer(tokenizer: Any) -> Renderer:
 def policy() -> Policy:
     """The bundled model with a new adapter."""
     from optima_lite.model.loading import load
-    from optima_lite.settings.config import Machine, ModelSettings
+    from optima_lite.settings.machine import Machine
+    from optima_lite.settings.recipe import ModelSettings
 
     return load(ModelSettings(name="tiny"), machine=Machine(), seed=0)
 
@@ -85,7 +86,8 @@ def policy() -> Policy:
 @pytest.fixture
 def cast(tmp_path: Path) -> Cast:
     """The agents of `support.SMALL`, ready to talk."""
-    from optima_lite.settings.config import Machine, load_recipe
+    from optima_lite.settings.config import load_recipe
+    from optima_lite.settings.machine import Machine
     from optima_lite.stage.cast import assemble
     from support import SMALL
 

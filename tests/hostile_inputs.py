@@ -15,7 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from optima_lite.settings.config import Machine, Recipe, reference
+from optima_lite.settings.keys import reference
+from optima_lite.settings.machine import Machine
+from optima_lite.settings.recipe import Recipe
 
 KINDS = ("settings", "rows", "model")
 BUNDLED = Path(__file__).parents[1] / "optima_lite" / "tiny_llama"

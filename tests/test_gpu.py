@@ -24,7 +24,9 @@ from optima_lite.model.memory import GIB, OVERHEAD, Limits, fit, forecast, is_ou
 from optima_lite.model.policy import Policy  # noqa: E402
 from optima_lite.model.sampling import Sampling  # noqa: E402
 from optima_lite.model.selftest import agreement  # noqa: E402
-from optima_lite.settings.config import Machine, ModelSettings, load_machine, load_recipe  # noqa: E402
+from optima_lite.settings.config import load_machine, load_recipe  # noqa: E402
+from optima_lite.settings.machine import Machine  # noqa: E402
+from optima_lite.settings.recipe import ModelSettings  # noqa: E402
 from optima_lite.stage.probe import measure  # noqa: E402
 
 pytestmark = pytest.mark.gpu

@@ -41,9 +41,10 @@ FLOORS = {
 LEVELS = {
     "settings": [
         {"consistency", "layers", "plugin", "presets", "schemas", "strict_yaml", "workflow"},
-        {"flow"},
-        {"grammar"},
+        {"flow", "keys"},
+        {"grammar", "machine", "task"},
         {"teams"},
+        {"recipe"},
         {"config"},
     ],
     "tasks": [

@@ -9,7 +9,8 @@ import typer
 
 if TYPE_CHECKING:
     from ..runs.folder import RunFolder
-    from ..settings.config import LoadedRecipe, Machine
+    from ..settings.config import LoadedRecipe
+    from ..settings.machine import Machine
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe.")]
 Overrides = Annotated[

@@ -21,7 +21,7 @@ from ..errors import OptimaError
 
 if TYPE_CHECKING:
     from ..runs.progress import Observer
-    from ..settings.config import Machine
+    from ..settings.machine import Machine
 
 PROGRAM = "optima-lite"
 

@@ -23,7 +23,7 @@ def say(console: Console, text: str, *, quiet: bool = False) -> None:
 def refuse_early(loaded: LoadedRecipe, folder: Path) -> None:
     """Raises the RunError of a folder with another run, and the DataError of a file with a row that cannot be read."""
     from ..runs.manifest import would_resume
-    from ..settings.config import SPLITS
+    from ..settings.task import SPLITS
     from ..tasks.jsonl import file_of
     from ..tasks.questions import questions
 

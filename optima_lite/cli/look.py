@@ -32,7 +32,7 @@ from .early import say
 
 if TYPE_CHECKING:
     from ..records import Question, Rollouts
-    from ..settings.config import Machine
+    from ..settings.machine import Machine
     from ..stage.cast import Cast
 
 

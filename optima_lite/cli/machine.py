@@ -77,7 +77,7 @@ def init(
 ) -> None:
     """Write a commented optima_lite.toml: the settings of this machine."""
     with errors():
-        from ..settings.config import EXAMPLE_TOML
+        from ..settings.machine import EXAMPLE_TOML
 
         write_new(path, EXAMPLE_TOML, force=force)
 

@@ -33,7 +33,9 @@ def recipes_list(as_json: AsJson = False) -> None:
 def recipes_show(recipe: RecipeName, overrides: Overrides = None, variant: Variant = None) -> None:
     """Every setting of a recipe with its value, where the value comes from, and what it means."""
     with errors():
-        from ..settings.config import Recipe, load_recipe, reference
+        from ..settings.config import load_recipe
+        from ..settings.keys import reference
+        from ..settings.recipe import Recipe
 
         loaded = load_recipe(recipe, overrides=overrides or (), variants=variant or ())
         values = loaded.recipe.to_dict()

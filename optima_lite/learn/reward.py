@@ -24,7 +24,7 @@ from dataclasses import dataclass, fields
 from ..errors import ConfigError
 from ..records import Dialogue, Ending, Question, Reward, Rollouts, Turn
 from ..settings import schemas
-from ..settings.config import RewardSettings
+from ..settings.recipe import RewardSettings
 
 Own = Callable[[Question, Dialogue], float]
 """A term of the user's: a question and a finished dialogue in, its value before its weight out."""

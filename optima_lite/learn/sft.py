@@ -27,7 +27,7 @@ from ..errors import TrainingError
 from ..model.loading import computing_dtype
 from ..model.policy import ADAPTER, Policy
 from ..model.render import Rendered
-from ..settings.config import DpoSettings, TrainingSettings
+from ..settings.recipe import DpoSettings, TrainingSettings
 from .halving import Halving, free
 
 _IGNORED = -100  # label of tokens without loss

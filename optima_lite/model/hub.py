@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import ModelError
-from ..settings.config import Machine
+from ..settings.machine import Machine
 from .checkpoint import bundled, check_config, first_line
 
 UNGATED = "unsloth/llama-3-8b-Instruct-bnb-4bit"  # Llama 3 8B Instruct, quantised already

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ..settings.config import Machine, Recipe
+from ..settings.machine import Machine
+from ..settings.recipe import Recipe
 from .shapes import Shape
 
 GIB = 2**30

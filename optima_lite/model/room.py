@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..settings.config import Machine
+from ..settings.machine import Machine
 from .memory import GIB
 from .policy import Policy
 from .resources import free_memory

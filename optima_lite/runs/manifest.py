@@ -15,12 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RunError
-from ..settings.config import differences, reference, undoing
+from ..settings.keys import reference
+from ..settings.layers import differences, undoing
+from ..settings.recipe import Recipe
 from .disk import read_json, reading
 from .lock import LOCK, PID
 
 HOUSEKEEPING = {LOCK, PID, "manifest.json.tmp"}  # all that a start killed before its manifest can have left
-_DEFAULTS = {key.path: json.loads(key.default) for key in reference() if key.default is not None}  # of recipe keys
+_DEFAULTS = {
+    key.path: json.loads(key.default) for key in reference(Recipe) if key.default is not None
+}  # of recipe keys
 
 
 def would_resume(folder: Path, recipe: dict[str, Any]) -> bool:

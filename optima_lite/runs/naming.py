@@ -11,7 +11,10 @@ from typing import Any
 
 from ..errors import RunError
 from ..settings import strict_yaml
-from ..settings.config import COMMAND_LINE, LoadedRecipe, Machine, reference
+from ..settings.config import COMMAND_LINE, LoadedRecipe
+from ..settings.keys import reference
+from ..settings.machine import Machine
+from ..settings.recipe import Recipe
 from ..settings.teams import shipped_teams
 from .manifest import would_resume
 
@@ -41,7 +44,7 @@ def _holds(folder: Path, loaded: LoadedRecipe) -> bool:
 
 def _changes(loaded: LoadedRecipe) -> str:
     """What the command line set, in the order of the schema, such as token_weight0; with a hash where it is cut."""
-    keys = [key.path for key in reference()]
+    keys = [key.path for key in reference(Recipe)]
     leaves = Counter(key.rpartition(".")[2] for key in keys)
     parts = []
     for key in keys:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import RunError
 from ..records import EvalRow, Rollouts
-from ..settings.config import Machine
+from ..settings.machine import Machine
 from .evaluations import evaluation_stage, evaluations
 from .folder import RunFolder, read_run, stage_name
 

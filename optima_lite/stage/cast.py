@@ -24,7 +24,8 @@ from ..records import Question
 from ..runs.folder import RunFolder
 from ..runs.opened import require_iteration
 from ..settings import plugin
-from ..settings.config import Machine, Recipe
+from ..settings.machine import Machine
+from ..settings.recipe import Recipe
 from ..settings.workflow import Workflow, speaking_with, told
 from ..tasks import answers
 from ..tasks.answers import Scoring

@@ -10,7 +10,8 @@ from rich.text import Text
 
 from ..errors import OptimaError
 from ..records import Question
-from ..settings.config import SPLITS, Recipe
+from ..settings.recipe import Recipe
+from ..settings.task import SPLITS
 from ..statistics import FEWEST
 from ..tasks.questions import questions
 from ..team.prompts import sights

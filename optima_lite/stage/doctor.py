@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..settings.config import Machine
+from ..settings.machine import Machine
 from ..tasks import sandbox
 from .findings import Finding, Status
 

@@ -10,7 +10,7 @@ from ..learn.rollout import Agents, flexible_score, ranked, sample
 from ..model.sampling import Sampling
 from ..records import Ending, EvalRow, Question, Rollouts
 from ..runs.progress import Advance, Evaluated, Observer, phase
-from ..settings.config import RewardSettings
+from ..settings.recipe import RewardSettings
 from ..tasks.answers import Scoring, hotpot_f1
 from ..tasks.questions import questions
 from .cast import Cast

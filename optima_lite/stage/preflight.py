@@ -20,7 +20,9 @@ from ..model.memory import GIB, OVERHEAD, Limits, Phase, Setup, adapter_bytes, f
 from ..model.resources import free_memory, let_segments_grow
 from ..model.shapes import Shape, known
 from ..runs.manifest import would_resume
-from ..settings.config import LoadedRecipe, Machine, ModelSettings, Recipe
+from ..settings.config import LoadedRecipe
+from ..settings.machine import Machine
+from ..settings.recipe import ModelSettings, Recipe
 from ..statistics import FEWEST
 from ..tasks import answers
 from ..team.talks import team_of

@@ -22,7 +22,7 @@ from ..model.memory import Limits
 from ..model.policy import Policy
 from ..model.render import Rendered
 from ..model.sampling import Sampling
-from ..settings.config import DpoSettings, TrainingSettings
+from ..settings.recipe import DpoSettings, TrainingSettings
 
 PHASES = ("sample", "read", "sft", "dpo")  # of `memory.forecast`
 _STATUS = Path("/proc/self/status")

@@ -22,7 +22,7 @@ from ..runs.evaluations import evaluations, undecided_note
 from ..runs.folder import stage_name
 from ..runs.progress import Advance, Note, Observer, phase
 from ..runs.store import Run
-from ..settings.config import DpoSettings, Recipe, TrainingSettings
+from ..settings.recipe import DpoSettings, Recipe, TrainingSettings
 from .cast import Cast
 from .evaluate import examine, parts_of, undecided
 

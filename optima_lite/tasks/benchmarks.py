@@ -26,7 +26,7 @@ from typing import Any
 
 from ..errors import DataError
 from ..records import Question
-from ..settings.config import ContextForm, TaskSettings
+from ..settings.task import ContextForm, TaskSettings
 from . import code, jsonl
 from .jsonl import WHOLE, Part, Row
 from .mathematics import boxed

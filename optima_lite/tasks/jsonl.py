@@ -27,7 +27,7 @@ from typing import Any, NoReturn, TypeVar
 
 from ..errors import DataError
 from ..records import Question
-from ..settings.config import FieldSettings, TaskSettings
+from ..settings.task import FieldSettings, TaskSettings
 from .bounded import Worker
 
 Item = TypeVar("Item")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..records import Question
-from ..settings.config import Recipe, TaskSettings
+from ..settings.recipe import Recipe
+from ..settings.task import TaskSettings
 from . import benchmarks, jsonl, world
 from .jsonl import WHOLE, Part
 

@@ -23,7 +23,7 @@ from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
 from ..records import Dialogue, Question, Reward, Tree, Turn
-from ..settings.config import SearchSettings
+from ..settings.recipe import SearchSettings
 from ..settings.workflow import Workflow
 from ..tasks.answers import agree
 from .dialogue import decided, extend

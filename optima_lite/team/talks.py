@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..records import Metric
-from ..settings.config import Recipe
+from ..settings.recipe import Recipe
 from ..settings.teams import shipped, workflow
 from ..settings.workflow import Workflow, renamed, stopping
 from .prompts import marked

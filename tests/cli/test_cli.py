@@ -17,7 +17,10 @@ import yaml
 
 from conftest import Finished
 from optima_lite.cli.console import ctrl_c_waits, program
-from optima_lite.settings.config import EXAMPLE_TOML, Recipe, load_machine, reference, shipped_recipes
+from optima_lite.settings.config import load_machine, shipped_recipes
+from optima_lite.settings.keys import reference
+from optima_lite.settings.machine import EXAMPLE_TOML
+from optima_lite.settings.recipe import Recipe
 from support import MACHINE, SMALL, Outcome, call, records
 
 VERBS = [

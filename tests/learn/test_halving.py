@@ -19,7 +19,8 @@ from optima_lite.model.render import Rendered
 from optima_lite.model.sampling import Sampling
 from optima_lite.runs.progress import silent
 from optima_lite.runs.store import Run
-from optima_lite.settings.config import DpoSettings, Machine, ModelSettings, TrainingSettings
+from optima_lite.settings.machine import Machine
+from optima_lite.settings.recipe import DpoSettings, ModelSettings, TrainingSettings
 from optima_lite.stage.cast import Cast
 from optima_lite.stage.probe import measure
 from optima_lite.stage.stage import Stage

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from optima_lite.learn.selection import demonstrations
 from optima_lite.records import Dialogue, Ending, Question, Reward, Rollouts, Turn
-from optima_lite.settings.config import SelectionSettings
+from optima_lite.settings.recipe import SelectionSettings
 
 
 def rollouts(name: str, *totals: float, cut: tuple[int, ...] = ()) -> Rollouts:

@@ -26,7 +26,8 @@ from optima_lite.runs.listing import runs  # noqa: E402
 from optima_lite.runs.progress import Event, Note, PhaseStarted  # noqa: E402
 from optima_lite.runs.steps import Verdict, imitations, preferences  # noqa: E402
 from optima_lite.runs.summary import preparation_tokens  # noqa: E402
-from optima_lite.settings.config import LoadedRecipe, Machine, load_recipe  # noqa: E402
+from optima_lite.settings.config import LoadedRecipe, load_recipe  # noqa: E402
+from optima_lite.settings.machine import Machine  # noqa: E402
 from optima_lite.stage import judge, preflight  # noqa: E402
 from optima_lite.stage.baselines import ALONE  # noqa: E402
 from optima_lite.stage.cast import recall  # noqa: E402

@@ -21,7 +21,8 @@ from optima_lite.methods.optima import loop  # noqa: E402
 from optima_lite.model import loading  # noqa: E402
 from optima_lite.model.policy import Policy  # noqa: E402
 from optima_lite.runs.progress import Event, Note  # noqa: E402
-from optima_lite.settings.config import Machine, load_recipe  # noqa: E402
+from optima_lite.settings.config import load_recipe  # noqa: E402
+from optima_lite.settings.machine import Machine  # noqa: E402
 from support import SMALL  # noqa: E402
 
 RECIPE = (

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from optima_lite.errors import ModelError
-from optima_lite.settings.config import Machine, ModelSettings
+from optima_lite.settings.machine import Machine
+from optima_lite.settings.recipe import ModelSettings
 
 NAME = "somebody/llama"
 

@@ -27,7 +27,8 @@ from optima_lite.model.memory import (
     weight_bytes,
 )
 from optima_lite.model.shapes import LLAMA3
-from optima_lite.settings.config import Machine, Recipe
+from optima_lite.settings.machine import Machine
+from optima_lite.settings.recipe import Recipe
 
 GPU, CPU = Setup(quantised=True, gpu=True, lora_rank=16), Setup(quantised=False, gpu=False, lora_rank=16)
 WANTED = Limits(batch_tokens=MOST_TOKENS, turn_tokens=256, row_tokens=2048, micro_batch=16, cache_bytes=2 * GIB)

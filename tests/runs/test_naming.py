@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from optima_lite.runs.naming import run_folder
-from optima_lite.settings.config import LoadedRecipe, Machine, load_recipe
+from optima_lite.settings.config import LoadedRecipe, load_recipe
+from optima_lite.settings.machine import Machine
 
 
 def named(*overrides: str, folder: str = "runs", variants: tuple[str, ...] = ()) -> str:

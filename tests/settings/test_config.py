@@ -14,8 +14,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from optima_lite.errors import ConfigError
-from optima_lite.settings import config, strict_yaml
-from optima_lite.settings.config import Machine, ModelSettings, Recipe, TaskSettings, load_machine, load_recipe
+from optima_lite.settings import strict_yaml
+from optima_lite.settings.config import load_machine, load_recipe
+from optima_lite.settings.keys import reference
+from optima_lite.settings.layers import differences, undoing
+from optima_lite.settings.machine import EXAMPLE_TOML, Machine
+from optima_lite.settings.recipe import ALL_FORMATS, ModelSettings, Recipe
+from optima_lite.settings.task import TaskSettings
 from optima_lite.team import prompts
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -216,7 +221,7 @@ def test_later_layers_win_and_origins_tell(write: Write) -> None:
         "questions": "r.yaml:10 (variant small)",
         "batch_size": "command line",
     }
-    assert loaded.origins.keys() == {key.path for key in config.reference()}
+    assert loaded.origins.keys() == {key.path for key in reference(Recipe)}
     assert load_recipe(path).recipe.seed == 0  # a variant nobody chose has no effect
 
 
@@ -397,11 +402,11 @@ def test_any_recipe_is_read_or_refused(values: dict[str, object]) -> None:
 
 
 def test_formats_are_those_of_the_pool() -> None:
-    assert set(config.ALL_FORMATS) == set(prompts.FORMATS)
+    assert set(ALL_FORMATS) == set(prompts.FORMATS)
 
 
 def test_every_key_is_described_and_every_default_is_valid(write: Write) -> None:
-    keys = list(config.reference())
+    keys = list(reference(Recipe))
     assert all(key.description and not key.description.endswith(".") for key in keys)
     assert [key.path for key in keys if key.default is None] == ["model.name", "task.name"]
     overrides = [f"{key.path}={key.default}" for key in keys if key.default is not None]
@@ -409,7 +414,7 @@ def test_every_key_is_described_and_every_default_is_valid(write: Write) -> None
 
 
 def test_recipe_and_machine_share_no_key() -> None:
-    names = [{key.path.rpartition(".")[2] for key in config.reference(schema)} for schema in (Recipe, Machine)]
+    names = [{key.path.rpartition(".")[2] for key in reference(schema)} for schema in (Recipe, Machine)]
     assert not names[0] & names[1]
 
 
@@ -429,28 +434,28 @@ def test_a_recipe_survives_a_manifest(write: Write) -> None:
 
 def test_what_takes_changes_back() -> None:
     old = {"seed": 1, "model": {"name": "a b", "max_length": None}, "formats": ["x"]}
-    assert config.undoing(old, old) == []
-    assert config.undoing(old, {"seed": 2, "model": {"name": "c", "max_length": 8}, "formats": []}) == [
+    assert undoing(old, old) == []
+    assert undoing(old, {"seed": 2, "model": {"name": "c", "max_length": 8}, "formats": []}) == [
         "seed=1",
         'model.name="a b"',
         "model.max_length=null",
         'formats=["x"]',
     ]
-    assert config.undoing(old, {"seed": 1}) is None
+    assert undoing(old, {"seed": 1}) is None
 
 
 def test_differences() -> None:
     old, new = MINIMAL.to_dict(), MINIMAL.to_dict()
-    assert config.differences(old, new) == []
+    assert differences(old, new) == []
     new["training"]["epochs"] = 4
     new["protocol"]["roles"] = ["A", "B"]
     new["prompts"]["system"] = "Hi"
     del new["seed"]
     new["extra"] = {}
     old["model"]["name"], new["model"]["name"] = "x" * 100 + "a", "x" * 100 + "b"  # seen though cut in the message
-    assert config.differences(old, new).pop(1) == f'model.name: "{"x" * 56}... -> "{"x" * 56}...'
+    assert differences(old, new).pop(1) == f'model.name: "{"x" * 56}... -> "{"x" * 56}...'
     del old["model"], new["model"]
-    assert config.differences(old, new) == [
+    assert differences(old, new) == [
         "seed: 0 -> absent",
         'protocol.roles: ["Alice", "Bob"] -> ["A", "B"]',
         'prompts.system: null -> "Hi"',
@@ -528,10 +533,10 @@ def test_what_a_machine_file_s_mistake_says(no_machine: Path, text: str, message
 
 
 def test_the_example_is_the_file_of_the_repository_and_states_the_defaults(no_machine: Path) -> None:
-    assert (ROOT / "optima_lite.toml").read_text(encoding="utf-8") == config.EXAMPLE_TOML
-    Path("m.toml").write_text(config.EXAMPLE_TOML)
+    assert (ROOT / "optima_lite.toml").read_text(encoding="utf-8") == EXAMPLE_TOML
+    Path("m.toml").write_text(EXAMPLE_TOML)
     assert load_machine(Path("m.toml")) == Machine()
-    uncommented = re.sub(r"^# (?=[a-z_]+\d? = |\[)", "", config.EXAMPLE_TOML, flags=re.MULTILINE)
+    uncommented = re.sub(r"^# (?=[a-z_]+\d? = |\[)", "", EXAMPLE_TOML, flags=re.MULTILINE)
     Path("m.toml").write_text(uncommented)
     assert load_machine(Path("m.toml")).model_copy(update={"models": {}}) == Machine()
     assert all(f"\n{name} = " in uncommented for name in Machine.model_fields if name != "models")

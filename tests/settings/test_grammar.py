@@ -10,7 +10,8 @@ from typing import get_args
 import pytest
 
 from optima_lite.errors import ConfigError
-from optima_lite.settings.config import Recipe, load_recipe
+from optima_lite.settings.config import load_recipe
+from optima_lite.settings.recipe import Recipe
 from optima_lite.settings.teams import named, shipped, shipped_teams
 from optima_lite.settings.workflow import Condition, Parse, Way
 from optima_lite.team.talks import team_of

@@ -67,7 +67,7 @@ def test_a_score_takes_the_place_of_the_metrics(here: Path) -> None:
 def test_a_term_of_the_reward_is_added_with_its_weight_wherever_rewards_are_made(here: Path) -> None:
     from optima_lite.learn.reward import Scale, rewards
     from optima_lite.learn.rollout import ranked, sample, search_rewards
-    from optima_lite.settings.config import Machine
+    from optima_lite.settings.machine import Machine
     from optima_lite.stage.cast import assemble
     from optima_lite.tasks.questions import questions
 

@@ -11,16 +11,11 @@ import yaml
 
 from optima_lite.model.memory import GIB, OVERHEAD, Setup, planned
 from optima_lite.model.shapes import LLAMA3
-from optima_lite.settings.config import (
-    CODE_TASKS,
-    BenchmarkName,
-    LoadedRecipe,
-    Machine,
-    Recipe,
-    load_recipe,
-    reference,
-    shipped_recipes,
-)
+from optima_lite.settings.config import LoadedRecipe, load_recipe, shipped_recipes
+from optima_lite.settings.keys import reference
+from optima_lite.settings.machine import Machine
+from optima_lite.settings.recipe import Recipe
+from optima_lite.settings.task import CODE_TASKS, BenchmarkName
 from optima_lite.tasks.answers import extract, score
 from optima_lite.team.talks import solo, team_of
 
@@ -108,7 +103,7 @@ def test_agents_are_asked_for_the_mark_that_is_read_and_scored(name: str) -> Non
 def test_a_recipe_states_only_what_differs(name: str) -> None:
     """A variant may restore a default that the recipe changed; the recipe itself only states changes."""
     recipe = load_recipe(name)
-    defaults = {key.path: key.default for key in reference()}
+    defaults = {key.path: key.default for key in reference(Recipe)}
     for key, origin in recipe.origins.items():
         value = recipe.recipe.to_dict()
         for part in key.split("."):

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from optima_lite.errors import ConfigError
 from optima_lite.settings import schemas
-from optima_lite.settings.config import Recipe, load_recipe
+from optima_lite.settings.config import load_recipe
+from optima_lite.settings.recipe import Recipe
 from support import SMALL
 
 pytest.importorskip("jsonschema")

@@ -19,7 +19,8 @@ from optima_lite.model.policy import Policy  # noqa: E402
 from optima_lite.records import Rollouts, Turn  # noqa: E402
 from optima_lite.runs.folder import IMITATED, read_run  # noqa: E402
 from optima_lite.runs.store import Run  # noqa: E402
-from optima_lite.settings.config import Machine, load_recipe  # noqa: E402
+from optima_lite.settings.config import load_recipe  # noqa: E402
+from optima_lite.settings.machine import Machine  # noqa: E402
 from optima_lite.settings.workflow import speaking_with  # noqa: E402
 from optima_lite.stage.cast import Cast, assemble, recall  # noqa: E402
 from optima_lite.stage.stage import Stage, together  # noqa: E402

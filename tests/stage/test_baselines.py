@@ -19,7 +19,8 @@ from optima_lite.records import Dialogue, Ending, Question, Reward, Rollouts, Tu
 from optima_lite.runs.folder import read_run
 from optima_lite.runs.store import Run
 from optima_lite.runs.summary import preparation_tokens
-from optima_lite.settings.config import Machine, load_recipe
+from optima_lite.settings.config import load_recipe
+from optima_lite.settings.machine import Machine
 from optima_lite.settings.teams import shipped
 from optima_lite.settings.workflow import Workflow
 from optima_lite.stage import baselines

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from optima_lite.settings.config import Machine
+from optima_lite.settings.machine import Machine
 from optima_lite.stage import doctor
 from optima_lite.stage.findings import Status
 

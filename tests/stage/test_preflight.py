@@ -14,7 +14,8 @@ from families import ALWAYS_THINKING, write_model
 from optima_lite.errors import ConfigError, ModelError
 from optima_lite.model.memory import OVERHEAD, Setup, planned
 from optima_lite.model.shapes import LLAMA3
-from optima_lite.settings.config import LoadedRecipe, Machine, load_recipe
+from optima_lite.settings.config import LoadedRecipe, load_recipe
+from optima_lite.settings.machine import Machine
 from optima_lite.stage import preflight
 from optima_lite.stage.cast import assemble
 from optima_lite.stage.findings import Finding, Status

@@ -9,7 +9,8 @@ import pytest
 from optima_lite.errors import DataError
 from optima_lite.records import EvalRow
 from optima_lite.runs.store import Run
-from optima_lite.settings.config import Recipe, load_recipe
+from optima_lite.settings.config import load_recipe
+from optima_lite.settings.recipe import Recipe
 from optima_lite.stage.stage import require_something_right
 
 EVALUATED = ("untrained_sampled", "untrained_greedy", "single_agent_sampled", "single_agent_greedy")

@@ -13,7 +13,7 @@ import pytest
 
 from optima_lite.errors import DataError
 from optima_lite.records import Question
-from optima_lite.settings.config import CODE_TASKS, TaskSettings
+from optima_lite.settings.task import CODE_TASKS, TaskSettings
 from optima_lite.tasks.answers import exact, extract, f1, installed, math, numeric
 from optima_lite.tasks.benchmarks import BENCHMARKS
 from optima_lite.tasks.benchmarks import _split_of as split_of

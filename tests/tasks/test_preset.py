@@ -24,14 +24,9 @@ from optima_lite.learn.reward import Scale, alone, rank
 from optima_lite.learn.selection import demonstrations, pairs
 from optima_lite.records import Dialogue, Ending, Question, Reward, Rollouts, Tree, Turn
 from optima_lite.runs.folder import read_run
-from optima_lite.settings.config import (
-    LoadedRecipe,
-    RewardSettings,
-    SelectionSettings,
-    load_recipe,
-    reference,
-    shipped_recipes,
-)
+from optima_lite.settings.config import LoadedRecipe, load_recipe, shipped_recipes
+from optima_lite.settings.keys import reference
+from optima_lite.settings.recipe import Recipe, RewardSettings, SelectionSettings
 from optima_lite.tasks import official
 from optima_lite.tasks.answers import Scoring
 from optima_lite.team.tree import children
@@ -95,7 +90,7 @@ def test_some_choices_hang_on_the_task_and_the_schedule(recipe: str, variant: st
 
 
 def test_every_value_of_the_preset_is_another_than_the_default() -> None:
-    defaults = {key.path: key.default for key in reference()}
+    defaults = {key.path: key.default for key in reference(Recipe)}
     for recipe in shipped_recipes():
         for schedule in ("isft", "idpo", "isft-dpo"):
             loaded = load_recipe(recipe, overrides=["preset=official", f"schedule={schedule}", "training.iterations=2"])
@@ -336,7 +331,7 @@ def test_speaking_for_both_is_wrong_at_once(message: str) -> None:
 
 def test_the_recipe_decides_when_the_talk_ends_and_what_it_looks_like(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    from optima_lite.settings.config import Machine
+    from optima_lite.settings.machine import Machine
     from optima_lite.stage.cast import assemble
 
     (tmp_path / "small.yaml").write_text(SMALL)

@@ -21,7 +21,8 @@ from ...runs.folder import RunFolder
 from ...runs.progress import Evaluated, Note, Observer, Planned, RunStarted, Timings, fan_out, phase
 from ...runs.store import Run
 from ...runs.summary import summary
-from ...settings.config import LoadedRecipe, Machine
+from ...settings.config import LoadedRecipe
+from ...settings.machine import Machine
 from ...stage.baselines import ALONE
 from ...stage.cast import Cast, assemble
 from ...stage.doctor import versions

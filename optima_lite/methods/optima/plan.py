@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from ...learn.sft import planned_steps
 from ...runs.progress import PhaseStarted
-from ...settings.config import Recipe
+from ...settings.recipe import Recipe
 from ...stage.evaluate import parts_of
 from ...team.talks import team_of
 

@@ -1,0 +1,72 @@
+"""The machine file, `optima_lite.toml`: what differs from one machine to the next and leaves the science alone."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, field_validator
+
+from .keys import Count, PathText, Section, TokenCount, key_tree, reference
+
+MACHINE_FILE = "optima_lite.toml"
+
+Gib = Annotated[float, Field(ge=0, le=1_000_000)]
+
+
+def _expand(path: str) -> str:
+    return os.path.expanduser(path)
+
+
+class Machine(Section):
+    """What differs from one machine to the next and leaves the science alone."""
+
+    run_folder: Annotated[PathText, AfterValidator(_expand)] = Field("runs", description="Where runs are kept")
+    models: dict[str, Annotated[PathText, AfterValidator(_expand)]] = Field(
+        {}, description="Names for model folders, usable as model.name in a recipe"
+    )
+    threads: Annotated[int, Field(ge=1, le=1_024)] | Literal["auto"] = Field(
+        "auto", description="CPU threads; auto: measured at the start"
+    )
+    max_batch_tokens: TokenCount | Literal["auto"] = Field("auto", description="Tokens of one batch while sampling")
+    micro_batch: Count = Field(16, description="Training examples held in memory at once")
+    max_cache_gib: Gib | Literal["auto"] = Field(
+        "auto", description="Memory for attention states that may be of use again; auto: what sampling leaves"
+    )
+    max_vram_gib: Annotated[float, Field(gt=0, le=1_000_000)] | Literal["auto"] = Field(
+        "auto", description="GPU memory a run may take; auto: what the card has"
+    )
+    backend: Literal["auto", "transformers"] = Field(
+        "auto", description="What loads and trains the model; auto: transformers (docs/gpu.md says why not Unsloth)"
+    )
+    offline: bool = Field(False, description="Never ask the network for a model")
+    allow_code: bool = Field(
+        False, description="Run the programs that a model writes, walled in, where a recipe asks for it (Linux only)"
+    )
+    colour: Literal["auto", "always", "never"] = Field("auto", description="Colours in the terminal")
+
+    @field_validator("backend", mode="before")
+    @classmethod
+    def _reuses_states(cls, backend: object) -> object:
+        if backend == "unsloth":
+            raise ValueError("cannot be unsloth, which does not extend the attention states it is given; use auto")
+        return backend
+
+
+MACHINE_KEYS = key_tree(Machine)
+
+
+def _example_toml() -> str:
+    keys = {key.path: key for key in reference(Machine)}
+    models = keys.pop("models")
+    lines = [
+        "# The machine that optima-lite runs on; what a run learns is in the recipe. Every line is optional and shows",
+        f"# the default. Read from --config, else ./{MACHINE_FILE}, else ~/.config/optima_lite/{MACHINE_FILE}.",
+    ]
+    for key in keys.values():
+        lines += ["", f"# {key.description}", f"# {key.path} = {key.default}"]
+    lines += ["", f"# {models.description}", "# [models]", '# llama3 = "~/models/Meta-Llama-3-8B-Instruct"']
+    return "\n".join(lines) + "\n"
+
+
+EXAMPLE_TOML = _example_toml()

@@ -1,0 +1,349 @@
+"""The recipe: everything that decides a run's results. Every key, its default, its range.
+
+Its section `task` has a file of its own. What else a recipe's file may hold, such as variants, is read by `config`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from ..errors import ConfigError
+from ..records import Layout
+from . import schemas, teams
+from .keys import Count, PathText, Section, Share, Text, TokenCount, checked, key_tree
+from .layers import Mistake, flatten, near_names, nearest
+from .machine import MACHINE_FILE, MACHINE_KEYS
+from .plugin import Plugin
+from .task import CODE_TASKS, TaskSettings
+
+FormatName = Literal[  # the keys of prompts.FORMATS
+    "json", "key_value", "table", "bullets", "triples", "telegraphic", "arrows",
+    "pseudo_code", "yaml", "xml", "csv", "symbols", "abbreviated", "form",
+]  # fmt: skip
+ALL_FORMATS: tuple[FormatName, ...] = get_args(FormatName)
+
+Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]
+
+
+class ModelSettings(Section):
+    """The base model and its adapter."""
+
+    name: PathText = Field(description="Folder, alias of the machine file, Hugging Face name, or `tiny` (bundled)")
+    quantization: Literal["auto", "none", "nf4"] = Field(
+        "auto", description="Storage of the frozen base; auto: nf4 on a GPU, none (fp32) on the CPU"
+    )
+    max_length: TokenCount | None = Field(None, description="Tokens the model may see; null: its own limit")
+    lora_rank: int = Field(16, ge=1, le=4096, description="Rank of the LoRA adapter")
+    lora_alpha: Count = Field(32, description="Scale of the adapter, over its rank")
+    lora_dropout: Share = Field(0.0, description="Dropout on the adapter's input while training")
+
+
+class ProtocolSettings(Section):
+    """Who speaks, and when the talk ends."""
+
+    name: Literal["exchange", "debate"] = Field(
+        "exchange", description="exchange: each agent holds a part of the facts; debate: a solver and a critic see all"
+    )
+    roles: tuple[Text, ...] = Field(
+        ("Alice", "Bob"), description="The agents' names, in order of speaking; three debate without a critic"
+    )
+    max_turns: Annotated[int, Field(ge=2, le=1_000)] = Field(6, description="Messages after which a dialogue ends")
+    stop: Literal["partner", "anyone"] | None = Field(
+        None, description="Whose answer, stated again, ends the talk; null: exchange: the partner's, debate: anyone's"
+    )
+
+    @field_validator("roles")
+    @classmethod
+    def _distinct(cls, roles: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        wanted = (2, 3) if info.data.get("name") == "debate" else (2,)
+        if len(roles) not in wanted:
+            raise ValueError(f"must hold {' or '.join(map(str, wanted))} names, not {len(roles)}")
+        if len(set(roles)) < len(roles):
+            raise ValueError("must be different names")
+        return roles
+
+
+class PromptSettings(Section):
+    """What the agents are told."""
+
+    system: Annotated[str, Field(max_length=100_000)] | None = Field(
+        None, description="System prompt with {name} and {partner}; null: the protocol's own"
+    )
+    solo_system: Annotated[str, Field(max_length=100_000)] | None = Field(
+        None, description="System prompt of the single agent; null: the built-in one"
+    )
+    formats: tuple[FormatName, ...] = Field(
+        ALL_FORMATS, description="The pool of formats that iteration 0 samples with"
+    )
+    layout: Layout = Field(
+        "alternating", description="A partner's messages are user turns; assistant: all are assistant turns (official)"
+    )
+
+
+class SamplingSettings(Section):
+    """How dialogues are sampled."""
+
+    rollouts: Count = Field(8, description="Dialogues sampled for each question")
+    temperature: Temperature = Field(0.7, description="Sampling temperature")
+    pool_temperature: Temperature | None = Field(
+        None, description="Temperature of iteration 0, with the format pool; null: temperature"
+    )
+    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus: the share of probability that is sampled from")
+    max_turn_tokens: Count = Field(256, description="Tokens of one message; a longer one is cut and scores 0")
+
+
+class RewardSettings(Section):
+    """How dialogues are ranked: task - token_weight * tokens + readability_weight * readability, and what is added to
+    that when asked for; `reward` has the formula."""
+
+    token_weight: float = Field(0.6, ge=0, description="Weight of the token term, which is subtracted")
+    readability_weight: float = Field(1.0, ge=0, description="Weight of the readability term, which is added")
+    readability: Literal["inverse", "capped", "relative"] = Field(
+        "inverse", description="1/L of the worst message's loss L; capped: at most 1; relative: best sibling's L over L"
+    )
+    loss_condition: Literal["dialogue", "message"] = Field(
+        "dialogue", description="What the base model reads before a message: the speaker's view, or nothing"
+    )
+    loss_floor: float = Field(0.05, gt=0, description="Nats; smaller losses count as this before 1/L")
+    max_tokens: Count | None = Field(
+        None,
+        description="Makes the token term absolute: max(0, 1 - tokens/max_tokens) is added; null: it compares siblings",
+    )
+    format_weight: float = Field(
+        0.0, ge=0, description="Weight of the share of messages that are valid by `schemas`, which is added"
+    )
+    schemas: dict[str, dict[str, Any]] = Field(
+        {},
+        validate_default=True,
+        description="For a role's name the JSON schema of its messages; others are not looked at",
+    )
+    min_tokens: Count | None = Field(
+        None, description="A dialogue of at most so many tokens pays 1 for its tokens; the official code: 40"
+    )
+    repeated: Literal["ignore", "zero"] = Field(
+        "ignore",
+        description="A message said twice; zero: its dialogue's readability term is 0, as in the official code",
+    )
+    confusion: Literal["ignore", "zero"] = Field(
+        "ignore",
+        description="A message with another agent's label, or its own twice; zero: its dialogue's task score counts 0",
+    )
+    turn_cost: float = Field(0.0, ge=0, description="Subtracted for every message")
+    plugin_weight: float = Field(0.0, ge=0, description="Weight of the plugin's `reward`, which is added")
+    gate_by_correctness: bool = Field(
+        False, description="Multiply the other terms by the task score, so that a wrong dialogue is worth 0"
+    )
+
+    @field_validator("schemas")
+    @classmethod
+    def _are_schemas(cls, by_role: dict[str, dict[str, Any]], info: ValidationInfo) -> dict[str, dict[str, Any]]:
+        for role, schema in by_role.items():
+            if problem := schemas.problem(schema):
+                raise ValueError(f"of {role} is no JSON schema: {problem}")
+        if info.data.get("format_weight") and not by_role:
+            raise ValueError("must hold a role's schema when format_weight is above 0")
+        return by_role
+
+
+class SelectionSettings(Section):
+    """Which dialogues are trained on."""
+
+    min_reward: float = Field(0.5, description="A question's best dialogue is kept when its reward is above this")
+    keep_fraction: float = Field(0.7, gt=0, le=1, description="Share of those, best first, that is trained on")
+    order: Literal["threshold_first", "share_first"] = Field(
+        "threshold_first", description="share_first: that share is taken of all questions, before min_reward (official)"
+    )
+    drop_easiest: Share = Field(
+        0.0, description="Share of the best dialogues that is left out before; the official code: 0.1 for MATH"
+    )
+    pairing: Literal["official", "paper"] = Field(
+        "official", description="official: best against worst child of a tree node; paper: every two children of one"
+    )
+    pair_min_reward: float = Field(0.4, description="The better message of a pair must be worth more than this")
+    min_gap: float = Field(0.2, ge=0, description="The two messages of a pair must differ in worth by more than this")
+    pair_keep_fraction: float = Field(0.5, gt=0, le=1, description="Share of the pairs, best first, that is trained on")
+    keep_scope: Literal["global", "tree"] = Field(
+        "global", description="That share is taken of all pairs, or of those of each tree (official)"
+    )
+    min_visits: Count = Field(1, description="Rollouts that must have gone through each message of a pair")
+    skip_early_answers: bool = Field(
+        False, description="Leave out pairs that prefer an answer given before a partner has spoken"
+    )
+
+
+class SearchSettings(Section):
+    """How the dialogue tree of a question is grown, for preference pairs."""
+
+    searches: Count = Field(8, description="Times a node is chosen and dialogues are rolled out from it")
+    rollouts: Count = Field(3, description="Dialogues rolled out each time")
+    top_k: Count = Field(10, description="Best nodes among which the next one is drawn")
+    temperature: Temperature = Field(1.0, description="Of the softmax over their values, by which it is drawn")
+    expand_distance: float = Field(
+        0.25, ge=0, le=1, description="Nodes nearer than this to a chosen one are not chosen; edit distance over length"
+    )
+    merge_distance: float = Field(
+        0.1, ge=0, le=1, description="A message nearer than this to a sibling counts as that sibling"
+    )
+    normaliser_percentile: int = Field(
+        85, ge=1, le=100, description="Percentile of a probe's dialogue lengths that counts as one unit of tokens"
+    )
+
+
+class TrainingSettings(Section):
+    """How the adapter is trained."""
+
+    iterations: Count = Field(3, description="Rounds of sampling, selecting and training")
+    questions: Count = Field(150, description="Training questions in each iteration")
+    restart: Literal["base", "previous"] = Field("previous", description="Train a new adapter each time, or go on")
+    epochs: Count = Field(3, description="Passes over the selected dialogues in each iteration")
+    learning_rate: float = Field(2e-4, gt=0, description="Peak learning rate")
+    batch_size: Count = Field(16, description="Training examples in one optimiser step")
+    warmup_ratio: float = Field(0.1, ge=0, lt=1, description="Share of the steps in which the learning rate rises")
+    on_worse: Literal["keep", "revert", "stop"] = Field(
+        "keep",
+        description="When a step lowers the validation reward beyond noise: keep it with a note, undo it, or stop",
+    )
+
+
+class DpoSettings(Section):
+    """How the adapter is trained on preference pairs."""
+
+    questions: Count = Field(50, description="Questions searched in each preference step")
+    restart: Literal["base", "previous"] = Field("previous", description="Train a new adapter each time, or go on")
+    beta: float = Field(0.1, gt=0, description="How strongly the adapter is held to where the step began")
+    sft_weight: float = Field(
+        0.0, ge=0, description="Weight of the SFT term on the chosen messages; the paper: 1 in idpo"
+    )
+    epochs: Count = Field(1, description="Passes over the pairs")
+    learning_rate: float = Field(5e-6, gt=0, description="Peak learning rate")
+    batch_size: Count = Field(16, description="Pairs in one optimiser step")
+    warmup_ratio: float = Field(0.1, ge=0, lt=1, description="Share of the steps in which the learning rate rises")
+    max_chosen_drop: float = Field(
+        20.0, gt=0, description="Nats by which the chosen messages may become less likely before the step stops"
+    )
+
+
+class EvaluationSettings(Section):
+    """How the result is measured."""
+
+    questions: Count = Field(200, description="Held-out questions, the same for every model")
+    validation_questions: Count = Field(50, description="Validation questions, asked after every training step")
+    stop_if_none_right: bool = Field(
+        True, description="Stop before any training when no question was answered right, not even by one agent alone"
+    )
+
+
+_USED_BY = {"questions": "task.name plugin", "reward": "reward.plugin_weight", "tool": "a step with tool: plugin"}
+
+
+class Recipe(Section):
+    """Everything that decides a run's results."""
+
+    seed: int = Field(0, ge=0, lt=2**32, description="Varies sampling and training; held-out questions stay fixed")
+    preset: Literal["official"] | None = Field(
+        None, description="Defaults to start from; official: as in the authors' code; null: as in the paper"
+    )
+    model: ModelSettings
+    task: TaskSettings
+    protocol: ProtocolSettings = ProtocolSettings()
+    team: dict[str, Any] | None = Field(
+        None, description="A shipped team's name, a YAML file, or roles and steps, in place of protocol (docs/teams.md)"
+    )
+    prompts: PromptSettings = PromptSettings()
+    sampling: SamplingSettings = SamplingSettings()
+    reward: RewardSettings = RewardSettings()
+    selection: SelectionSettings = SelectionSettings()
+    search: SearchSettings = SearchSettings()
+    training: TrainingSettings = TrainingSettings()
+    dpo: DpoSettings = DpoSettings()
+    schedule: Literal["isft", "idpo", "isft-dpo"] = Field(
+        "isft", description="Steps of an iteration: imitation, preference (after imitation in iteration 0), or both"
+    )
+    evaluation: EvaluationSettings = EvaluationSettings()
+    plugin: PathText | None = Field(
+        None, description="A Python file of yours in the recipe's folder, with functions that it runs (docs/plugins.md)"
+    )
+
+    @field_validator("team")
+    @classmethod
+    def _is_a_team(cls, team: dict[str, Any] | None, info: ValidationInfo) -> dict[str, Any] | None:
+        if team is not None and "task" in info.data:
+            workflow = teams.workflow(team)
+            holders = workflow.holders
+            if len(holders) not in (0, 2):
+                raise ValueError(
+                    f"has {len(holders)} of its roles with `facts: share`; the facts of a task come in two shares"
+                )
+            task = info.data["task"]
+            if any(step.speaker == "run_tests" for step in workflow.steps) and not task.runs_code:
+                raise ValueError(f"runs tests, and task.name {task.name} has none; {' and '.join(CODE_TASKS)} have")
+            looks_up = any(step.speaker == "retrieve" for step in workflow.steps)
+            if (holders or looks_up) and not task.has_facts:
+                needs = "shares its facts out" if holders else "looks facts up"
+                raise ValueError(f"{needs}, and task.name {task.name} has none")
+        return team
+
+    @field_validator("reward")
+    @classmethod
+    def _knows_the_roles(cls, reward: RewardSettings, info: ValidationInfo) -> RewardSettings:
+        roles = info.data["protocol"].roles if "protocol" in info.data else tuple(reward.schemas)
+        if info.data.get("team"):
+            roles = tuple(info.data["team"]["roles"])
+        where = "team" if info.data.get("team") else "protocol"
+        for role in reward.schemas:
+            if role not in roles:
+                raise ValueError(
+                    f"schemas has a schema for {role}, who has no part in the {where}; {near_names(role, roles)}"
+                )
+        return reward
+
+    @property
+    def uses(self) -> tuple[str, ...]:
+        """The functions of a plugin that it needs, by their names; `score` is used where there is one."""
+        steps = (self.team or {}).get("steps", {}).values()
+        needs = {
+            "questions": self.task.name == "plugin",
+            "score": self.task.code is not None and "score" in self.task.code.offers,
+            "reward": self.reward.plugin_weight > 0,
+            "tool": any(step.get("tool") == "plugin" for step in steps),
+        }
+        return tuple(name for name, needed in needs.items() if needed)
+
+    def with_code(self, code: Plugin | None) -> Self:
+        """The same recipe with its plugin at hand. Raises ConfigError where it needs a function that is not there."""
+        for name in self.uses:
+            if code is None:
+                hint = "plugin: FILE.py, a file in the recipe's folder (docs/plugins.md)"
+                raise ConfigError(f"{_USED_BY[name]} needs the function {name} of a plugin", hint=hint)
+            if name not in code.offers:
+                what = f"{_USED_BY[name]} needs a function {name}, which is not in the plugin"
+                raise ConfigError(what, where=code.path)
+        return self.model_copy(update={"task": self.task.with_code(code)})
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings as plain JSON values, for a manifest; `from_dict` reads them back."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], *, where: object) -> Self:
+        """The recipe that `to_dict` wrote; `where` names its source. Raises ConfigError."""
+        mistakes: list[Mistake] = []
+        layer = flatten(values, RECIPE_KEYS, lambda _: str(where), mistakes, advice=recipe_advice)
+        return checked(cls, layer, str(where), mistakes)
+
+
+RECIPE_KEYS = key_tree(Recipe)
+
+
+def recipe_advice(dotted: str) -> str:
+    """What to do about a key that no recipe has, as the end of a sentence; may be empty."""
+    name = dotted.rpartition(".")[2]
+    if name in MACHINE_KEYS:
+        return f"; {name} belongs in {MACHINE_FILE}"
+    if dotted.startswith("variants"):
+        return "; choose variants with --variant"
+    near = nearest(dotted, RECIPE_KEYS)
+    return f"; did you mean {near}?" if near else ""
