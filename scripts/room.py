@@ -139,5 +139,5 @@ def _reset(generator: Generator) -> None:
     generator.counts.computed = generator.counts.reused = generator.counts.sampled = 0
 
 
-def _quiet(done: int, tokens: int) -> None:
+def _quiet(done: int, tokens: int = 0, part: str | None = None) -> None:
     """Nobody is told."""

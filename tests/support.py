@@ -92,7 +92,7 @@ def _run(arguments: list[str], output: str) -> None:
 def records(folder: Path) -> dict[str, bytes]:
     """Every file of a run folder that an interrupted and resumed run has in common with an uninterrupted one."""
     apart = {"timings.jsonl", "summary.json", "log.txt", ".lock", ".pid"}
-    below = {"baselines", "scaling"}  # what was asked of the run's agents later
+    below = {"adapter", "baselines", "scaling"}  # the adapter in force once more; what was asked of the agents later
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in apart)
     found = (path for path in files if path.relative_to(folder).parts[0] not in below)
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}

@@ -246,5 +246,7 @@ def test_training_begins_with_an_empty_prefix_cache(cast: Cast, tmp_path: Path) 
 
     with Run.open(tmp_path / "run", {"recipe": cast.recipe.to_dict(), "versions": {}}) as run:
         stage = Stage(cast, run, silent)
-        stage.adapt(optimise, [], settings=cast.recipe.training, iteration=0, name="4_adapter", label="train")
+        stage.adapt(
+            optimise, {"shared": []}, settings=cast.recipe.training, iteration=0, name="4_adapter", label="train"
+        )
     assert held == [0]
