@@ -65,7 +65,7 @@ def test_the_tree_of_a_run_is_scaled_by_what_the_run_has_validated(finished: Fin
     before = records(finished.folder)
     outcome = call("search", finished.folder.name, "--config", finished.arguments[2])
     assert outcome.code == 0, outcome.err
-    assert outcome.out.startswith("search: 1 question\n"), "no probe is needed"
+    assert outcome.out.startswith("search: 24 dialogues\n"), "no probe is needed"
     assert visits(outcome) == [24]
     assert records(finished.folder) == before
     run = read_run(finished.folder)

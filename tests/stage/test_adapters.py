@@ -141,6 +141,7 @@ def test_what_several_have_learnt_adds_up() -> None:
     assert together([one, none, two]) == total
 
 
+@pytest.mark.slow
 def test_a_run_with_separate_adapters_survives_a_kill_between_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
