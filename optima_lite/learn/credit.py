@@ -98,10 +98,10 @@ def _gains(dialogue: Dialogue, workflow: Workflow, own: Sequence[float | None], 
     return gains
 
 
-def of_turns(reward: Reward, dialogue: Dialogue, credit: Sequence[float | None]) -> list[Reward]:
+def of_turns(reward: Reward, credit: Sequence[float | None]) -> list[Reward]:
     """The dialogue's reward as each of its turns gets it: the credit in place of the task score. A tool's turn keeps
     the dialogue's."""
     return [
         reward if value is None else replace(reward, task=value, total=reward.total + (value - reward.task))
-        for _, value in zip(dialogue.turns, credit, strict=True)
+        for value in credit
     ]

@@ -169,7 +169,6 @@ def test_credit_hangs_together(states: list[str], scheme: CreditScheme) -> None:
 
 def test_a_turn_s_reward_has_its_credit_in_place_of_the_score() -> None:
     reward = Reward(total=0.7, task=1.0, token_share=0.5, readability=0.0, worst_loss=1.0)
-    talk = dialogue(MASK, "plan=0.25 search look")
-    mine, same, tool = of_turns(reward, talk, (0.25, 1.0, None))
+    mine, same, tool = of_turns(reward, (0.25, 1.0, None))
     assert (mine.task, round(mine.total, 6), mine.token_share) == (0.25, -0.05, 0.5)
     assert same == reward == tool
