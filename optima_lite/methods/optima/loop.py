@@ -117,6 +117,7 @@ def _evaluate(
     label = f"evaluate {decoding}" if iteration is not None else f"evaluate {name} {decoding}"
     fitted = stage.fit(agents, held_out, f"evaluation/{agents.workflow.name}_questions")
     examined = stage.examine(agents, fitted, where, greedy=greedy, label=label, iteration=iteration)
-    row = summarise(examined, name=name, decoding=decoding, scoring=agents.scoring)
+    agrees = agents.workflow.agrees
+    row = summarise(examined, name=name, decoding=decoding, scoring=agents.scoring, agrees=agrees)
     stage.run.write_json(f"{where}.json", row)
     stage.observe(Evaluated(row, "" if iteration is None else undone_remark(stage.run, iteration)))
