@@ -1,7 +1,7 @@
 """`check`: what will and what won't work, and how to mend it, before anything costs time.
 
-Everything here only looks, except for the probe on a GPU, which loads the model and tries each phase for a moment.
-The talk and the probe load the model; nothing is written.
+Everything here only looks, except for the short talk that tells the time (`pace`) and, on a GPU, the probe that tries
+each phase for a moment; these load the model. Nothing is written.
 """
 
 from __future__ import annotations
