@@ -66,7 +66,7 @@ LEVELS = {
         {"generate"},
         {"selftest"},
     ],
-    "learn": [{"halving", "reward", "selection"}, {"rollout", "sft"}, {"dpo"}],
+    "learn": [{"credit", "halving", "reward", "selection"}, {"rollout", "sft"}, {"dpo"}],
     "runs": [
         {"card", "cells", "disk", "progress"},
         {"forecast", "lock", "redo", "rows"},
