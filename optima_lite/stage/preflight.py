@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError, OptimaError, RunError
+from ..errors import ConfigError, DataError, OptimaError, RunError
 from ..learn import reward
 from ..model.families import longest_row
 from ..model.hub import NotHere
@@ -158,8 +158,8 @@ def _time(recipe: Recipe, machine: Machine, plan: Sequence[PhaseStarted]) -> Fin
 
     try:
         pace = measure(recipe, plan, machine=machine)
-    except NotHere:
-        return Finding("time", Status.NOTE, "not known before the model is here: a short talk tells it")
+    except (NotHere, DataError):  # the data have findings of their own
+        return Finding("time", Status.NOTE, "not known before model and questions are here: a short talk tells it")
     except OptimaError as error:
         return Finding("time", Status.PROBLEM, str(error.what), error.hint)
     spoke = f"{pace.dialogues} dialogues of the untrained team, {pace.tokens:.0f} tokens each"
