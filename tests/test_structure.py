@@ -52,10 +52,10 @@ LEVELS = {
         {"code"},
         {"answers"},
         {"jsonl", "world"},
-        {"benchmarks"},
+        {"benchmarks", "documents"},
         {"questions"},
     ],
-    "team": [{"parsing", "tools", "tree"}, {"dialogue"}, {"prompts", "search"}, {"talks"}],
+    "team": [{"parsing", "retrieval", "tree"}, {"tools"}, {"dialogue"}, {"prompts", "search"}, {"talks"}],
     "model": [
         {"adapter", "families", "meter", "packing", "resources", "sharing", "template"},
         {"config_file", "render", "sampling", "shapes", "trial"},

@@ -4,20 +4,21 @@ rewards."""
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from ..model.generate import Generator
 from ..model.render import Rendered, Renderer, shorten
 from ..model.sampling import Sampling, row_key
 from ..records import Dialogue, Ending, Layout, Metric, Question, Reward, Rollouts, Turn
 from ..settings.recipe import RewardSettings
-from ..settings.workflow import Step, Workflow
+from ..settings.workflow import QUESTION, Step, Workflow
 from ..tasks import answers
 from ..tasks.answers import Scoring
 from ..team.dialogue import Cue, converse, cues, extend, moment, taken
 from ..team.prompts import Message, brief, filled, longest_brief, longest_talks, opening, view
-from ..team.tools import use
+from ..team.retrieval import Index, index_of
+from ..team.tools import retrieve, run_tests
 from .credit import credits
 from .reward import Own, Scale, alone, rank
 
@@ -34,7 +35,8 @@ _AROUND = 8  # tokens that stand around a message in a view: header, turn end, t
 @dataclass(frozen=True)
 class Agents:
     """All that is needed to hold a dialogue, and to score it. layout: of the chat (see `prompts.view`). own, tool: the
-    user's own term of the reward and tool, None where the recipe uses none."""
+    user's own term of the reward and tool, None where the recipe uses none. indexes: by their names in the workflow
+    where facts are looked up, beside the question's own."""
 
     generator: Generator
     renderer: Renderer
@@ -43,6 +45,7 @@ class Agents:
     layout: Layout = "alternating"
     own: Own | None = None
     tool: Callable[[Question, str], str] | None = None
+    indexes: Mapping[str, Index] = field(default_factory=dict)
 
     def fit(self, questions: Sequence[Question], *, max_turn_tokens: int) -> list[Question]:
         """The questions with facts short enough that a dialogue of full length stays within the model's limit.
@@ -171,13 +174,20 @@ class Agents:
 
     def _use(self, question: Question, cue: Cue, most_tokens: int) -> Turn:
         done = moment(cue.dialogue.turns, self.workflow).done
-        asked = filled(cue.step, done, given={"question": question.text})
-        if cue.step.speaker == "plugin":
-            assert self.tool is not None, "a recipe with such a step is refused without the function"
-            said = self.renderer.cut(self.tool(question, asked), most_tokens)  # there is room for a message
+        asked, step = filled(cue.step, done, given={"question": question.text}), cue.step
+        if step.speaker == "run_tests":
+            said = run_tests(question, asked)
+        elif step.speaker == "retrieve" and step.index == QUESTION:
+            said = retrieve(index_of(sum(question.contexts, ())), asked, at_most=step.at_most)
         else:
-            said = use(cue.step, question, asked)
-        return Turn(self.workflow.speaker(cue.step), (), said)
+            said = self.renderer.cut(self._find(question, step, asked), most_tokens)  # there is room for a message
+        return Turn(self.workflow.speaker(step), (), said)
+
+    def _find(self, question: Question, step: Step, asked: str) -> str:
+        if step.speaker == "retrieve":
+            return retrieve(self.indexes[step.index], asked, at_most=step.at_most)
+        assert self.tool is not None, "a recipe with such a step is refused without the function"
+        return self.tool(question, asked)
 
     def next_cue(self, dialogue: Dialogue) -> Cue:
         """The next step of an unfinished dialogue; of steps side by side the first that was not taken yet."""
@@ -212,7 +222,7 @@ class Agents:
         return [row for _, row in self.lessons(question, dialogue)]
 
     def lessons(
-        self, question: Question, dialogue: Dialogue, learnt: Collection[int] | None = None
+        self, question: Question, dialogue: Dialogue, learnt: frozenset[int] | None = None
     ) -> list[tuple[str, Rendered]]:
         """The views of a dialogue, each with the adapter of who speaks in it.
 
@@ -234,11 +244,15 @@ class Agents:
                 seen.append((turn.speaker, [number], messages))
         rows = []
         for who, own, messages in seen:
-            row = self.renderer.conversation(messages)
-            spans = [span for span, number in zip(row.spans, own, strict=True) if learnt is None or number in learnt]
-            if spans:
-                rows.append((workflow.roles[who].adapter, replace(row, spans=tuple(spans))))
+            if learnt is None or not learnt.isdisjoint(own):
+                row = self.renderer.conversation(messages)
+                rows.append((workflow.roles[who].adapter, row if learnt is None else _narrowed(row, own, learnt)))
         return rows
+
+
+def _narrowed(row: Rendered, own: Sequence[int], learnt: frozenset[int]) -> Rendered:
+    """A view in which of its own turns, by their numbers, only those to be learnt are marked."""
+    return replace(row, spans=tuple(span for span, k in zip(row.spans, own, strict=True) if k in learnt))
 
 
 def unfold(agents: Agents, question: Question, *, sampling: Sampling, seed: Sequence[object]) -> Iterator[Dialogue]:

@@ -18,6 +18,7 @@ from .layers import Mistake, flatten, near_names, nearest
 from .machine import MACHINE_FILE, MACHINE_KEYS
 from .plugin import Plugin
 from .task import CODE_TASKS, TaskSettings
+from .workflow import QUESTION, TASK
 
 FormatName = Literal[  # the keys of prompts.FORMATS
     "json", "key_value", "table", "bullets", "triples", "telegraphic", "arrows",
@@ -302,10 +303,14 @@ class Recipe(Section):
             task = info.data["task"]
             if any(step.speaker == "run_tests" for step in workflow.steps) and not task.runs_code:
                 raise ValueError(f"runs tests, and task.name {task.name} has none; {' and '.join(CODE_TASKS)} have")
-            looks_up = any(step.speaker == "retrieve" for step in workflow.steps)
+            looks_up = {QUESTION, TASK} & {*workflow.indexes}
             if (holders or looks_up) and not task.has_facts:
                 needs = "shares its facts out" if holders else "looks facts up"
                 raise ValueError(f"{needs}, and task.name {task.name} has none")
+            if TASK in looks_up and task.endless:
+                raise ValueError(
+                    f"looks facts up in the whole task, and task.name {task.name} makes questions without end"
+                )
         return team
 
     @field_validator("reward")

@@ -26,9 +26,11 @@ from ..runs.opened import require_iteration
 from ..settings import plugin
 from ..settings.machine import Machine
 from ..settings.recipe import Recipe
-from ..settings.workflow import Workflow, speaking_with, told
+from ..settings.workflow import QUESTION, Workflow, speaking_with, told
 from ..tasks import answers
 from ..tasks.answers import Scoring
+from ..tasks.questions import facts
+from ..team.retrieval import index_of
 from ..team.talks import solo, team_of
 
 # What comes from the other recipe.
@@ -96,7 +98,7 @@ def assemble(
 
     notify: is told, in a sentence, what did not go as planned: rows that are kept short, the self-test, memory that ran
     out. Raises ModelError when the model cannot be loaded, ConfigError when the task's metric or the reward needs an
-    extra, or would run code that may not be run here.
+    extra, or would run code that may not be run here, DataError when the team looks facts up where there are none.
     """
     metric = recipe.task.metric
     answers.require(metric, allow_code=machine.allow_code)
@@ -122,7 +124,8 @@ def assemble(
     renderer = Renderer(policy.tokenizer, end_ids=policy.end_ids)
     score, own, tool = (getattr(recipe.task.code, name) if name in recipe.uses else None for name in OWN)
     scoring = Scoring(metric, policy.tokenizer.tokenize if recipe.task.scoring == "official" else None, score)
-    pair = Agents(generator, renderer, team, scoring, recipe.prompts.layout, own, tool)
+    indexes = {name: index_of(facts(recipe.task, name)) for name in team.indexes if name != QUESTION}
+    pair = Agents(generator, renderer, team, scoring, recipe.prompts.layout, own, tool, indexes)
     single = Agents(generator, renderer, alone, scoring, own=own)
     cast = Cast(recipe, policy, pair, single, settle("micro_batch", lambda: limits.micro_batch), start)
     if start is not None:
