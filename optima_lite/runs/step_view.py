@@ -25,10 +25,12 @@ Lines = list[tuple[str, list[str]]]
 
 def imitation_table(steps: Sequence[Imitation]) -> RenderableType:
     """A column an iteration, a row a quantity; several tables when the iterations do not fit 80 columns."""
-    return Group(*(_columns("imitation, iteration", part, _imitation_lines(part)) for part in _parts(steps)))
+    return Group(*(_columns("imitation, iteration", part, imitation_lines(part)) for part in _parts(steps)))
 
 
-def _imitation_lines(steps: Sequence[Imitation]) -> Lines:
+def imitation_lines(steps: Sequence[Imitation]) -> Lines:
+    """The rows of the table of imitation steps."""
+
     def parts(name: str) -> list[str]:
         return ["-" if one.reward is None else f"{getattr(one.reward, name):.3f}" for one in steps]
 
@@ -57,10 +59,11 @@ def preference_table(steps: Sequence[Preference]) -> RenderableType:
 
     Where pairs branch off, as shares of all; the shifts are of a whole message's log-probability.
     """
-    return Group(*(_columns("preference, iteration", part, _preference_lines(part)) for part in _parts(steps)))
+    return Group(*(_columns("preference, iteration", part, preference_lines(part)) for part in _parts(steps)))
 
 
-def _preference_lines(steps: Sequence[Preference]) -> Lines:
+def preference_lines(steps: Sequence[Preference]) -> Lines:
+    """The rows of the table of preference steps."""
     depths = sorted({depth for one in steps for depth in one.depths})
     lines: Lines = [
         ("trees", [f"{one.trees:,}" for one in steps]),
