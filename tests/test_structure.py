@@ -42,7 +42,7 @@ LEVELS = {
     "settings": [
         {"consistency", "layers", "plugin", "presets", "schemas", "strict_yaml", "workflow"},
         {"flow", "keys"},
-        {"grammar", "machine", "task"},
+        {"grammar", "machine", "reinforce", "task"},
         {"teams"},
         {"recipe"},
         {"config"},
@@ -66,7 +66,7 @@ LEVELS = {
         {"generate"},
         {"selftest"},
     ],
-    "learn": [{"halving", "reward", "selection"}, {"rollout", "sft"}, {"dpo"}],
+    "learn": [{"advantage", "halving", "reward", "selection", "value"}, {"grpo", "rollout", "sft"}, {"dpo", "rl"}],
     "runs": [
         {"card", "cells", "disk", "progress"},
         {"forecast", "lock", "redo", "rows"},

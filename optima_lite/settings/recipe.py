@@ -17,6 +17,7 @@ from .keys import Count, PathText, Section, Share, Text, TokenCount, checked, ke
 from .layers import Mistake, flatten, near_names, nearest
 from .machine import MACHINE_FILE, MACHINE_KEYS
 from .plugin import Plugin
+from .reinforce import ReinforceSettings
 from .task import CODE_TASKS, TaskSettings
 
 FormatName = Literal[  # the keys of prompts.FORMATS
@@ -246,8 +247,10 @@ class Recipe(Section):
     preset: Literal["official"] | None = Field(
         None, description="Defaults to start from; official: as in the authors' code; null: as in the paper"
     )
-    method: Literal["optima"] = Field(
-        "optima", description="What improves the team; optima: its weights learn from ranked dialogues and trees"
+    method: Literal["optima", "reinforce"] = Field(
+        "optima",
+        description="What improves the team; optima: its weights learn from ranked dialogues and trees; reinforce: "
+        "from the rewards of their messages",
     )
     start: PathText | None = Field(
         None, description="A run, by name or folder, with whose trained adapters this one begins; null: fresh ones"
@@ -265,6 +268,7 @@ class Recipe(Section):
     search: SearchSettings = SearchSettings()
     training: TrainingSettings = TrainingSettings()
     dpo: DpoSettings = DpoSettings()
+    reinforce: ReinforceSettings = ReinforceSettings()
     schedule: Literal["isft", "idpo", "isft-dpo"] = Field(
         "isft", description="Steps of an iteration: imitation, preference (after imitation in iteration 0), or both"
     )
