@@ -80,6 +80,7 @@ LEVELS = {
     "stage": [
         {"cast", "findings", "probe", "scaling"},
         {"asking", "data", "doctor", "evaluate", "scaling_view", "start"},
+        {"pace"},
         {"preflight"},
         {"baselines", "stage"},
         {"judge"},
