@@ -66,7 +66,13 @@ LEVELS = {
         {"generate"},
         {"selftest"},
     ],
-    "learn": [{"advantage", "halving", "reward", "selection", "value"}, {"grpo", "rollout", "sft"}, {"dpo", "rl"}],
+    "learn": [
+        {"advantage", "credit", "halving", "reward", "selection", "value"},
+        {"rollout", "sft"},
+        {"dpo", "episodes"},
+        {"grpo"},
+        {"rl"},
+    ],
     "runs": [
         {"card", "cells", "disk", "progress"},
         {"forecast", "lock", "redo", "rows"},
