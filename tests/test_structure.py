@@ -89,12 +89,12 @@ LEVELS = {
         {"pace"},
         {"preflight"},
         {"baselines", "stage"},
-        {"judge"},
+        {"dialogues", "judge"},
     ],
     "methods": [
         {"optima/explore", "optima/plan"},
         {"optima/imitate", "optima/prefer", "plan"},
-        {"optima/loop"},
+        {"optima/loop", "reinforce"},
         {"train"},
     ],
     "cli": [

@@ -23,26 +23,13 @@ from trl import GRPOConfig, GRPOTrainer
 
 from ..model.memory import is_out_of_memory
 from ..model.policy import Policy
-from ..model.render import Rendered
 from ..settings.reinforce import ReinforceSettings
 from .advantage import gae
+from .episodes import Episode
 from .halving import Halving, free
 from .value import ValueHead
 
 _FLOOR = 1e-4  # beside the standard deviation of all advantages, where a value head gave them
-
-
-@dataclass(frozen=True, slots=True)
-class Episode:
-    """All that one agent says in one view of a dialogue, and how well it did.
-
-    row: what it saw, each message that is learnt as a span. rewards, advantages: one for each span; the advantages are
-    of the group, and not read where a value head gives them.
-    """
-
-    row: Rendered
-    rewards: tuple[float, ...]
-    advantages: tuple[float, ...]
 
 
 @dataclass

@@ -19,7 +19,8 @@ from transformers.trainer_callback import PrinterCallback
 from ..errors import TrainingError
 from ..model.policy import Policy
 from ..settings.reinforce import ReinforceSettings
-from .grpo import Episode, EpisodeTrainer
+from .episodes import Episode
+from .grpo import EpisodeTrainer
 from .sft import Steps, adapter_weights, arguments, restore_adapter, session
 from .value import ValueHead
 

@@ -218,6 +218,15 @@ class Agents:
 
         learnt: the numbers of the turns that are marked as own in them, all for None; a view without any is left out.
         """
+        rows = []
+        for who, own, row in self.readings(question, dialogue):
+            spans = [span for span, number in zip(row.spans, own, strict=True) if learnt is None or number in learnt]
+            if spans:
+                rows.append((self.workflow.roles[who].adapter, replace(row, spans=tuple(spans))))
+        return rows
+
+    def readings(self, question: Question, dialogue: Dialogue) -> list[tuple[int, list[int], Rendered]]:
+        """The views of a dialogue, each with who speaks in it and the numbers of the turns that are its spans."""
         workflow, layout = self.workflow, self.layout
         steps = taken(dialogue.turns, workflow)
         talked: dict[int, list[int]] = {}  # who reads the conversation, and the turns that they said in it
@@ -232,13 +241,7 @@ class Agents:
             if step.reads is not None and not step.tool:
                 messages = [*brief(question, before, step, workflow=workflow), Message("assistant", turns=(turn,))]
                 seen.append((turn.speaker, [number], messages))
-        rows = []
-        for who, own, messages in seen:
-            row = self.renderer.conversation(messages)
-            spans = [span for span, number in zip(row.spans, own, strict=True) if learnt is None or number in learnt]
-            if spans:
-                rows.append((workflow.roles[who].adapter, replace(row, spans=tuple(spans))))
-        return rows
+        return [(who, own, self.renderer.conversation(messages)) for who, own, messages in seen]
 
 
 def unfold(agents: Agents, question: Question, *, sampling: Sampling, seed: Sequence[object]) -> Iterator[Dialogue]:

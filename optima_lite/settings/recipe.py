@@ -248,6 +248,7 @@ class EvaluationSettings(Section):
 
     questions: Count = Field(200, description="Held-out questions, the same for every model")
     validation_questions: Count = Field(50, description="Validation questions, asked after every training step")
+    every: Count = Field(1, description="Iterations from one asking of the held-out questions to the next")
     stop_if_none_right: bool = Field(
         True, description="Stop before any training when no question was answered right, not even by one agent alone"
     )
