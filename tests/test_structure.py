@@ -43,7 +43,7 @@ LEVELS = {
     "settings": [
         {"consistency", "layers", "plugin", "presets", "schemas", "strict_yaml", "workflow"},
         {"flow", "keys"},
-        {"grammar", "machine", "task"},
+        {"grammar", "machine", "reinforce", "task"},
         {"teams"},
         {"recipe"},
         {"config"},
@@ -67,7 +67,13 @@ LEVELS = {
         {"generate"},
         {"selftest"},
     ],
-    "learn": [{"credit", "halving", "reward", "selection"}, {"rollout", "sft"}, {"dpo"}],
+    "learn": [
+        {"advantage", "credit", "halving", "reward", "selection", "value"},
+        {"rollout", "sft"},
+        {"dpo", "episodes"},
+        {"grpo"},
+        {"rl"},
+    ],
     "runs": [
         {"card", "cells", "disk", "progress"},
         {"forecast", "lock", "redo", "rows"},
@@ -84,12 +90,12 @@ LEVELS = {
         {"pace"},
         {"preflight"},
         {"baselines", "stage"},
-        {"judge"},
+        {"dialogues", "judge"},
     ],
     "methods": [
         {"optima/explore", "optima/plan"},
         {"optima/imitate", "optima/prefer", "plan"},
-        {"optima/loop"},
+        {"optima/loop", "reinforce"},
         {"train"},
     ],
     "outlets": [{"blocks"}, {"contents"}, {"page"}, {"following"}],

@@ -42,7 +42,7 @@ def report(run: RunFolderArgument, config: ConfigOption = None, as_json: AsJson 
         from ..records import to_json
         from ..runs.evaluations import undone_remarks
         from ..runs.report import overview
-        from ..runs.steps import imitations, preferences
+        from ..runs.steps import imitations, preferences, reinforcements
         from ..runs.summary import summary
 
         machine = machine_of(config)
@@ -50,7 +50,12 @@ def report(run: RunFolderArgument, config: ConfigOption = None, as_json: AsJson 
         if not as_json:
             console_of(machine).print(overview(folder))
             return
-        steps = {"imitations": imitations(folder), "preferences": preferences(folder), "undone": undone_remarks(folder)}
+        steps = {
+            "imitations": imitations(folder),
+            "preferences": preferences(folder),
+            "reinforcements": reinforcements(folder),
+            "undone": undone_remarks(folder),
+        }
         print(json.dumps(summary(folder) | to_json(steps)))
 
 
