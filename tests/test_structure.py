@@ -53,10 +53,10 @@ LEVELS = {
         {"code"},
         {"answers"},
         {"jsonl", "world"},
-        {"benchmarks"},
+        {"benchmarks", "documents"},
         {"questions"},
     ],
-    "team": [{"parsing", "tools", "tree"}, {"dialogue"}, {"prompts", "search"}, {"talks"}],
+    "team": [{"parsing", "retrieval", "tree"}, {"tools"}, {"dialogue"}, {"prompts", "search"}, {"talks"}],
     "model": [
         {"adapter", "families", "meter", "packing", "resources", "sharing", "template"},
         {"config_file", "render", "sampling", "shapes", "trial"},
@@ -67,7 +67,7 @@ LEVELS = {
         {"generate"},
         {"selftest"},
     ],
-    "learn": [{"halving", "reward", "selection"}, {"rollout", "sft"}, {"dpo"}],
+    "learn": [{"credit", "halving", "reward", "selection"}, {"rollout", "sft"}, {"dpo"}],
     "runs": [
         {"card", "cells", "disk", "progress"},
         {"forecast", "lock", "redo", "rows"},
@@ -80,12 +80,18 @@ LEVELS = {
     ],
     "stage": [
         {"cast", "findings", "probe", "scaling"},
-        {"asking", "data", "doctor", "evaluate", "scaling_view"},
+        {"asking", "data", "doctor", "evaluate", "scaling_view", "start"},
+        {"pace"},
         {"preflight"},
         {"baselines", "stage"},
         {"judge"},
     ],
-    "methods": [{"optima/explore", "optima/plan"}, {"optima/imitate", "optima/prefer"}, {"optima/loop"}],
+    "methods": [
+        {"optima/explore", "optima/plan"},
+        {"optima/imitate", "optima/prefer", "plan"},
+        {"optima/loop"},
+        {"train"},
+    ],
     "outlets": [{"blocks"}, {"contents"}, {"page"}, {"following"}],
     "cli": [
         {"arguments", "console", "early"},
@@ -115,6 +121,7 @@ LIGHT = {
     "stage/findings",
     "stage/scaling",
     "stage/scaling_view",
+    "stage/start",
 }
 HEAVY = {"accelerate", "bitsandbytes", "datasets", "matplotlib", "peft", "torch", "transformers", "trl"}
 

@@ -18,27 +18,38 @@ from .dialogue_view import ENDINGS, printable
 class TreeView:
     """One tree for `rich`, the best child first.
 
-    pairs: those to be marked; pairs of other questions do not matter. roles: display names of the speakers.
+    pairs: those to be marked; pairs of other questions do not matter. roles: display names of the speakers. depth: so
+    many messages deep; what lies deeper is counted.
     """
 
     tree: Tree
     pairs: Sequence[PreferencePair]
     roles: Sequence[str]
+    depth: int | None = None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         question, root = self.tree.question, self.tree.nodes[ROOT]
         answers = printable(" or ".join(question.answers))  # nobody may know one
         known = f"  (answer: {answers})" if answers else ""
         trunk = Branch(Text(f"{printable(question.text)}{known}\n").append_text(_worth(root)))
-        self._grow(trunk, ROOT, children(self.tree), marks(self.tree, self.pairs))
+        self._grow(trunk, ROOT, children(self.tree), marks(self.tree, self.pairs), 1)
         yield trunk
 
     def _grow(
-        self, branch: Branch, node: int, following: Sequence[Sequence[int]], marked: Mapping[int, set[str]]
+        self,
+        branch: Branch,
+        node: int,
+        following: Sequence[Sequence[int]],
+        marked: Mapping[int, set[str]],
+        deep: int,
     ) -> None:
+        if self.depth is not None and deep > self.depth and following[node]:
+            hidden = _below(node, following)
+            branch.add(Text(f"{hidden} message{'' if hidden == 1 else 's'} deeper", style="dim"))
+            return
         for child in sorted(following[node], key=lambda child: -self.tree.nodes[child].value):
             label = self._message(self.tree.nodes[child], marked.get(child, set()))
-            self._grow(branch.add(label), child, following, marked)
+            self._grow(branch.add(label), child, following, marked, deep + 1)
 
     def _message(self, node: Node, marked: set[str]) -> Text:
         text = Text()
@@ -61,6 +72,11 @@ def marks(tree: Tree, pairs: Sequence[PreferencePair]) -> dict[int, set[str]]:
             said.setdefault((*pair.prefix, pair.rejected), set()).add("rejected")
     found = ((node, said.get(turns(tree, node))) for node in range(1, len(tree.nodes)) if said)
     return {node: marked for node, marked in found if marked}
+
+
+def _below(node: int, following: Sequence[Sequence[int]]) -> int:
+    """The messages below a node."""
+    return sum(1 + _below(child, following) for child in following[node])
 
 
 def _worth(node: Node) -> Text:

@@ -18,12 +18,16 @@ from .layers import Mistake, flatten, near_names, nearest
 from .machine import MACHINE_FILE, MACHINE_KEYS
 from .plugin import Plugin
 from .task import CODE_TASKS, TaskSettings
+from .workflow import QUESTION, TASK
 
 FormatName = Literal[  # the keys of prompts.FORMATS
     "json", "key_value", "table", "bullets", "triples", "telegraphic", "arrows",
     "pseudo_code", "yaml", "xml", "csv", "symbols", "abbreviated", "form",
 ]  # fmt: skip
 ALL_FORMATS: tuple[FormatName, ...] = get_args(FormatName)
+
+CreditScheme = Literal["trajectory", "split", "difference", "code", "own_step"]
+"""How the task score of a dialogue is handed to its messages; see `learn.credit`."""
 
 Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]
 
@@ -136,6 +140,14 @@ class RewardSettings(Section):
     gate_by_correctness: bool = Field(
         False, description="Multiply the other terms by the task score, so that a wrong dialogue is worth 0"
     )
+    credit: CreditScheme = Field(
+        "trajectory",
+        description="What each message gets of the task score: all; split: its part; difference: what it gains, or its "
+        "own answer's; code: what its round gains; own_step: its own answer's, without one all (docs/teams.md)",
+    )
+    parse_weight: float = Field(
+        0.0, ge=0, description="Subtracted from the credit of a message that does not hold what its step is to say"
+    )
 
     @field_validator("schemas")
     @classmethod
@@ -153,6 +165,11 @@ class SelectionSettings(Section):
 
     min_reward: float = Field(0.5, description="A question's best dialogue is kept when its reward is above this")
     keep_fraction: float = Field(0.7, gt=0, le=1, description="Share of those, best first, that is trained on")
+    min_credit: float | None = Field(
+        None,
+        description="Of a kept dialogue the messages are learnt whose credit is at least this; null: 0, and 0.5 under "
+        "own_step (reward.credit)",
+    )
     order: Literal["threshold_first", "share_first"] = Field(
         "threshold_first", description="share_first: that share is taken of all questions, before min_reward (official)"
     )
@@ -246,6 +263,12 @@ class Recipe(Section):
     preset: Literal["official"] | None = Field(
         None, description="Defaults to start from; official: as in the authors' code; null: as in the paper"
     )
+    method: Literal["optima"] = Field(
+        "optima", description="What improves the team; optima: its weights learn from ranked dialogues and trees"
+    )
+    start: PathText | None = Field(
+        None, description="A run, by name or folder, with whose trained adapters this one begins; null: fresh ones"
+    )
     model: ModelSettings
     task: TaskSettings
     protocol: ProtocolSettings = ProtocolSettings()
@@ -280,10 +303,14 @@ class Recipe(Section):
             task = info.data["task"]
             if any(step.speaker == "run_tests" for step in workflow.steps) and not task.runs_code:
                 raise ValueError(f"runs tests, and task.name {task.name} has none; {' and '.join(CODE_TASKS)} have")
-            looks_up = any(step.speaker == "retrieve" for step in workflow.steps)
+            looks_up = {QUESTION, TASK} & {*workflow.indexes}
             if (holders or looks_up) and not task.has_facts:
                 needs = "shares its facts out" if holders else "looks facts up"
                 raise ValueError(f"{needs}, and task.name {task.name} has none")
+            if TASK in looks_up and task.endless:
+                raise ValueError(
+                    f"looks facts up in the whole task, and task.name {task.name} makes questions without end"
+                )
         return team
 
     @field_validator("reward")
