@@ -49,7 +49,7 @@ LEVELS = {
         {"config"},
     ],
     "tasks": [
-        {"bounded", "containment", "mathematics", "official", "pattern", "sandbox"},
+        {"bounded", "calls", "containment", "mathematics", "official", "pattern", "sandbox"},
         {"code"},
         {"answers"},
         {"jsonl", "world"},
@@ -292,7 +292,7 @@ def test_nothing_swallows_every_exception() -> None:
     found = [
         f"{short(path)}:{node.lineno}"
         for path in FILES
-        if name_of(path) != "settings/plugin"  # it runs code of the user's, which may raise anything
+        if name_of(path) not in ("settings/plugin", "tasks/calls")  # they run code of others, which may raise anything
         for node in ast.walk(parse(path))
         if isinstance(node, ast.ExceptHandler) and swallows_everything(node)
     ]
