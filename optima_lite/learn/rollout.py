@@ -228,6 +228,14 @@ class Agents:
 
         learnt: the numbers of the turns that are marked as own in them, all for None; a view without any is left out.
         """
+        return [
+            (self.workflow.roles[who].adapter, row if learnt is None else _narrowed(row, own, learnt))
+            for who, own, row in self.readings(question, dialogue)
+            if learnt is None or not learnt.isdisjoint(own)
+        ]
+
+    def readings(self, question: Question, dialogue: Dialogue) -> list[tuple[int, list[int], Rendered]]:
+        """The views of a dialogue, each with who speaks in it and the numbers of the turns that are its spans."""
         workflow, layout = self.workflow, self.layout
         steps = taken(dialogue.turns, workflow)
         talked: dict[int, list[int]] = {}  # who reads the conversation, and the turns that they said in it
@@ -242,12 +250,7 @@ class Agents:
             if step.reads is not None and not step.tool:
                 messages = [*brief(question, before, step, workflow=workflow), Message("assistant", turns=(turn,))]
                 seen.append((turn.speaker, [number], messages))
-        rows = []
-        for who, own, messages in seen:
-            if learnt is None or not learnt.isdisjoint(own):
-                row = self.renderer.conversation(messages)
-                rows.append((workflow.roles[who].adapter, row if learnt is None else _narrowed(row, own, learnt)))
-        return rows
+        return [(who, own, self.renderer.conversation(messages)) for who, own, messages in seen]
 
 
 def _narrowed(row: Rendered, own: Sequence[int], learnt: frozenset[int]) -> Rendered:

@@ -10,11 +10,33 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 _PLACEHOLDERS = ("{name}", "{partner}")
+_OF_IMITATION = (
+    "prompts.formats",
+    "sampling.pool_temperature",
+    *(f"training.{name}" for name in ("restart", "epochs", "learning_rate", "batch_size", "warmup_ratio")),
+)
 _LONE_WORD = re.compile(r"(?<![\\\w^{}])\{[A-Za-z_]\w*\}")  # not \boxed{answer}, x_{i} or {{word}}
 
 
 def _is_split_already(task: Mapping[str, Any]) -> bool:
     return isinstance(task["path"], Mapping) or task["fields"]["split"] is not None
+
+
+def _of_another_method(recipe: Mapping[str, Any], key: str) -> str:
+    """Why the recipe's method does not read a key; empty for one that it reads."""
+    section, _, name = key.partition(".")
+    if recipe["method"] != "reinforce":
+        return "is read by method: reinforce" if section == "reinforce" else ""
+    settings = recipe["reinforce"]
+    if section == "reinforce":
+        if name in ("discount", "gae_lambda", "value_learning_rate") and settings["advantage"] != "value":
+            return "is read with reinforce.advantage: value"
+        return "is read where reinforce.kl_weight is above 0" if name == "kl_to" and not settings["kl_weight"] else ""
+    if section in ("schedule", "dpo") or (section == "search" and name != "normaliser_percentile"):
+        return "is not read by method: reinforce"
+    if (section == "selection" or key in _OF_IMITATION) and not settings["imitations"]:
+        return "is read by method: reinforce where reinforce.imitations is above 0"
+    return ""
 
 
 def idle(recipe: Mapping[str, Any], stated: Collection[str]) -> Iterator[tuple[str, str]]:
@@ -43,8 +65,17 @@ def idle(recipe: Mapping[str, Any], stated: Collection[str]) -> Iterator[tuple[s
             "selection.min_credit",
             f"tells no messages apart: reward.credit {credit} gives all of a dialogue the same",
         )
+    for key in stated:
+        if why := _of_another_method(recipe, key):
+            yield key, why
+    if recipe["method"] == "reinforce" and recipe["sampling"]["top_p"] < 1:
+        yield "sampling.top_p", "must be 1 with method: reinforce, whose ratios are of the whole distribution"
     if recipe["schedule"] == "idpo" and recipe["training"]["iterations"] < 2:
         yield "schedule", "idpo prefers from the second iteration on; training.iterations must be at least 2"
+    if recipe["start"] is not None:
+        for section in ("training", "dpo"):
+            if recipe[section]["restart"] == "base":
+                yield "start", f"is given up by {section}.restart: base, which trains new adapters in each iteration"
     formats = recipe["prompts"]["formats"]
     if again := next((name for i, name in enumerate(formats) if name in formats[:i]), None):
         yield "prompts.formats", f"holds {again} twice"

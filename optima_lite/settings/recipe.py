@@ -17,6 +17,7 @@ from .keys import Count, PathText, Section, Share, Text, TokenCount, checked, ke
 from .layers import Mistake, flatten, near_names, nearest
 from .machine import MACHINE_FILE, MACHINE_KEYS
 from .plugin import Plugin
+from .reinforce import ReinforceSettings
 from .task import CODE_TASKS, TaskSettings
 from .workflow import QUESTION, TASK
 
@@ -248,6 +249,7 @@ class EvaluationSettings(Section):
 
     questions: Count = Field(200, description="Held-out questions, the same for every model")
     validation_questions: Count = Field(50, description="Validation questions, asked after every training step")
+    every: Count = Field(1, description="Iterations from one asking of the held-out questions to the next")
     stop_if_none_right: bool = Field(
         True, description="Stop before any training when no question was answered right, not even by one agent alone"
     )
@@ -263,6 +265,14 @@ class Recipe(Section):
     preset: Literal["official"] | None = Field(
         None, description="Defaults to start from; official: as in the authors' code; null: as in the paper"
     )
+    method: Literal["optima", "reinforce"] = Field(
+        "optima",
+        description="What improves the team; optima: its weights learn from ranked dialogues and trees; reinforce: "
+        "from the rewards of their messages",
+    )
+    start: PathText | None = Field(
+        None, description="A run, by name or folder, with whose trained adapters this one begins; null: fresh ones"
+    )
     model: ModelSettings
     task: TaskSettings
     protocol: ProtocolSettings = ProtocolSettings()
@@ -276,6 +286,7 @@ class Recipe(Section):
     search: SearchSettings = SearchSettings()
     training: TrainingSettings = TrainingSettings()
     dpo: DpoSettings = DpoSettings()
+    reinforce: ReinforceSettings = ReinforceSettings()
     schedule: Literal["isft", "idpo", "isft-dpo"] = Field(
         "isft", description="Steps of an iteration: imitation, preference (after imitation in iteration 0), or both"
     )
