@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.resources
 import os
 from collections.abc import Mapping
@@ -29,7 +30,10 @@ def found(name: str) -> Path:
     """The file of a shipped team, or of that path. Raises ConfigError for none."""
     path = shipped_teams().get(name, Path(name))
     if not os.path.isfile(path):
-        hint = f"{near_names(name, [*shipped_teams()])} (or the path of a YAML file)"
+        beside = Path(name).parent
+        files = [str(one) for one in sorted(beside.glob("*.y*ml"))] if beside.is_dir() else []
+        near = difflib.get_close_matches(name[:100], files, n=1)
+        hint = near_names(name, near or [*shipped_teams()]) + ("" if near else " (or the path of a YAML file)")
         raise ConfigError("there is no such team", where=name, hint=hint)
     return path
 

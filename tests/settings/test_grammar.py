@@ -336,6 +336,15 @@ team:
 """
 
 
+def test_a_team_s_file_is_suggested_by_the_files_that_lie_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("newsroom.yaml").write_text(TEAM)
+    said = refused(tmp_path, "team: newsrom.yaml\n")
+    assert said == "r.yaml:3: team: there is no team newsrom.yaml; did you mean newsroom.yaml?"
+
+
 def test_where_facts_are_looked_up_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("library").mkdir()
