@@ -41,8 +41,8 @@ FLOORS = {
 LEVELS = {
     "settings": [
         {"consistency", "layers", "plugin", "presets", "schemas", "strict_yaml", "workflow"},
-        {"flow", "keys"},
-        {"grammar", "machine", "task"},
+        {"agents", "flow", "keys"},
+        {"grammar", "machine", "market", "task"},
         {"teams"},
         {"recipe"},
         {"config"},
@@ -55,7 +55,13 @@ LEVELS = {
         {"benchmarks"},
         {"questions"},
     ],
-    "team": [{"parsing", "tools", "tree"}, {"dialogue"}, {"prompts", "search"}, {"talks"}],
+    "team": [
+        {"auction", "ledger", "parsing", "tools", "tree"},
+        {"dialogue", "episodes"},
+        {"environment", "prompts", "search"},
+        {"population"},
+        {"talks"},
+    ],
     "model": [
         {"adapter", "families", "meter", "packing", "resources", "sharing", "template"},
         {"config_file", "render", "sampling", "shapes", "trial"},
@@ -66,15 +72,16 @@ LEVELS = {
         {"generate"},
         {"selftest"},
     ],
-    "learn": [{"halving", "reward", "selection"}, {"rollout", "sft"}, {"dpo"}],
+    "learn": [{"halving", "reward", "selection"}, {"rollout", "sft"}, {"bidders", "dpo"}],
     "runs": [
         {"card", "cells", "disk", "progress"},
         {"forecast", "lock", "redo", "rows"},
         {"live", "manifest"},
         {"folder", "naming"},
         {"evaluations", "listing", "steps", "store"},
-        {"dialogue_view", "evaluation_view", "summary"},
-        {"comparison", "opened", "step_view", "team_view", "tree_view"},
+        {"evaluation_view", "market"},
+        {"dialogue_view", "summary"},
+        {"comparison", "market_view", "opened", "step_view", "team_view", "tree_view"},
         {"report"},
     ],
     "stage": [
@@ -85,9 +92,9 @@ LEVELS = {
         {"judge"},
     ],
     "methods": [
-        {"optima/explore", "optima/plan"},
-        {"optima/imitate", "optima/prefer", "plan"},
-        {"optima/loop"},
+        {"market/evolution", "market/plan", "optima/explore", "optima/plan"},
+        {"market/births", "market/episode", "optima/imitate", "optima/prefer", "plan"},
+        {"market/loop", "optima/loop"},
         {"train"},
     ],
     "cli": [

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ..runs.progress import PhaseStarted
 from ..settings.recipe import Recipe
 from ..stage.evaluate import parts_of
+from .market import plan as market
 from .optima import plan as optima
 
 
@@ -29,3 +30,5 @@ def improvement(recipe: Recipe, *, roles: int) -> Iterator[PhaseStarted]:
     match recipe.method:
         case "optima":
             yield from optima.improvement(recipe, roles=roles)
+        case "market":
+            yield from market.improvement(recipe, roles=roles)
