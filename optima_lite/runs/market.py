@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
@@ -66,7 +67,7 @@ def _trade(iteration: int, episodes: Sequence[Episode]) -> Trade:
     for episode in episodes:
         for trial in episode.trials:
             roles = ["", *(role_of(move.agent) for move in trial.moves)]
-            follows.update(zip(roles, roles[1:], strict=False))
+            follows.update(pairwise(roles))
     last = episodes[-1]
     return Trade(
         iteration,

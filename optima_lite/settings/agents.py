@@ -52,7 +52,8 @@ class Agent:
 
     name: its own, never given twice in a run. role: the name it speaks under. facts: what it knows of the task's facts.
     tool: is used on each of its messages. max_tokens: of a message, which is cut there; None: the recipe's. terminal:
-    whether its answers count, and end the talk. bid: the one it keeps for life, None where the scheme has none such. parent: the name of the agent that it is a child of. born: the episode.
+    whether its answers count, and end the talk. bid: the one it keeps for life, None where the scheme has none such.
+    parent: the name of the agent that it is a child of. born: the episode; None for a founder.
     """
 
     name: str
