@@ -135,7 +135,8 @@ class Node:
     """One message of a dialogue tree, or its root, which is the question itself.
 
     parent: index of the message before; None at the root, as is turn. visits: rollouts that went through it. reward:
-    the mean of each part over these; None before the first. ending: why the dialogue ends here; None where it goes on.
+    the mean of each part over these, with the message's own credit as its task score; None before the first. ending:
+    why the dialogue ends here; None where it goes on.
     """
 
     parent: int | None = None

@@ -3,7 +3,7 @@
     python scripts/market_toy.py --seeds 20
 
 Six agents take the three stages of a task, two each, and succeed with chances between .2 and .5 that nobody sees. The
-score is 1 when all three stages succeed, and nothing is told before the end. Children are as able as their parents, give
+score is 1 when all three stages succeed, and nothing is told before. Children are as able as their parents, give
 or take .2 (standard deviation). 400 episodes under the rules of `market_cloudcast`; what is told is the share of
 successes among the last hundred, its mean over the seeds with the 95 % interval, and against the market as it is, seed
 by seed.
@@ -78,6 +78,10 @@ class Toy:
         )
         self.market = self.market.after(found, pass_score=self.rules.pass_score)
         return found
+
+    def success(self, episodes: int) -> float:
+        """The share of successes among the last hundred of so many episodes."""
+        return fmean([self.episode().score for _ in range(episodes)][-100:])
 
 
 CASES: Mapping[str, Mapping[str, Any]] = {

@@ -72,7 +72,7 @@ LEVELS = {
         {"generate"},
         {"selftest"},
     ],
-    "learn": [{"halving", "reward", "selection"}, {"rollout", "sft"}, {"bidders", "dpo"}],
+    "learn": [{"credit", "halving", "reward", "selection"}, {"rollout", "sft"}, {"bidders", "dpo"}],
     "runs": [
         {"card", "cells", "disk", "progress"},
         {"forecast", "lock", "redo", "rows"},
@@ -87,6 +87,7 @@ LEVELS = {
     "stage": [
         {"cast", "findings", "probe", "scaling"},
         {"asking", "data", "doctor", "evaluate", "scaling_view", "start"},
+        {"pace"},
         {"preflight"},
         {"baselines", "stage"},
         {"judge"},

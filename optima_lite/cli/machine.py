@@ -28,7 +28,7 @@ def check(
     run: RunOption = None,
     config: ConfigOption = None,
     vram: Annotated[float | None, typer.Option(min=1, help="Forecast for a card of so many GiB.")] = None,
-    probe: Annotated[bool, typer.Option(help="On a GPU, load the model and measure each phase.")] = True,
+    probe: Annotated[bool, typer.Option(help="Load the model and measure: time and, on a GPU, memory.")] = True,
     show: Annotated[int, typer.Option(min=0, help="So many training questions, as each agent sees them.")] = 0,
     as_json: AsJson = False,
     mermaid: AsMermaid = False,
@@ -50,10 +50,11 @@ def check(
         if not as_json:
             console.print(TeamView(team_of(loaded.recipe)))
         import_libraries()
+        from ..methods.plan import plan
         from ..stage.data import samples
         from ..stage.preflight import check as findings
 
-        found = findings(loaded, machine=machine, folder=folder, vram=vram, probe=probe)
+        found = findings(loaded, plan(loaded.recipe), machine=machine, folder=folder, vram=vram, probe=probe)
         problems = _report_findings(console, found, as_json=as_json)
         for sample in samples(loaded.recipe, show) if show and not as_json else ():
             console.print(sample)

@@ -4,7 +4,7 @@ rewards."""
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ..model.generate import Generator
@@ -18,6 +18,7 @@ from ..tasks.answers import Scoring
 from ..team.dialogue import Cue, converse, cues, extend, moment, taken
 from ..team.prompts import Message, brief, filled, longest_brief, longest_talks, opening, view
 from ..team.tools import use
+from .credit import credits
 from .reward import Own, Scale, alone, rank
 
 Advance = Callable[[int, int], None]
@@ -214,17 +215,34 @@ class Agents:
         the conversation once for each speaker in it, then every step that reads inputs of its own."""
         return [row for _, row in self.lessons(question, dialogue)]
 
-    def lessons(self, question: Question, dialogue: Dialogue) -> list[tuple[str, Rendered]]:
-        """The views of a dialogue, each with the adapter of who speaks in it."""
+    def lessons(
+        self, question: Question, dialogue: Dialogue, learnt: Collection[int] | None = None
+    ) -> list[tuple[str, Rendered]]:
+        """The views of a dialogue, each with the adapter of who speaks in it.
+
+        learnt: the numbers of the turns that are marked as own in them, all for None; a view without any is left out.
+        """
         workflow, layout = self.workflow, self.layout
         steps = taken(dialogue.turns, workflow)
-        speakers = sorted({turn.speaker for step, turn, _ in steps if step.reads is None})
-        seen = [(who, view(question, dialogue.turns, who, workflow=workflow, layout=layout)) for who in speakers]
-        for step, turn, before in steps:
+        talked: dict[int, list[int]] = {}  # who reads the conversation, and the turns that they said in it
+        for number, (step, turn, _) in enumerate(steps):
+            if step.reads is None:
+                talked.setdefault(turn.speaker, []).append(number)
+        seen = [
+            (who, own, view(question, dialogue.turns, who, workflow=workflow, layout=layout))
+            for who, own in sorted(talked.items())
+        ]
+        for number, (step, turn, before) in enumerate(steps):
             if step.reads is not None and not step.tool:
                 messages = [*brief(question, before, step, workflow=workflow), Message("assistant", turns=(turn,))]
-                seen.append((turn.speaker, messages))
-        return [(workflow.roles[who].adapter, self.renderer.conversation(messages)) for who, messages in seen]
+                seen.append((turn.speaker, [number], messages))
+        rows = []
+        for who, own, messages in seen:
+            row = self.renderer.conversation(messages)
+            spans = [span for span, number in zip(row.spans, own, strict=True) if learnt is None or number in learnt]
+            if spans:
+                rows.append((workflow.roles[who].adapter, replace(row, spans=tuple(spans))))
+        return rows
 
     def unfold(self, question: Question, *, sampling: Sampling, seed: Sequence[object]) -> Iterator[Dialogue]:
         """One dialogue as it grows: yielded whenever something has been said, the last time with its ending."""
@@ -309,6 +327,23 @@ def search_rewards(
         reward = alone(dialogue, score=task, loss=loss, scale=scale, settings=settings, roles=roles, own=own)
         rewards.append(_marked(reward, question, dialogue, agents.scoring) if agreed else reward)
     return rewards
+
+
+def credited(
+    agents: Agents, question: Question, dialogue: Dialogue, *, settings: RewardSettings, final: float
+) -> tuple[float | None, ...] | None:
+    """What each turn gets of a finished dialogue's task score `final`, by the recipe (see `credit.credits`); None where
+    each gets all of it."""
+    if settings.credit == "trajectory" and not settings.parse_weight:
+        return None
+    return credits(
+        dialogue,
+        workflow=agents.workflow,
+        scheme=settings.credit,
+        final=final,
+        score_of=lambda answer: agents.scoring.score(answer, question.answers),
+        parse_weight=settings.parse_weight,
+    )
 
 
 def score(question: Question, dialogue: Dialogue, *, scoring: Scoring) -> float:

@@ -18,19 +18,21 @@ from .dialogue_view import ENDINGS, printable
 class TreeView:
     """One tree for `rich`, the best child first.
 
-    pairs: those to be marked; pairs of other questions do not matter. roles: display names of the speakers.
+    pairs: those to be marked; pairs of other questions do not matter. roles: display names of the speakers. depth: so
+    many messages deep; what lies deeper is counted.
     """
 
     tree: Tree
     pairs: Sequence[PreferencePair]
     roles: Sequence[str]
+    depth: int | None = None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         question, root = self.tree.question, self.tree.nodes[ROOT]
         answers = printable(" or ".join(question.answers))  # nobody may know one
         known = f"  (answer: {answers})" if answers else ""
         trunk = Branch(Text(f"{printable(question.text)}{known}\n").append_text(_worth(root)))
-        self._grow(trunk, ROOT, children(self.tree), self._marks())
+        self._grow(trunk, ROOT, children(self.tree), self._marks(), 1)
         yield trunk
 
     def _marks(self) -> dict[tuple[Turn, ...], set[str]]:
@@ -43,11 +45,20 @@ class TreeView:
         return marks
 
     def _grow(
-        self, branch: Branch, node: int, following: Sequence[Sequence[int]], marks: dict[tuple[Turn, ...], set[str]]
+        self,
+        branch: Branch,
+        node: int,
+        following: Sequence[Sequence[int]],
+        marks: dict[tuple[Turn, ...], set[str]],
+        deep: int,
     ) -> None:
+        if self.depth is not None and deep > self.depth and following[node]:
+            hidden = _below(node, following)
+            branch.add(Text(f"{hidden} message{'' if hidden == 1 else 's'} deeper", style="dim"))
+            return
         for child in sorted(following[node], key=lambda child: -self.tree.nodes[child].value):
             label = self._message(self.tree.nodes[child], marks.get(turns(self.tree, child), set()))
-            self._grow(branch.add(label), child, following, marks)
+            self._grow(branch.add(label), child, following, marks, deep + 1)
 
     def _message(self, node: Node, marks: set[str]) -> Text:
         text = Text()
@@ -58,6 +69,11 @@ class TreeView:
             text.append(f"{printable(node.turn.text.strip())}\n")
         text.append_text(_worth(node))
         return text.append(f", {ENDINGS[node.ending]}" if node.ending else "", style="dim")
+
+
+def _below(node: int, following: Sequence[Sequence[int]]) -> int:
+    """The messages below a node."""
+    return sum(1 + _below(child, following) for child in following[node])
 
 
 def _worth(node: Node) -> Text:

@@ -36,6 +36,13 @@ def idle(recipe: Mapping[str, Any], stated: Collection[str]) -> Iterator[tuple[s
             yield key, "splits one file; task.path or task.fields.split says already what belongs where"
         elif key == "task.validation_share" and task["name"] in ("world", "plugin"):
             yield key, f"splits rows; task.name {task['name']} makes its own questions"
+    alike = recipe["reward"]["credit"] in ("trajectory", "split") and not recipe["reward"]["parse_weight"]
+    if alike and "selection.min_credit" in stated:
+        credit = recipe["reward"]["credit"]
+        yield (
+            "selection.min_credit",
+            f"tells no messages apart: reward.credit {credit} gives all of a dialogue the same",
+        )
     if recipe["schedule"] == "idpo" and recipe["training"]["iterations"] < 2:
         yield "schedule", "idpo prefers from the second iteration on; training.iterations must be at least 2"
     if recipe["start"] is not None:

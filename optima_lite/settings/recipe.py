@@ -27,6 +27,8 @@ FormatName = Literal[  # the keys of prompts.FORMATS
 ALL_FORMATS: tuple[FormatName, ...] = get_args(FormatName)
 
 PresetName = Literal["official", "market_science", "market_cloudcast", "market_accelerator"]  # the keys of PRESETS
+CreditScheme = Literal["trajectory", "split", "difference", "code", "own_step"]
+"""How the task score of a dialogue is handed to its messages; see `learn.credit`."""
 
 Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]
 
@@ -139,6 +141,14 @@ class RewardSettings(Section):
     gate_by_correctness: bool = Field(
         False, description="Multiply the other terms by the task score, so that a wrong dialogue is worth 0"
     )
+    credit: CreditScheme = Field(
+        "trajectory",
+        description="What each message gets of the task score: all; split: its part; difference: what it gains, or its "
+        "own answer's; code: what its round gains; own_step: its own answer's, without one all (docs/teams.md)",
+    )
+    parse_weight: float = Field(
+        0.0, ge=0, description="Subtracted from the credit of a message that does not hold what its step is to say"
+    )
 
     @field_validator("schemas")
     @classmethod
@@ -156,6 +166,11 @@ class SelectionSettings(Section):
 
     min_reward: float = Field(0.5, description="A question's best dialogue is kept when its reward is above this")
     keep_fraction: float = Field(0.7, gt=0, le=1, description="Share of those, best first, that is trained on")
+    min_credit: float | None = Field(
+        None,
+        description="Of a kept dialogue the messages are learnt whose credit is at least this; null: 0, and 0.5 under "
+        "own_step (reward.credit)",
+    )
     order: Literal["threshold_first", "share_first"] = Field(
         "threshold_first", description="share_first: that share is taken of all questions, before min_reward (official)"
     )

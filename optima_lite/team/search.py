@@ -39,6 +39,10 @@ It decides what a dialogue without agreement is worth; its answer scores 0 in th
 """
 
 
+Credit = Callable[[Question, Dialogue, Reward], Sequence[Reward] | None]
+"""A finished dialogue and its reward in, the reward of each of its turns out; None where all get the dialogue's."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Rollout:
     """A dialogue being rolled out. node: where in its tree it stands."""
@@ -56,10 +60,11 @@ def search(
     score: Score,
     settings: SearchSettings,
     seed: Sequence[object],
+    credit: Credit = lambda question, dialogue, reward: None,
 ) -> list[Tree]:
     """A tree for every question, in their order; each root has `searches` * `rollouts` visits.
 
-    seed: with the question's id it decides which nodes are chosen.
+    seed: with the question's id it decides which nodes are chosen. credit: what a rollout's messages get of its reward.
     """
     trees = [GrowingTree(Tree(question)) for question in questions]
     draws = [random.Random("\x1f".join(map(str, (*seed, question.id)))) for question in questions]
@@ -74,7 +79,8 @@ def search(
         ended = _roll_out(rollouts, workflow=workflow, speak=speak, merge=settings.merge_distance)
         rewards = score([(rollout.tree.question, rollout.dialogue) for rollout in ended])
         for rollout, reward in zip(ended, rewards, strict=True):
-            rollout.tree.back_up(rollout.node, reward)
+            own = credit(rollout.tree.question, rollout.dialogue, reward)
+            rollout.tree.back_up(rollout.node, reward, own)
     return [tree.tree for tree in trees]
 
 

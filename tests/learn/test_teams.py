@@ -56,6 +56,20 @@ def test_every_message_is_trained_once_after_what_its_speaker_saw(cast: Cast, na
                     assert (told, turn.ids) in seen, f"{step.name}: trained after something else than it was sampled"
 
 
+@pytest.mark.parametrize("name", ["exchange", "plan_code_test_reflect", "writers_picker_formatter"])
+def test_only_the_turns_that_are_to_be_learnt_are_marked(cast: Cast, name: str) -> None:
+    agents = speaking(cast, name)
+    for group in talks(agents):
+        for dialogue in group.dialogues:
+            whole = [row for _, row in agents.lessons(group.question, dialogue)]
+            spoken = [k for k, turn in enumerate(dialogue.turns) if turn.ids]
+            for learnt in (set(spoken[1::2]), set(spoken[:1]), set()):
+                rows = [row for _, row in agents.lessons(group.question, dialogue, learnt)]
+                spans = [row.ids[start:stop] for row in rows for start, stop in row.spans]
+                assert sorted(spans) == sorted(dialogue.turns[k].ids for k in learnt)
+                assert {row.ids for row in rows} <= {row.ids for row in whole}, "what is not learnt is still read"
+
+
 @pytest.mark.parametrize("name", ["tree", "ask_search_summarise", "planner_executor"])
 def test_a_dialogue_is_the_same_alone_and_among_others(cast: Cast, name: str) -> None:
     agents = speaking(cast, name)

@@ -26,11 +26,6 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 from market_toy import CLOUDCAST, NO_BIRTHS, NO_MARKET, QUESTION, STAGES, Toy
 
 
-def success(self, episodes: int) -> float:
-    """The share of successes among the last hundred of so many episodes."""
-    return fmean([self.episode().score for _ in range(episodes)][-100:])
-
-
 def success(seeds: int, **changed: Any) -> float:
     """The mean over seeds of what the market comes to in 400 episodes."""
     return fmean(Toy(MarketSettings(**{**CLOUDCAST, **changed}), seed).success(400) for seed in range(seeds))

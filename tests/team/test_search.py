@@ -116,6 +116,28 @@ def test_the_budget_is_spent_exactly_and_values_are_means(name: str, given: dict
 
 
 @given(names, sizes)
+def test_a_message_is_worth_the_mean_of_its_own_credits(name: str, given: dict[str, float]) -> None:
+    """The tree's dialogues stay as they are asked for; only what the messages under the root are worth differs."""
+    told: list[tuple[Dialogue, list[Reward]]] = []
+
+    def credit(asked: Question, dialogue: Dialogue, reward: Reward) -> list[Reward]:
+        own = [replace(reward, total=len(turn.text) * (k + 1) / 7) for k, turn in enumerate(dialogue.turns)]
+        told.append((dialogue, own))
+        return own
+
+    chosen = SearchSettings.model_validate(given)
+    (grown,) = search(
+        [question(name)], workflow=PAIR, speak=speak, score=score, settings=chosen, seed=("seed", 0), credit=credit
+    )
+    assert len(told) == grown.nodes[ROOT].visits
+    for index, node in enumerate(grown.nodes[1:], start=1):
+        before = turns(grown, index)
+        below = [own[len(before) - 1] for dialogue, own in told if dialogue.turns[: len(before)] == before]
+        assert node.visits == len(below)
+        assert node.value == pytest.approx(fmean(one.total for one in below), abs=1e-9)
+
+
+@given(names, sizes)
 def test_every_dialogue_is_a_path_and_every_leaf_an_ending(name: str, given: dict[str, float]) -> None:
     (grown,), listener = listened(name, **given)
     leaves = {turns(grown, i): grown.nodes[i] for i, nexts in enumerate(children(grown)) if not nexts}

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from ...errors import RunError
 from ...learn import reward
+from ...learn.credit import of_turns
 from ...learn.reward import Scale
-from ...learn.rollout import Advance, search_rewards
+from ...learn.rollout import Advance, credited, search_rewards
 from ...records import Dialogue, Question, Reward, Rollouts, Tree, Turn
 from ...runs.folder import IMITATED, PREFERRED, RunFolder
 from ...runs.progress import Observer, phase
@@ -44,6 +45,10 @@ def grow(
         advance(len(ended), 0)
         return rewards
 
+    def credit(question: Question, dialogue: Dialogue, reward: Reward) -> list[Reward] | None:
+        own = credited(pair, question, dialogue, settings=recipe.reward, final=reward.task)
+        return None if own is None else of_turns(reward, own)
+
     scale = _scale(cast, probe)
     trees: list[Tree] = []
     rollouts = [(question, [Dialogue(question.id, k) for k in range(recipe.search.rollouts)]) for question in asked]
@@ -52,7 +57,15 @@ def grow(
         rollouts, sampling=cast.sampling(pair), times=recipe.search.searches, sides=2 if read else 1
     ):
         chosen = [question for question, _ in window]
-        trees += search(chosen, workflow=pair.workflow, speak=speak, score=score, settings=recipe.search, seed=seed)
+        trees += search(
+            chosen,
+            workflow=pair.workflow,
+            speak=speak,
+            score=score,
+            settings=recipe.search,
+            seed=seed,
+            credit=credit,
+        )
     return trees
 
 

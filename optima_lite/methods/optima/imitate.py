@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import fmean
 
 from ...learn.reward import mean
-from ...learn.rollout import ranked, sample
-from ...learn.selection import demonstrations
+from ...learn.rollout import credited, ranked, sample
+from ...learn.selection import demonstrations, worth_learning
 from ...learn.sft import fine_tune
 from ...model.render import Rendered
 from ...records import Demonstration, Question, Rollouts
@@ -95,10 +95,19 @@ def _train(stage: Stage, iteration: int, chosen: Sequence[Demonstration]) -> Pat
     are."""
     recipe, pair = stage.cast.recipe, stage.cast.pair
     rows: dict[str, list[Rendered]] = {adapter: [] for adapter in pair.workflow.adapters}
+    left_out = messages = 0
     for demonstration in chosen:
-        for adapter, row in pair.lessons(demonstration.question, demonstration.dialogue):
+        question, dialogue = demonstration.question, demonstration.dialogue
+        credit = credited(pair, question, dialogue, settings=recipe.reward, final=demonstration.reward.task)
+        learnt = None if credit is None else worth_learning(credit, reward=recipe.reward, settings=recipe.selection)
+        for adapter, row in pair.lessons(question, dialogue, learnt):
             rows[adapter].append(row)
+        messages += len(dialogue.messages)
+        left_out += 0 if learnt is None else len(dialogue.messages) - len(learnt)
     if not chosen:
         stage.note(f"iteration {iteration}: no dialogue passed selection.min_reward, so nothing is trained")
+    if left_out:
+        what = f"{left_out} of {messages} selected messages are not learnt: their credit is below selection.min_credit"
+        stage.note(f"iteration {iteration}: {what}")
 
     return stage.adapt(fine_tune, rows, settings=recipe.training, iteration=iteration, name=IMITATED, label="train")
