@@ -42,8 +42,8 @@ FLOORS = {
 LEVELS = {
     "settings": [
         {"consistency", "layers", "plugin", "presets", "schemas", "strict_yaml", "workflow"},
-        {"flow", "keys"},
-        {"grammar", "machine", "reinforce", "task"},
+        {"agents", "flow", "keys"},
+        {"grammar", "machine", "market", "reinforce", "task"},
         {"teams"},
         {"recipe"},
         {"config"},
@@ -56,7 +56,14 @@ LEVELS = {
         {"benchmarks", "documents"},
         {"questions"},
     ],
-    "team": [{"parsing", "retrieval", "tree"}, {"tools"}, {"dialogue"}, {"prompts", "search"}, {"talks"}],
+    "team": [
+        {"auction", "ledger", "parsing", "retrieval", "tree"},
+        {"tools"},
+        {"dialogue", "episodes"},
+        {"environment", "prompts", "search"},
+        {"population"},
+        {"talks"},
+    ],
     "model": [
         {"adapter", "families", "meter", "packing", "resources", "sharing", "template"},
         {"config_file", "render", "sampling", "shapes", "trial"},
@@ -70,7 +77,7 @@ LEVELS = {
     "learn": [
         {"advantage", "credit", "halving", "reward", "selection", "value"},
         {"rollout", "sft"},
-        {"dpo", "episodes"},
+        {"bidders", "dpo", "episodes"},
         {"grpo"},
         {"rl"},
     ],
@@ -80,8 +87,9 @@ LEVELS = {
         {"live", "manifest"},
         {"folder", "naming"},
         {"evaluations", "listing", "steps", "store"},
-        {"dialogue_view", "evaluation_view", "summary"},
-        {"comparison", "opened", "step_view", "team_view", "tree_view"},
+        {"evaluation_view", "market"},
+        {"dialogue_view", "summary"},
+        {"comparison", "market_view", "opened", "step_view", "team_view", "tree_view"},
         {"report"},
     ],
     "stage": [
@@ -93,9 +101,9 @@ LEVELS = {
         {"dialogues", "judge"},
     ],
     "methods": [
-        {"optima/explore", "optima/plan"},
-        {"optima/imitate", "optima/prefer", "plan"},
-        {"optima/loop", "reinforce"},
+        {"market/evolution", "market/plan", "optima/explore", "optima/plan"},
+        {"market/births", "market/episode", "optima/imitate", "optima/prefer", "plan"},
+        {"market/loop", "optima/loop", "reinforce"},
         {"train"},
     ],
     "outlets": [{"blocks"}, {"contents"}, {"page"}, {"following"}],

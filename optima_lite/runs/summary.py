@@ -8,6 +8,7 @@ from typing import Any
 from ..records import Rollouts, to_json
 from .evaluations import evaluations
 from .folder import STARTED, RunFolder, stage_name
+from .market import Trade, trades
 from .steps import Imitation, Preference, Reinforcement, imitations, preferences, reinforcements
 
 
@@ -44,7 +45,12 @@ def work(run: RunFolder) -> dict[str, int] | None:
 
 def training_tokens(run: RunFolder) -> dict[int, int | None]:
     """For each iteration that has begun, what its adapter has cost with those before; see `summary`."""
-    steps: list[Imitation | Preference | Reinforcement] = [*imitations(run), *preferences(run), *reinforcements(run)]
+    steps: list[Imitation | Preference | Reinforcement | Trade] = [
+        *imitations(run),
+        *preferences(run),
+        *reinforcements(run),
+        *trades(run),
+    ]
     spent: dict[int, int | None] = {}
     total: int | None = 0
     for iteration in run.iterations():
@@ -80,5 +86,7 @@ def preparation_tokens(run: RunFolder) -> dict[int, int | None]:
     }
 
 
-def _training_cost(step: Imitation | Preference | Reinforcement) -> int | None:
+def _training_cost(step: Imitation | Preference | Reinforcement | Trade) -> int | None:
+    if isinstance(step, Trade):
+        return step.spent
     return None if step.trainer_tokens is None else step.tokens + step.trainer_tokens

@@ -16,6 +16,7 @@ from . import schemas, teams
 from .keys import Count, PathText, Section, Share, Text, TokenCount, checked, key_tree
 from .layers import Mistake, flatten, near_names, nearest
 from .machine import MACHINE_FILE, MACHINE_KEYS
+from .market import MarketSettings
 from .plugin import Plugin
 from .reinforce import ReinforceSettings
 from .task import CODE_TASKS, TaskSettings
@@ -27,6 +28,7 @@ FormatName = Literal[  # the keys of prompts.FORMATS
 ]  # fmt: skip
 ALL_FORMATS: tuple[FormatName, ...] = get_args(FormatName)
 
+PresetName = Literal["official", "market_science", "market_cloudcast", "market_accelerator"]  # the keys of PRESETS
 CreditScheme = Literal["trajectory", "split", "difference", "code", "own_step"]
 """How the task score of a dialogue is handed to its messages; see `learn.credit`."""
 
@@ -255,20 +257,26 @@ class EvaluationSettings(Section):
     )
 
 
-_USED_BY = {"questions": "task.name plugin", "reward": "reward.plugin_weight", "tool": "a step with tool: plugin"}
+_USED_BY = {
+    "questions": "task.name plugin",
+    "reward": "reward.plugin_weight",
+    "tool": "a step or an agent with tool: plugin",
+}
 
 
 class Recipe(Section):
     """Everything that decides a run's results."""
 
     seed: int = Field(0, ge=0, lt=2**32, description="Varies sampling and training; held-out questions stay fixed")
-    preset: Literal["official"] | None = Field(
-        None, description="Defaults to start from; official: as in the authors' code; null: as in the paper"
+    preset: PresetName | None = Field(
+        None,
+        description="Defaults to start from; official: as in the authors' code; market_...: a published domain of EoM; "
+        "null: as in the paper",
     )
-    method: Literal["optima", "reinforce"] = Field(
+    method: Literal["optima", "reinforce", "market"] = Field(
         "optima",
         description="What improves the team; optima: its weights learn from ranked dialogues and trees; reinforce: "
-        "from the rewards of their messages",
+        "from the rewards of their messages; market: agents bid for the right to act, and the poor go (docs/market.md)",
     )
     start: PathText | None = Field(
         None, description="A run, by name or folder, with whose trained adapters this one begins; null: fresh ones"
@@ -291,6 +299,7 @@ class Recipe(Section):
         "isft", description="Steps of an iteration: imitation, preference (after imitation in iteration 0), or both"
     )
     evaluation: EvaluationSettings = EvaluationSettings()
+    market: MarketSettings = Field(MarketSettings(), validate_default=True)
     plugin: PathText | None = Field(
         None, description="A Python file of yours in the recipe's folder, with functions that it runs (docs/plugins.md)"
     )
@@ -318,6 +327,23 @@ class Recipe(Section):
                 )
         return team
 
+    @field_validator("market")
+    @classmethod
+    def _suits_the_task(cls, market: MarketSettings, info: ValidationInfo) -> MarketSettings:
+        if info.data.get("method") != "market" or "task" not in info.data or "prompts" not in info.data:
+            return market
+        task, agents = info.data["task"], market.founders if market.agents else ()
+        tools = {agent.tool for agent in agents}
+        if not agents:
+            raise ValueError("has no agents, and method market needs some: market.agents (docs/market.md)")
+        if unprompted := [agent.name for agent in agents if not agent.prompt and not info.data["prompts"].system]:
+            raise ValueError(f"has no prompt for {', '.join(unprompted)}; give one to each agent, or prompts.system")
+        if "run_tests" in tools and not task.runs_code:
+            raise ValueError(f"runs tests, and task.name {task.name} has none; {' and '.join(CODE_TASKS)} have")
+        if not task.has_facts and ("retrieve" in tools or any(agent.facts == "share" for agent in agents)):
+            raise ValueError(f"deals facts out or looks them up, and task.name {task.name} has none")
+        return market
+
     @field_validator("reward")
     @classmethod
     def _knows_the_roles(cls, reward: RewardSettings, info: ValidationInfo) -> RewardSettings:
@@ -340,7 +366,7 @@ class Recipe(Section):
             "questions": self.task.name == "plugin",
             "score": self.task.code is not None and "score" in self.task.code.offers,
             "reward": self.reward.plugin_weight > 0,
-            "tool": any(step.get("tool") == "plugin" for step in steps),
+            "tool": any(step.get("tool") == "plugin" for step in (*steps, *self.market.agents.values())),
         }
         return tuple(name for name, needed in needs.items() if needed)
 
