@@ -49,8 +49,8 @@ LEVELS = {
         {"config"},
     ],
     "tasks": [
-        {"bounded", "calls", "containment", "mathematics", "official", "pattern", "sandbox"},
-        {"code"},
+        {"bounded", "calls", "containment", "fitting", "mathematics", "official", "pattern", "sandbox"},
+        {"code", "forms"},
         {"answers"},
         {"jsonl", "world"},
         {"benchmarks", "documents"},

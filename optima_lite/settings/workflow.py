@@ -26,6 +26,7 @@ GIVEN = ("question", "facts")  # the inputs that no step writes
 QUESTION, TASK = "question", "task"  # what facts are looked up in: the question's own, or those of all
 SHARED = "shared"  # the adapter of all who have none of their own
 
+CONFIRMING = ("agreed", "accepted", "passed")  # conditions under which a talk that ends has ended in agreement
 Kind = Literal["answered", "agreed", "accepted", "passed", "says", "rounds", "more"]
 
 
@@ -141,6 +142,12 @@ class Workflow:
         """How many things are read in a dialogue: the conversation by each role in it, and every template."""
         talking = {step.speaker for step in self.steps if step.reads is None}
         return len(talking) + sum(step.reads is not None and not step.tool for step in self.steps)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether a dialogue can end in agreement: a way to the end asks for it."""
+        ends = (way for step in self.steps for way in step.ways if not way.to)
+        return any(condition.kind in CONFIRMING for way in ends for condition in way.when)
 
     @property
     def talks(self) -> bool:

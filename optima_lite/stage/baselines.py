@@ -166,7 +166,8 @@ def _contenders(bench: _Bench, run: RunFolder, drawn: Sequence[Question], *, sam
         how = " greedy" if greedy else ""
         stored = f"{file}{how}".replace(" ", "_") if file else None
         asked = bench.ask(agents, drawn, f"{label}{how}", file=stored, greedy=greedy)
-        return summarise(asked, name=name, decoding="greedy" if greedy else "sampled", scoring=scoring)
+        decoding, agrees = "greedy" if greedy else "sampled", agents.workflow.agrees
+        return summarise(asked, name=name, decoding=decoding, scoring=scoring, agrees=agrees)
 
     cast.policy.restart(seed=cast.recipe.seed)
     alone = bench.ask(cast.single, drawn, "single agent", samples=samples)
@@ -180,7 +181,9 @@ def _contenders(bench: _Bench, run: RunFolder, drawn: Sequence[Question], *, sam
     if cast.formats:
         best, tokens = best_format(bench)
         asked = bench.ask(cast.pair, drawn, BEST_FORMAT, file=f"format_{best}", formats=(best,))
-        yield Contender(summarise(asked, name=f"format_{best}", decoding="sampled", scoring=scoring), tokens)
+        agrees = cast.pair.workflow.agrees
+        found = summarise(asked, name=f"format_{best}", decoding="sampled", scoring=scoring, agrees=agrees)
+        yield Contender(found, tokens)
     else:
         bench.observe(Note("the recipe's format pool is empty, so there is no best format to compare with"))
     if control := trained_alone(run):

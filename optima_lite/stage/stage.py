@@ -167,7 +167,8 @@ class Stage:
         label = f"evaluate {decoding}" if iteration is not None else f"evaluate {name} {decoding}"
         fitted = self.fit(agents, held_out, f"evaluation/{agents.workflow.name}_questions")
         examined = self.examine(agents, fitted, where, greedy=greedy, label=label, iteration=iteration)
-        row = summarise(examined, name=name, decoding=decoding, scoring=agents.scoring)
+        agrees = agents.workflow.agrees
+        row = summarise(examined, name=name, decoding=decoding, scoring=agents.scoring, agrees=agrees)
         self.run.write_json(f"{where}.json", row)
         self.observe(Evaluated(row, "" if iteration is None else undone_remark(self.run, iteration)))
 
