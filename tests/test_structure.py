@@ -106,7 +106,12 @@ LEVELS = {
         {"market/loop", "optima/loop", "reinforce"},
         {"train"},
     ],
-    "outlets": [{"blocks"}, {"contents"}, {"page"}, {"following"}],
+    "outlets": [
+        {"blocks", "card", "merging", "role_card"},
+        {"contents", "gguf_file"},
+        {"export", "page"},
+        {"checking", "following"},
+    ],
     "cli": [
         {"arguments", "console", "early"},
         {"look", "many", "measure", "outlets", "recipes", "teams", "train"},
