@@ -75,7 +75,7 @@ def _announce(console: Console, loaded: LoadedRecipe, folder: Path, *, quiet: bo
     recipe = loaded.recipe
     console.print(
         f"[bold]{loaded.name}[/bold]: {counted(recipe.training.iterations, 'iterations')} of "
-        f"{counted(recipe.training.questions, 'questions')} x {recipe.sampling.rollouts} dialogues, "
+        f"{recipe.a_round}, "
         f"model {escape(recipe.model.name)}, seed {recipe.seed}"
     )
     if finished:

@@ -17,6 +17,13 @@ _OF_IMITATION = (
 )
 _LONE_WORD = re.compile(r"(?<![\\\w^{}])\{[A-Za-z_]\w*\}")  # not \boxed{answer}, x_{i} or {{word}}
 
+_MARKET_LEAVES = (
+    "team", "protocol.", "selection.", "search.", "dpo.", "schedule", "prompts.formats", "sampling.rollouts",
+    "sampling.pool_temperature", "training.", "reward.", "evaluation.validation_questions",
+)  # fmt: skip
+_MARKET_READS = ("training.iterations", "training.questions", "reward.loss_condition")
+_BY_SCHEME = {"market.tycoon_wealth": ("holland",), "market.tycoon_share": ("holland",)}
+
 
 def _is_split_already(task: Mapping[str, Any]) -> bool:
     return isinstance(task["path"], Mapping) or task["fields"]["split"] is not None
@@ -39,11 +46,26 @@ def _of_another_method(recipe: Mapping[str, Any], key: str) -> str:
     return ""
 
 
+def _unread(recipe: Mapping[str, Any], stated: Collection[str]) -> Iterator[tuple[str, str]]:
+    """What the recipe's method, or its scheme of bidding, does not look at."""
+    market = recipe["method"] == "market"
+    for key in stated:
+        if key.startswith("market.") and not market:
+            yield key, f"is read by method market only, not by {recipe['method']}"
+        elif market and key not in _MARKET_READS and key.startswith(_MARKET_LEAVES):
+            yield key, "is not read by method market, which trains no weights and lays no ways (docs/market.md)"
+        elif market and key in _BY_SCHEME and recipe["market"]["scheme"] not in _BY_SCHEME[key]:
+            yield key, f"is not read by market.scheme {recipe['market']['scheme']}"
+    if market and recipe["market"]["births_by"] == "model" and "market.variants" in stated:
+        yield "market.variants", "is read with market.births_by: variants only"
+
+
 def idle(recipe: Mapping[str, Any], stated: Collection[str]) -> Iterator[tuple[str, str]]:
     """Each dotted key of which nothing comes, with the rest of a sentence that says why.
 
     recipe: all its settings as nested plain values. stated: the keys that somebody wrote.
     """
+    yield from _unread(recipe, stated)
     task = recipe["task"]
     from_a_file = task["name"] not in ("world", "plugin") and task["path"] is not None
     if isinstance(task["path"], Mapping) and task["fields"]["split"] is not None:

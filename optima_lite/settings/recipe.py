@@ -359,6 +359,14 @@ class Recipe(Section):
         return reward
 
     @property
+    def a_round(self) -> str:
+        """What an iteration plays out, in words."""
+        many = "" if self.training.questions == 1 else "s"
+        if self.method == "market":
+            return f"{self.training.questions:,} episode{many}"
+        return f"{self.training.questions:,} question{many} x {self.sampling.rollouts} dialogues"
+
+    @property
     def uses(self) -> tuple[str, ...]:
         """The functions of a plugin that it needs, by their names; `score` is used where there is one."""
         steps = (self.team or {}).get("steps", {}).values()

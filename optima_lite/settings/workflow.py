@@ -100,7 +100,8 @@ class Step:
 class Workflow:
     """A team. start: the first steps, side by side. answer: the steps whose answers count; the last one stated is the
     team's. max_steps: of one dialogue. metric: how the task scores answers, which decides when two are the same.
-    auctioned: no way leads from step to step, and who speaks next is decided by auction (see `team.environment`)."""
+    auctioned: no way leads from step to step, and who speaks next is decided by auction (see `team.environment`).
+    sharers: the voices that hold a share of the facts, where the order of the roles does not tell which."""
 
     name: str
     roles: tuple[Role, ...]
@@ -110,6 +111,7 @@ class Workflow:
     max_steps: int
     metric: Metric = "f1"
     auctioned: bool = False
+    sharers: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -135,7 +137,8 @@ class Workflow:
     @property
     def holders(self) -> tuple[str, ...]:
         """Who holds a share of the facts each, by voice, in the order of the shares; none where nothing is shared."""
-        return tuple(dict.fromkeys(role.voice or role.name for role in self.roles if role.facts == "share"))
+        sharing = (role.voice or role.name for role in self.roles if role.facts == "share")
+        return self.sharers or tuple(dict.fromkeys(sharing))
 
     @property
     def views(self) -> int:
