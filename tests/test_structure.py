@@ -57,14 +57,14 @@ LEVELS = {
     ],
     "team": [{"parsing", "tools", "tree"}, {"dialogue"}, {"prompts", "search"}, {"talks"}],
     "model": [
-        {"adapter", "families", "meter", "packing", "resources", "sharing", "template"},
+        {"adapter", "families", "libraries", "meter", "packing", "resources", "sharing", "template"},
         {"config_file", "render", "sampling", "shapes", "trial"},
         {"checkpoint", "memory"},
         {"hub", "policy", "prefix_cache"},
         {"loading", "room", "states"},
         {"decoding"},
         {"generate"},
-        {"selftest"},
+        {"helper", "selftest"},
     ],
     "learn": [{"credit", "halving", "reward", "selection"}, {"rollout", "sft"}, {"dpo"}],
     "runs": [
@@ -79,7 +79,7 @@ LEVELS = {
     ],
     "stage": [
         {"cast", "findings", "probe", "scaling"},
-        {"asking", "data", "doctor", "evaluate", "scaling_view", "start"},
+        {"asking", "crew", "data", "doctor", "evaluate", "scaling_view", "start"},
         {"pace"},
         {"preflight"},
         {"baselines", "stage"},
