@@ -65,14 +65,14 @@ LEVELS = {
         {"talks"},
     ],
     "model": [
-        {"adapter", "families", "meter", "packing", "resources", "sharing", "template"},
+        {"adapter", "families", "libraries", "meter", "packing", "resources", "sharing", "template"},
         {"config_file", "render", "sampling", "shapes", "trial"},
         {"checkpoint", "memory"},
         {"hub", "policy", "prefix_cache"},
         {"loading", "room", "states"},
         {"decoding"},
         {"generate"},
-        {"selftest"},
+        {"helper", "selftest"},
     ],
     "learn": [
         {"advantage", "credit", "halving", "reward", "selection", "value"},
@@ -94,7 +94,7 @@ LEVELS = {
     ],
     "stage": [
         {"cast", "findings", "probe", "scaling"},
-        {"asking", "data", "doctor", "evaluate", "scaling_view", "start"},
+        {"asking", "crew", "data", "doctor", "evaluate", "scaling_view", "start"},
         {"pace"},
         {"preflight"},
         {"baselines", "stage"},

@@ -20,6 +20,7 @@ from ..settings.config import LoadedRecipe
 from ..settings.machine import Machine
 from ..stage.baselines import ALONE
 from ..stage.cast import Cast, assemble
+from ..stage.crew import helped
 from ..stage.doctor import versions
 from ..stage.preflight import require
 from ..stage.stage import Stage, require_something_right
@@ -58,13 +59,14 @@ def train(loaded: LoadedRecipe, *, machine: Machine, folder: Path, observe: Obse
                 recipe, machine=machine, settle=run.settle, notify=lambda text: observe(Note(text)), start=start
             )
             advance(1)
-        stage = Stage(cast, run, observe)
         held_out = questions(recipe.task, "held_out", recipe.evaluation.questions, seed=0)
-        for greedy in (False, True):
-            stage.evaluate(cast.pair, held_out, "untrained", greedy=greedy)
-            stage.evaluate(cast.single, held_out, "single_agent", greedy=greedy)
-        require_something_right(run, recipe)
-        _improve(stage, held_out)
+        with helped(cast, machine=machine, notify=lambda text: observe(Note(text))) as helper:
+            stage = Stage(cast, run, observe, helper)
+            for greedy in (False, True):
+                stage.evaluate(cast.pair, held_out, "untrained", greedy=greedy)
+                stage.evaluate(cast.single, held_out, "single_agent", greedy=greedy)
+            require_something_right(run, recipe)
+            _improve(stage, held_out)
 
 
 def train_alone(cast: Cast, run: RunFolder, *, observe: Observer) -> None:

@@ -42,11 +42,18 @@ Settle = Callable[[str, Callable[[], int]], int]
 """The value of a named limit: what a run has settled on before, else what the callable decides."""
 
 
+CHUNK = 400  # dialogues written at a time
+SMALL_CHUNK = 1200  # by a model that has said them in seconds
+_SMALL = 20_000_000  # parameters up to which a model keeps no more than one core busy
+
+
 @dataclass(frozen=True)
 class Cast:
     """pair: the agents that are trained, two of them unless the single one is trained as a control. single: one agent
     with all the facts, to compare with. Both are one policy. micro_batch: training examples held in memory at once.
-    start: the folder of the adapters that the run begins with; None for fresh ones."""
+    start: the folder of the adapters that the run begins with; None for fresh ones. chunk: dialogues written at a time,
+    the most that a kill can cost. parts: what a chunk is worked on in; two where the model is small, so that another
+    process can take over one of them."""
 
     recipe: Recipe
     policy: Policy
@@ -54,6 +61,8 @@ class Cast:
     single: Agents
     micro_batch: int
     start: Path | None = None
+    chunk: int = CHUNK
+    parts: int = 1
 
     def begin(self) -> None:
         """The policy speaks as at the beginning of the run. Raises ModelError for adapters that do not fit."""
@@ -108,7 +117,10 @@ def assemble(
     team, alone = workflows(recipe)
     policy = load(recipe.model, machine=machine, seed=recipe.seed, adapters=team.adapters)
     settle = settling(settle, on_card=policy.device.type == "cuda")
-    torch.set_num_threads(settle("threads", lambda: _given(machine.threads) or fastest_threads(policy)))
+    small = is_small(policy)
+    torch.set_num_threads(
+        settle("threads", lambda: _given(machine.threads) or (1 if small else fastest_threads(policy)))
+    )
     free = available(policy, machine=machine)
     limits, _ = planned(recipe, machine, policy.shape, policy.setup, row_tokens=policy.max_length, room=free)
     budget = settle("max_batch_tokens", lambda: limits.batch_tokens)
@@ -133,10 +145,19 @@ def assemble(
     else:
         pair = Agents(*agents)
     single = Agents(generator, renderer, alone, scoring, own=own)
-    cast = Cast(recipe, policy, pair, single, settle("micro_batch", lambda: limits.micro_batch), start)
+    micro_batch = settle("micro_batch", lambda: limits.micro_batch)
+    chunk, parts = settle("chunk", lambda: SMALL_CHUNK if small else CHUNK), settle("parts", lambda: 1 + small)
+    cast = Cast(recipe, policy, pair, single, micro_batch, start, chunk, parts)
     if start is not None:
         cast.begin()
     return cast
+
+
+def is_small(policy: Policy) -> bool:
+    """Whether the model computes on the CPU and is too small to keep several cores busy by itself."""
+    shape = policy.shape
+    on_cpu = policy.device.type == "cpu" and not policy.setup.quantised
+    return on_cpu and shape.linear_parameters + shape.other_parameters <= _SMALL
 
 
 def workflows(recipe: Recipe) -> tuple[Workflow, Workflow]:
