@@ -42,6 +42,7 @@ def report(run: RunFolderArgument, config: ConfigOption = None, as_json: AsJson 
         from ..records import to_json
         from ..runs.evaluations import undone_remarks
         from ..runs.report import overview
+        from ..runs.searches import prompt_search
         from ..runs.steps import imitations, preferences
         from ..runs.summary import summary
 
@@ -50,7 +51,12 @@ def report(run: RunFolderArgument, config: ConfigOption = None, as_json: AsJson 
         if not as_json:
             console_of(machine).print(overview(folder))
             return
-        steps = {"imitations": imitations(folder), "preferences": preferences(folder), "undone": undone_remarks(folder)}
+        steps = {
+            "imitations": imitations(folder),
+            "preferences": preferences(folder),
+            "prompt_search": prompt_search(folder),
+            "undone": undone_remarks(folder),
+        }
         print(json.dumps(summary(folder) | to_json(steps)))
 
 

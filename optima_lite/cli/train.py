@@ -73,11 +73,16 @@ def _announce(console: Console, loaded: LoadedRecipe, folder: Path, *, quiet: bo
     from ..runs.live import counted
 
     recipe = loaded.recipe
-    console.print(
-        f"[bold]{loaded.name}[/bold]: {counted(recipe.training.iterations, 'iterations')} of "
-        f"{counted(recipe.training.questions, 'questions')} x {recipe.sampling.rollouts} dialogues, "
-        f"model {escape(recipe.model.name)}, seed {recipe.seed}"
-    )
+    if recipe.method == "prompts":
+        how = recipe.prompt_search
+        evaluations, each = counted(how.evaluations, "evaluations"), counted(how.questions, "questions")
+        work = f"{evaluations} of {each} x {how.repeats} dialogues"
+    else:
+        work = (
+            f"{counted(recipe.training.iterations, 'iterations')} of "
+            f"{counted(recipe.training.questions, 'questions')} x {recipe.sampling.rollouts} dialogues"
+        )
+    console.print(f"[bold]{loaded.name}[/bold]: {work}, model {escape(recipe.model.name)}, seed {recipe.seed}")
     if finished:
         console.print(f"finished already in {escape(str(folder))}")
 

@@ -8,6 +8,7 @@ from ..runs.progress import PhaseStarted
 from ..settings.recipe import Recipe
 from ..stage.evaluate import parts_of
 from .optima import plan as optima
+from .prompts import plan as prompts
 
 
 def plan(recipe: Recipe) -> tuple[PhaseStarted, ...]:
@@ -29,3 +30,5 @@ def improvement(recipe: Recipe, *, roles: int) -> Iterator[PhaseStarted]:
     match recipe.method:
         case "optima":
             yield from optima.improvement(recipe, roles=roles)
+        case "prompts":
+            yield from prompts.improvement(recipe, roles=roles)

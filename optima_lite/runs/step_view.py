@@ -78,10 +78,11 @@ def _preference_lines(steps: Sequence[Preference]) -> Lines:
 
 def verdict_lines(run: RunFolder) -> list[Text]:
     """What is told of the steps that were undone: by how much the reward fell, and how sure that is."""
+    first = "choice of prompts" if run.manifest["recipe"].get("method") == "prompts" else "imitation"
     judged = [
         (iteration, step, verdict_of(run, stage_name(iteration, stage)))
         for iteration in run.iterations()
-        for step, stage in (("imitation", "5_verdict"), ("preference", "9_verdict"))
+        for step, stage in ((first, "5_verdict"), ("preference", "9_verdict"))
     ]
     undone = [(i, step, verdict) for i, step, verdict in judged if verdict and verdict.verdict != "keep"]
     return [Text(f"iteration {i}, {step} undone: {verdict}", style="dim") for i, step, verdict in undone]

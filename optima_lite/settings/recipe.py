@@ -5,7 +5,7 @@ Its section `task` has a file of its own. What else a recipe's file may hold, su
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -17,6 +17,7 @@ from .keys import Count, PathText, Section, Share, Text, TokenCount, checked, ke
 from .layers import Mistake, flatten, near_names, nearest
 from .machine import MACHINE_FILE, MACHINE_KEYS
 from .plugin import Plugin
+from .prompt_search import PromptSearchSettings
 from .task import CODE_TASKS, TaskSettings
 from .workflow import QUESTION, TASK
 
@@ -70,11 +71,15 @@ class ProtocolSettings(Section):
         return roles
 
 
+SystemPrompt = Annotated[str, Field(max_length=100_000)]
+
+
 class PromptSettings(Section):
     """What the agents are told."""
 
-    system: Annotated[str, Field(max_length=100_000)] | None = Field(
-        None, description="System prompt with {name} and {partner}; null: the protocol's own"
+    system: SystemPrompt | dict[str, SystemPrompt] | None = Field(
+        None,
+        description="System prompt with {name} and {partner}, for all roles or by their names; null: the team's own",
     )
     solo_system: Annotated[str, Field(max_length=100_000)] | None = Field(
         None, description="System prompt of the single agent; null: the built-in one"
@@ -263,11 +268,13 @@ class Recipe(Section):
     preset: Literal["official"] | None = Field(
         None, description="Defaults to start from; official: as in the authors' code; null: as in the paper"
     )
-    method: Literal["optima"] = Field(
-        "optima", description="What improves the team; optima: its weights learn from ranked dialogues and trees"
+    method: Literal["optima", "prompts"] = Field(
+        "optima",
+        description="What improves the team; optima: its weights learn from ranked dialogues and trees; prompts: the "
+        "best prompts are chosen",
     )
     start: PathText | None = Field(
-        None, description="A run, by name or folder, with whose trained adapters this one begins; null: fresh ones"
+        None, description="A run, by name or folder, with whose trained adapters and chosen prompts this one begins"
     )
     model: ModelSettings
     task: TaskSettings
@@ -282,6 +289,7 @@ class Recipe(Section):
     search: SearchSettings = SearchSettings()
     training: TrainingSettings = TrainingSettings()
     dpo: DpoSettings = DpoSettings()
+    prompt_search: PromptSearchSettings = PromptSearchSettings()
     schedule: Literal["isft", "idpo", "isft-dpo"] = Field(
         "isft", description="Steps of an iteration: imitation, preference (after imitation in iteration 0), or both"
     )
@@ -313,19 +321,23 @@ class Recipe(Section):
                 )
         return team
 
+    @field_validator("prompts")
+    @classmethod
+    def _tells_the_roles(cls, prompts: PromptSettings, info: ValidationInfo) -> PromptSettings:
+        if isinstance(prompts.system, dict):
+            _require_roles("system has a prompt", [*prompts.system], info)
+        return prompts
+
     @field_validator("reward")
     @classmethod
     def _knows_the_roles(cls, reward: RewardSettings, info: ValidationInfo) -> RewardSettings:
-        roles = info.data["protocol"].roles if "protocol" in info.data else tuple(reward.schemas)
-        if info.data.get("team"):
-            roles = tuple(info.data["team"]["roles"])
-        where = "team" if info.data.get("team") else "protocol"
-        for role in reward.schemas:
-            if role not in roles:
-                raise ValueError(
-                    f"schemas has a schema for {role}, who has no part in the {where}; {near_names(role, roles)}"
-                )
+        _require_roles("schemas has a schema", [*reward.schemas], info)
         return reward
+
+    @property
+    def iterations(self) -> int:
+        """How many times the team is improved and evaluated: a search for prompts is one."""
+        return 1 if self.method == "prompts" else self.training.iterations
 
     @property
     def uses(self) -> tuple[str, ...]:
@@ -360,6 +372,17 @@ class Recipe(Section):
         mistakes: list[Mistake] = []
         layer = flatten(values, RECIPE_KEYS, lambda _: str(where), mistakes, advice=recipe_advice)
         return checked(cls, layer, str(where), mistakes)
+
+
+def _require_roles(what: str, named: Sequence[str], info: ValidationInfo) -> None:
+    """ValueError for a name that is no role of the team, or of the protocol."""
+    roles = info.data["protocol"].roles if "protocol" in info.data else named
+    if info.data.get("team"):
+        roles = tuple(info.data["team"]["roles"])
+    where = "team" if info.data.get("team") else "protocol"
+    for role in named:
+        if role not in roles:
+            raise ValueError(f"{what} for {role}, who has no part in the {where}; {near_names(role, roles)}")
 
 
 RECIPE_KEYS = key_tree(Recipe)

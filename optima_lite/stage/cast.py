@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ from ..model.room import available
 from ..model.sampling import Sampling
 from ..model.selftest import agreement
 from ..records import Question
+from ..runs.chosen import BEGUN, chosen, has_adapters, read_prompts, require_roles
 from ..runs.folder import STARTED, RunFolder
 from ..runs.opened import require_iteration
 from ..settings import plugin
@@ -30,6 +31,7 @@ from ..settings.workflow import QUESTION, Workflow, speaking_with, told
 from ..tasks import answers
 from ..tasks.answers import Scoring
 from ..tasks.questions import facts
+from ..team.domains import with_prompts
 from ..team.retrieval import index_of
 from ..team.talks import solo, team_of
 
@@ -44,7 +46,7 @@ Settle = Callable[[str, Callable[[], int]], int]
 class Cast:
     """pair: the agents that are trained, two of them unless the single one is trained as a control. single: one agent
     with all the facts, to compare with. Both are one policy. micro_batch: training examples held in memory at once.
-    start: the folder of the adapters that the run begins with; None for fresh ones."""
+    start: the folder of the adapters and prompts that the run begins with; None for fresh ones and the recipe's."""
 
     recipe: Recipe
     policy: Policy
@@ -56,7 +58,7 @@ class Cast:
     def begin(self) -> None:
         """The policy speaks as at the beginning of the run. Raises ModelError for adapters that do not fit."""
         self.policy.restart(seed=self.recipe.seed)
-        if self.start is not None:
+        if self.start is not None and has_adapters(self.start):
             self.policy.load_adapter(self.start)
 
     @property
@@ -92,9 +94,9 @@ def assemble(
     notify: Callable[[str], None] = lambda text: None,
     start: Path | None = None,
 ) -> Cast:
-    """Loads the model with fresh adapters, or those in the folder `start`. On the CPU threads, batch size and the room
-    for the cache are settled, because results depend on them; on a GPU each start takes what the card has free, and
-    nothing is settled.
+    """Loads the model with fresh adapters, or what is in the folder `start`. On the CPU threads, batch size and the
+    room for the cache are settled, because results depend on them; on a GPU each start takes what the card has free,
+    and nothing is settled.
 
     notify: is told, in a sentence, what did not go as planned: rows that are kept short, the self-test, memory that ran
     out. Raises ModelError when the model cannot be loaded, ConfigError when the task's metric or the reward needs an
@@ -125,6 +127,8 @@ def assemble(
     score, own, tool = (getattr(recipe.task.code, name) if name in recipe.uses else None for name in OWN)
     scoring = Scoring(metric, policy.tokenizer.tokenize if recipe.task.scoring == "official" else None, score)
     indexes = {name: index_of(facts(recipe.task, name)) for name in team.indexes if name != QUESTION}
+    if start is not None:
+        team = with_prompts(team, read_prompts(start / BEGUN))
     pair = Agents(generator, renderer, team, scoring, recipe.prompts.layout, own, tool, indexes)
     single = Agents(generator, renderer, alone, scoring, own=own)
     cast = Cast(recipe, policy, pair, single, settle("micro_batch", lambda: limits.micro_batch), start)
@@ -180,7 +184,17 @@ def recall(run: RunFolder, *, machine: Machine, iteration: int | None, other: Re
     cast = assemble(recipe, machine=machine, settle=settled, start=start if start.is_dir() else None)
     if adapter is not None:
         cast.policy.load_adapter(adapter)
-    return cast
+    return replace(cast, pair=with_chosen(cast.pair, run, iteration))
+
+
+def with_chosen(agents: Agents, run: RunFolder, iteration: int | None) -> Agents:
+    """The agents with the prompts that were in force after an iteration of a run, or before the first for None.
+
+    Raises RunError where prompts were chosen for roles that are none of theirs.
+    """
+    prompts = chosen(run, iteration)
+    require_roles(prompts, agents.workflow, where=run.folder)
+    return replace(agents, workflow=with_prompts(agents.workflow, prompts))
 
 
 def _given(value: int | str) -> int | None:

@@ -51,10 +51,16 @@ def check(
     phase; not where the forecast is for another card, or something is wrong already.
     """
     recipe = loaded.recipe
+    how = recipe.prompt_search
+    work = (
+        f"{how.evaluations} evaluations of {how.questions} questions x {how.repeats} dialogues"
+        if recipe.method == "prompts"
+        else f"{recipe.training.iterations} iterations of {recipe.training.questions} questions x "
+        f"{recipe.sampling.rollouts} dialogues"
+    )
     sizes = (
-        f"{recipe.training.iterations} iterations of {recipe.training.questions} questions x "
-        f"{recipe.sampling.rollouts} dialogues of up to {team_of(recipe).max_steps} x "
-        f"{recipe.sampling.max_turn_tokens} tokens; {recipe.evaluation.questions} held-out questions"
+        f"{work} of up to {team_of(recipe).max_steps} x {recipe.sampling.max_turn_tokens} tokens; "
+        f"{recipe.evaluation.questions} held-out questions"
     )
     yield Finding("recipe", Status.OK, f"{loaded.name}: {sizes}")
     if code := recipe.task.code:
