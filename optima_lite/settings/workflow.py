@@ -173,10 +173,13 @@ class Workflow:
         return self.holders.index(self.voices[speaker])
 
 
-def told(workflow: Workflow, system: str | tuple[str, ...] | None) -> Workflow:
-    """The workflow with other system prompts: one for every role, or one for each; None leaves it as it is."""
+def told(workflow: Workflow, system: str | tuple[str, ...] | Mapping[str, str] | None) -> Workflow:
+    """The workflow with other system prompts: one for every role, one for each, or for some by their names; None leaves
+    it as it is."""
     if system is None:
         return workflow
+    if isinstance(system, Mapping):
+        system = tuple(system.get(role.name, role.system) for role in workflow.roles)
     systems = (system,) * len(workflow.roles) if isinstance(system, str) else system
     roles = (replace(role, system=text) for role, text in zip(workflow.roles, systems, strict=True))
     return replace(workflow, roles=tuple(roles))
