@@ -230,6 +230,38 @@ class PreferencePair:
 
 
 @dataclass(frozen=True, slots=True)
+class Prompt:
+    """A system prompt that a role may have. origin: own, listed, written, or the format that was added to its own."""
+
+    system: str
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """The prompts among which a search chooses for a role, its own first. tokens: sampled to write them."""
+
+    role: str
+    prompts: tuple[Prompt, ...]
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One evaluation of a prompt search: a combination of prompts met the search's questions.
+
+    combination: for each role the number of its prompt in its domain. value: the mean of what is sought. scores,
+    tokens: of every question, in the questions' order, means over its dialogues. sampled: tokens of all dialogues.
+    """
+
+    combination: tuple[int, ...]
+    value: float
+    scores: tuple[float, ...]
+    tokens: tuple[float, ...]
+    sampled: int
+
+
+@dataclass(frozen=True, slots=True)
 class EvalRow:
     """One line of the final table and of summary.json: means over `questions`, with 95 % intervals (see `statistics`;
     tokens of one question have none).

@@ -53,7 +53,7 @@ def remarks(rows: Sequence[EvalRow]) -> list[Text]:
         if row.hotpot_f1 is not None and f"{row.hotpot_f1:.3f}" != f"{row.score:.3f}"
     ]
     lines = [f"{row.name} {row.decoding}: {undecided_note(row.undecided)}" for row in rows if row.undecided]
-    asked = [row for row in rows if row.name == "untrained" or iteration_of(row) is not None]
+    asked = [row for row in rows if row.name in ("untrained", "prompts_only") or iteration_of(row) is not None]
     if asked and not any(row.score for row in asked):
         lines.insert(0, "not one answer of the team was right: these scores say nothing about training")
     if hotpot:
