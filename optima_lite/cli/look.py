@@ -43,7 +43,7 @@ def report(run: RunFolderArgument, config: ConfigOption = None, as_json: AsJson 
         from ..runs.evaluations import undone_remarks
         from ..runs.market import trades
         from ..runs.report import overview
-        from ..runs.steps import imitations, preferences
+        from ..runs.steps import imitations, preferences, reinforcements
         from ..runs.summary import summary
 
         machine = machine_of(config)
@@ -51,7 +51,12 @@ def report(run: RunFolderArgument, config: ConfigOption = None, as_json: AsJson 
         if not as_json:
             console_of(machine).print(overview(folder))
             return
-        steps = {"imitations": imitations(folder), "preferences": preferences(folder), "undone": undone_remarks(folder)}
+        steps = {
+            "imitations": imitations(folder),
+            "preferences": preferences(folder),
+            "reinforcements": reinforcements(folder),
+            "undone": undone_remarks(folder),
+        }
         if found := trades(folder):
             steps["trades"] = [asdict(one) | {"successions": _lines(one.successions)} for one in found]
         print(json.dumps(summary(folder) | to_json(steps)))

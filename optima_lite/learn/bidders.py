@@ -15,10 +15,10 @@ from ..tasks.answers import extract
 from ..team import parsing
 from ..team.dialogue import Cue
 from ..team.environment import Environment, Talk
+from ..team.episodes import Win
 from ..team.ledger import Economy
 from ..team.population import population
-from ..team.prompts import NO, YES, wake_question
-from ..team.tools import use
+from ..team.prompts import NO, YES, view, wake_question
 from .rollout import Advance, Agents
 
 
@@ -44,6 +44,16 @@ class Bidders(Agents):
         environment = self._environment(sampling, seed, paying=True)
         (talk,) = environment.play([Talk(question, Dialogue(question.id, 0), economy)])
         return talk
+
+    def lesson(self, win: Win, name: str) -> Rendered | None:
+        """What an agent saw and said in an episode that was won; None where one of its messages was cut, which is not
+        to be learnt."""
+        agents = self.of(win.agents)
+        speaker = agents.workflow.names.index(name)
+        if not all(turn.finished for turn in win.dialogue.turns if turn.speaker == speaker):
+            return None
+        messages = view(win.question, win.dialogue.turns, speaker, workflow=agents.workflow, layout=self.layout)
+        return self.renderer.conversation(messages)
 
     def talk(
         self,
@@ -97,12 +107,7 @@ class Bidders(Agents):
             return ()
         step = self.workflow.step(agent.tool)
         asked = parsing.code(turn.text) if agent.tool == "run_tests" else turn.text
-        if agent.tool == "plugin":
-            assert self.tool is not None, "a recipe with such an agent is refused without the function"
-            said = self.tool(question, asked)
-        else:
-            said = use(step, question, asked)
-        return (Turn(self.workflow.speaker(step), (), self.renderer.cut(said, room)),)
+        return (Turn(self.workflow.speaker(step), (), self.renderer.cut(self.use(question, step, asked), room)),)
 
     def _worth(self, question: Question, dialogue: Dialogue) -> float:
         stated = (extract(turn.text, metric=self.workflow.metric) for turn in reversed(dialogue.turns))

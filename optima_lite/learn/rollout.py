@@ -4,20 +4,21 @@ rewards."""
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from ..model.generate import Generator
 from ..model.render import Rendered, Renderer, shorten
 from ..model.sampling import Sampling, row_key
 from ..records import Dialogue, Ending, Layout, Metric, Question, Reward, Rollouts, Turn
 from ..settings.recipe import RewardSettings
-from ..settings.workflow import Step, Workflow
+from ..settings.workflow import QUESTION, Step, Workflow
 from ..tasks import answers
 from ..tasks.answers import Scoring
 from ..team.dialogue import Cue, converse, cues, extend, moment, taken
 from ..team.prompts import Message, brief, filled, longest_brief, longest_talks, opening, view
-from ..team.tools import use
+from ..team.retrieval import Index, index_of
+from ..team.tools import retrieve, run_tests
 from .credit import credits
 from .reward import Own, Scale, alone, rank
 
@@ -34,7 +35,8 @@ _AROUND = 8  # tokens that stand around a message in a view: header, turn end, t
 @dataclass(frozen=True)
 class Agents:
     """All that is needed to hold a dialogue, and to score it. layout: of the chat (see `prompts.view`). own, tool: the
-    user's own term of the reward and tool, None where the recipe uses none."""
+    user's own term of the reward and tool, None where the recipe uses none. indexes: by their names in the workflow
+    where facts are looked up, beside the question's own."""
 
     generator: Generator
     renderer: Renderer
@@ -43,6 +45,7 @@ class Agents:
     layout: Layout = "alternating"
     own: Own | None = None
     tool: Callable[[Question, str], str] | None = None
+    indexes: Mapping[str, Index] = field(default_factory=dict)
 
     def fit(self, questions: Sequence[Question], *, max_turn_tokens: int) -> list[Question]:
         """The questions with facts short enough that a dialogue of full length stays within the model's limit.
@@ -175,13 +178,22 @@ class Agents:
 
     def _use(self, question: Question, cue: Cue, most_tokens: int) -> Turn:
         done = moment(cue.dialogue.turns, self.workflow).done
-        asked = filled(cue.step, done, given={"question": question.text})
-        if cue.step.speaker == "plugin":
-            assert self.tool is not None, "a recipe with such a step is refused without the function"
-            said = self.renderer.cut(self.tool(question, asked), most_tokens)  # there is room for a message
-        else:
-            said = use(cue.step, question, asked)
-        return Turn(self.workflow.speaker(cue.step), (), said)
+        asked, step = filled(cue.step, done, given={"question": question.text}), cue.step
+        said = self.use(question, step, asked)
+        if step.speaker == "plugin" or step.index != QUESTION:  # from elsewhere than the question: room for a message
+            said = self.renderer.cut(said, most_tokens)
+        return Turn(self.workflow.speaker(step), (), said)
+
+    def use(self, question: Question, step: Step, asked: str) -> str:
+        """What the tool of a step says to what it is asked."""
+        if step.speaker == "run_tests":
+            return run_tests(question, asked)
+        if step.speaker == "retrieve":
+            own = step.index == QUESTION
+            index = index_of(sum(question.contexts, ())) if own else self.indexes[step.index]
+            return retrieve(index, asked, at_most=step.at_most)
+        assert self.tool is not None, "a recipe with such a step is refused without the function"
+        return self.tool(question, asked)
 
     def next_cue(self, dialogue: Dialogue) -> Cue:
         """The next step of an unfinished dialogue; of steps side by side the first that was not taken yet."""
@@ -216,12 +228,20 @@ class Agents:
         return [row for _, row in self.lessons(question, dialogue)]
 
     def lessons(
-        self, question: Question, dialogue: Dialogue, learnt: Collection[int] | None = None
+        self, question: Question, dialogue: Dialogue, learnt: frozenset[int] | None = None
     ) -> list[tuple[str, Rendered]]:
         """The views of a dialogue, each with the adapter of who speaks in it.
 
         learnt: the numbers of the turns that are marked as own in them, all for None; a view without any is left out.
         """
+        return [
+            (self.workflow.roles[who].adapter, row if learnt is None else _narrowed(row, own, learnt))
+            for who, own, row in self.readings(question, dialogue)
+            if learnt is None or not learnt.isdisjoint(own)
+        ]
+
+    def readings(self, question: Question, dialogue: Dialogue) -> list[tuple[int, list[int], Rendered]]:
+        """The views of a dialogue, each with who speaks in it and the numbers of the turns that are its spans."""
         workflow, layout = self.workflow, self.layout
         steps = taken(dialogue.turns, workflow)
         talked: dict[int, list[int]] = {}  # who reads the conversation, and the turns that they said in it
@@ -236,13 +256,7 @@ class Agents:
             if step.reads is not None and not step.tool:
                 messages = [*brief(question, before, step, workflow=workflow), Message("assistant", turns=(turn,))]
                 seen.append((turn.speaker, [number], messages))
-        rows = []
-        for who, own, messages in seen:
-            row = self.renderer.conversation(messages)
-            spans = [span for span, number in zip(row.spans, own, strict=True) if learnt is None or number in learnt]
-            if spans:
-                rows.append((workflow.roles[who].adapter, replace(row, spans=tuple(spans))))
-        return rows
+        return [(who, own, self.renderer.conversation(messages)) for who, own, messages in seen]
 
     def unfold(self, question: Question, *, sampling: Sampling, seed: Sequence[object]) -> Iterator[Dialogue]:
         """One dialogue as it grows: yielded whenever something has been said, the last time with its ending."""
@@ -251,6 +265,11 @@ class Agents:
             (turn,) = self.speak([(question, self.next_cue(dialogue))], sampling=sampling, seed=seed)
             dialogue = extend(dialogue, turn, workflow=self.workflow)
             yield dialogue
+
+
+def _narrowed(row: Rendered, own: Sequence[int], learnt: frozenset[int]) -> Rendered:
+    """A view in which of its own turns, by their numbers, only those to be learnt are marked."""
+    return replace(row, spans=tuple(span for span, k in zip(row.spans, own, strict=True) if k in learnt))
 
 
 def sample(

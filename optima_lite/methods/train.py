@@ -1,6 +1,7 @@
 """What a run of any method has in common: the folder, the agents, where they begin, and the table of how they do.
 
-`method` in the recipe says who improves the agents in between: `optima` by imitation and preference (`optima/loop`).
+`method` in the recipe says who improves the agents in between: `optima` by imitation and preference (`optima/loop`),
+`reinforce` by rewards for each message.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from ..stage.preflight import require
 from ..stage.stage import Stage, require_something_right
 from ..stage.start import begin
 from ..tasks.questions import questions
+from . import reinforce
 from .market import loop as market
 from .optima import loop
 from .plan import improvement, plan
@@ -94,6 +96,8 @@ def _improve(stage: Stage, held_out: Sequence[Question]) -> None:
     match stage.cast.recipe.method:
         case "optima":
             loop.improve(stage, held_out)
+        case "reinforce":
+            reinforce.improve(stage, held_out)
         case "market":
             market.improve(stage, held_out)
     stage.run.write_json("summary.json", summary(stage.run))

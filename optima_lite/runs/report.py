@@ -13,15 +13,15 @@ from .evaluation_view import Curve, evaluation_table, gain_table, remarks
 from .evaluations import evaluations, undone_remarks
 from .folder import RunFolder
 from .market_view import market_parts
-from .step_view import format_lines, imitation_table, preference_table, verdict_lines
-from .steps import imitations, preferences
+from .step_view import format_lines, imitation_table, preference_table, reinforcement_table, verdict_lines
+from .steps import imitations, preferences, reinforcements
 from .summary import work
 
 
 def overview(run: RunFolder) -> RenderableType:
     """Everything that `optima-lite report` shows."""
     rows = evaluations(run)
-    imitated, preferred = imitations(run), preferences(run)
+    imitated, preferred, reinforced = imitations(run), preferences(run), reinforcements(run)
     variants = "".join(f", {variant}" for variant in run.manifest.get("variants", ()))
     title = f"{run.manifest.get('recipe_name')}{variants}, seed {run.manifest['recipe'].get('seed')}, in {run.folder}"
     parts: list[RenderableType] = [Text(title, style="bold")]
@@ -35,6 +35,8 @@ def overview(run: RunFolder) -> RenderableType:
         parts += [Text(""), imitation_table(imitated), *format_lines(imitated)]
     if preferred:
         parts += [Text(""), preference_table(preferred)]
+    if reinforced:
+        parts += [Text(""), reinforcement_table(reinforced)]
     parts += verdict_lines(run)
     parts += [part for table in market_parts(run) for part in (Text(""), table)]
     pair, line = typical_pair(run, rows), work_line(run)

@@ -9,7 +9,7 @@ from ..records import Rollouts, to_json
 from .evaluations import evaluations
 from .folder import STARTED, RunFolder, stage_name
 from .market import Trade, trades
-from .steps import Imitation, Preference, imitations, preferences
+from .steps import Imitation, Preference, Reinforcement, imitations, preferences, reinforcements
 
 
 def summary(run: RunFolder) -> dict[str, Any]:
@@ -45,7 +45,12 @@ def work(run: RunFolder) -> dict[str, int] | None:
 
 def training_tokens(run: RunFolder) -> dict[int, int | None]:
     """For each iteration that has begun, what its adapter has cost with those before; see `summary`."""
-    steps: list[Imitation | Preference | Trade] = [*imitations(run), *preferences(run), *trades(run)]
+    steps: list[Imitation | Preference | Reinforcement | Trade] = [
+        *imitations(run),
+        *preferences(run),
+        *reinforcements(run),
+        *trades(run),
+    ]
     spent: dict[int, int | None] = {}
     total: int | None = 0
     for iteration in run.iterations():
@@ -81,7 +86,7 @@ def preparation_tokens(run: RunFolder) -> dict[int, int | None]:
     }
 
 
-def _training_cost(step: Imitation | Preference | Trade) -> int | None:
+def _training_cost(step: Imitation | Preference | Reinforcement | Trade) -> int | None:
     if isinstance(step, Trade):
         return step.spent
     return None if step.trainer_tokens is None else step.tokens + step.trainer_tokens

@@ -18,7 +18,9 @@ from .layers import Mistake, flatten, near_names, nearest
 from .machine import MACHINE_FILE, MACHINE_KEYS
 from .market import MarketSettings
 from .plugin import Plugin
+from .reinforce import ReinforceSettings
 from .task import CODE_TASKS, TaskSettings
+from .workflow import QUESTION, TASK
 
 FormatName = Literal[  # the keys of prompts.FORMATS
     "json", "key_value", "table", "bullets", "triples", "telegraphic", "arrows",
@@ -249,6 +251,7 @@ class EvaluationSettings(Section):
 
     questions: Count = Field(200, description="Held-out questions, the same for every model")
     validation_questions: Count = Field(50, description="Validation questions, asked after every training step")
+    every: Count = Field(1, description="Iterations from one asking of the held-out questions to the next")
     stop_if_none_right: bool = Field(
         True, description="Stop before any training when no question was answered right, not even by one agent alone"
     )
@@ -270,10 +273,10 @@ class Recipe(Section):
         description="Defaults to start from; official: as in the authors' code; market_...: a published domain of EoM; "
         "null: as in the paper",
     )
-    method: Literal["optima", "market"] = Field(
+    method: Literal["optima", "reinforce", "market"] = Field(
         "optima",
-        description="What improves the team; optima: its weights learn from ranked dialogues and trees; market: agents "
-        "bid for the right to act, and the poor go (docs/market.md)",
+        description="What improves the team; optima: its weights learn from ranked dialogues and trees; reinforce: "
+        "from the rewards of their messages; market: agents bid for the right to act, and the poor go (docs/market.md)",
     )
     start: PathText | None = Field(
         None, description="A run, by name or folder, with whose trained adapters this one begins; null: fresh ones"
@@ -291,6 +294,7 @@ class Recipe(Section):
     search: SearchSettings = SearchSettings()
     training: TrainingSettings = TrainingSettings()
     dpo: DpoSettings = DpoSettings()
+    reinforce: ReinforceSettings = ReinforceSettings()
     schedule: Literal["isft", "idpo", "isft-dpo"] = Field(
         "isft", description="Steps of an iteration: imitation, preference (after imitation in iteration 0), or both"
     )
@@ -313,10 +317,14 @@ class Recipe(Section):
             task = info.data["task"]
             if any(step.speaker == "run_tests" for step in workflow.steps) and not task.runs_code:
                 raise ValueError(f"runs tests, and task.name {task.name} has none; {' and '.join(CODE_TASKS)} have")
-            looks_up = any(step.speaker == "retrieve" for step in workflow.steps)
+            looks_up = {QUESTION, TASK} & {*workflow.indexes}
             if (holders or looks_up) and not task.has_facts:
                 needs = "shares its facts out" if holders else "looks facts up"
                 raise ValueError(f"{needs}, and task.name {task.name} has none")
+            if TASK in looks_up and task.endless:
+                raise ValueError(
+                    f"looks facts up in the whole task, and task.name {task.name} makes questions without end"
+                )
         return team
 
     @field_validator("market")

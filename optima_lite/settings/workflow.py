@@ -23,6 +23,7 @@ Parse = Literal["text", "answer", "list", "verdict", "code", "json"]
 INPUT = re.compile(r"\{([A-Za-z_]\w*)(?:\.(all|item))?\}")
 """An input of a template: the latest that was written under a name, all of it, or the next item of a list."""
 GIVEN = ("question", "facts")  # the inputs that no step writes
+QUESTION, TASK = "question", "task"  # what facts are looked up in: the question's own, or those of all
 SHARED = "shared"  # the adapter of all who have none of their own
 
 Kind = Literal["answered", "agreed", "accepted", "passed", "says", "rounds", "more"]
@@ -73,7 +74,8 @@ class Step:
 
     speaker: the name of a role, or of a tool. reads: the template of what it is told; None: the conversation so far, as
     its speaker sees it. parse: what is taken from the message. at_most: items of a list, or facts that a tool finds.
-    schema: of a JSON message. writes: the name that others read it by. ways: the first that is open is taken.
+    schema: of a JSON message. writes: the name that others read it by. ways: the first that is open is taken. index:
+    where facts are looked up, QUESTION, TASK or a folder.
     """
 
     name: str
@@ -85,6 +87,7 @@ class Step:
     writes: str = ""
     ways: tuple[Way, ...] = (Way(),)
     tool: bool = False
+    index: str = QUESTION
 
     @property
     def inputs(self) -> list[tuple[str, str]]:
@@ -124,6 +127,11 @@ class Workflow:
     def adapters(self) -> tuple[str, ...]:
         """The adapters that the roles speak with, each once, in the order of the roles."""
         return tuple(dict.fromkeys(role.adapter for role in self.roles))
+
+    @property
+    def indexes(self) -> tuple[str, ...]:
+        """Where facts are looked up, each place once."""
+        return tuple(dict.fromkeys(step.index for step in self.steps if step.speaker == "retrieve" and step.tool))
 
     @property
     def holders(self) -> tuple[str, ...]:

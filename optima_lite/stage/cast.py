@@ -22,16 +22,18 @@ from ..model.room import available
 from ..model.sampling import Sampling
 from ..model.selftest import agreement
 from ..records import Question
-from ..runs.folder import POPULATION, STARTED, RunFolder, stage_name
+from ..runs.folder import POPULATION, STARTED, RunFolder, born_with, stage_name
 from ..runs.opened import require_iteration
 from ..settings import plugin
 from ..settings.agents import Agent
 from ..settings.machine import Machine
 from ..settings.recipe import Recipe
-from ..settings.workflow import Workflow, speaking_with, told
+from ..settings.workflow import QUESTION, SHARED, Workflow, speaking_with, told
 from ..tasks import answers
 from ..tasks.answers import Scoring
-from ..team.talks import founders_of, solo, team_of
+from ..tasks.questions import facts
+from ..team.retrieval import index_of
+from ..team.talks import adapters_of, founders_of, solo, team_of
 
 # What comes from the other recipe.
 TRANSFERRED = ("task", "protocol", "team", "prompts", "sampling", "evaluation", "plugin")
@@ -98,13 +100,13 @@ def assemble(
 
     notify: is told, in a sentence, what did not go as planned: rows that are kept short, the self-test, memory that ran
     out. Raises ModelError when the model cannot be loaded, ConfigError when the task's metric or the reward needs an
-    extra, or would run code that may not be run here.
+    extra, or would run code that may not be run here, DataError when the team looks facts up where there are none.
     """
     metric = recipe.task.metric
     answers.require(metric, allow_code=machine.allow_code)
     reward.require(recipe.reward)
     team, alone = workflows(recipe)
-    policy = load(recipe.model, machine=machine, seed=recipe.seed, adapters=team.adapters)
+    policy = load(recipe.model, machine=machine, seed=recipe.seed, adapters=adapters_of(recipe))
     settle = settling(settle, on_card=policy.device.type == "cuda")
     torch.set_num_threads(settle("threads", lambda: _given(machine.threads) or fastest_threads(policy)))
     free = available(policy, machine=machine)
@@ -124,7 +126,8 @@ def assemble(
     renderer = Renderer(policy.tokenizer, end_ids=policy.end_ids)
     score, own, tool = (getattr(recipe.task.code, name) if name in recipe.uses else None for name in OWN)
     scoring = Scoring(metric, policy.tokenizer.tokenize if recipe.task.scoring == "official" else None, score)
-    agents = (generator, renderer, team, scoring, recipe.prompts.layout, own, tool)
+    indexes = {name: index_of(facts(recipe.task, name)) for name in team.indexes if name != QUESTION}
+    agents = (generator, renderer, team, scoring, recipe.prompts.layout, own, tool, indexes)
     if recipe.method == "market":
         pair: Agents = Bidders(*agents, living=founders_of(recipe), rules=recipe.market)
     else:
@@ -145,7 +148,7 @@ def workflows(recipe: Recipe) -> tuple[Workflow, Workflow]:
     if recipe.method != "market":  # whose agents have prompts of their own
         team = told(team, prompts.system or None)
     alone = told(solo(metric=recipe.task.metric), prompts.solo_system or None)
-    return team, speaking_with(alone, team.adapters[0])
+    return team, speaking_with(alone, adapters_of(recipe)[0])
 
 
 def settling(settle: Settle, *, on_card: bool) -> Settle:
@@ -194,7 +197,21 @@ def agents_after(cast: Cast, run: RunFolder, iteration: int | None) -> Agents:
     if not isinstance(cast.pair, Bidders):
         return cast.pair
     first = founders_of(cast.recipe)
-    return cast.pair.of(first if iteration is None else run.read(stage_name(iteration, POPULATION), Agent))
+    living = first if iteration is None else run.read(stage_name(iteration, POPULATION), Agent)
+    dress(cast, run, living)
+    return cast.pair.of(living)
+
+
+def dress(cast: Cast, run: RunFolder, agents: Sequence[Agent]) -> None:
+    """From here on each of a market's agents that has an adapter of its own speaks with the weights it was born with,
+    a founder with fresh ones."""
+    for agent in agents:
+        if agent.adapter != SHARED:
+            folder = born_with(run, agent.name)
+            if folder is None:
+                cast.policy.restart(seed=cast.recipe.seed, names=(agent.adapter,))
+            else:
+                cast.policy.load_one(agent.adapter, folder)
 
 
 def _given(value: int | str) -> int | None:

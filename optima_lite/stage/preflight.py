@@ -26,10 +26,11 @@ from ..runs.progress import PhaseStarted
 from ..settings.config import LoadedRecipe
 from ..settings.machine import Machine
 from ..settings.recipe import ModelSettings, Recipe
+from ..settings.workflow import QUESTION
 from ..statistics import FEWEST
 from ..tasks import answers
-from ..team.talks import team_of
-from .data import data_findings
+from ..team.talks import adapters_of, team_of
+from .data import data_findings, look_up_findings
 from .doctor import disk, gpu
 from .findings import Finding, Status
 
@@ -59,7 +60,7 @@ def check(
         yield Finding("plugin", Status.OK, code.told(recipe.uses))
     model = _model(loaded, machine)
     yield model
-    needs = [*data_findings(recipe), *_judge(recipe), *_extras(recipe, machine)]
+    needs = [*data_findings(recipe), *look_up_findings(recipe), *_judge(recipe), *_extras(recipe, machine)]
     yield from needs
     let_segments_grow(os.environ)  # torch reads it when the card is first looked at, and the probe needs it
     yield gpu()
@@ -78,7 +79,7 @@ def require(recipe: Recipe, *, machine: Machine) -> None:
     later; for use before a run folder is made, which would bind the run to a wrong path."""
     from ..model import checkpoint
     from ..model.hub import locate
-    from ..tasks.questions import questions
+    from ..tasks.questions import facts, questions
 
     source = Path(locate(recipe.model.name, machine=machine))
     if source.is_dir():
@@ -88,6 +89,8 @@ def require(recipe: Recipe, *, machine: Machine) -> None:
     require_enough_to_judge(recipe)
     for split in ("train", "validation", "held_out"):
         questions(recipe.task, split, 1, seed=0)
+    for index in {*team_of(recipe).indexes} - {QUESTION}:
+        facts(recipe.task, index)
 
 
 def require_enough_to_judge(recipe: Recipe) -> None:
@@ -106,7 +109,7 @@ def _forecast(recipe: Recipe, machine: Machine, *, vram: float | None, probe: bo
     if shape is None:
         yield Finding("memory", Status.NOTE, "no forecast: the model's config.json is not here yet")
         return
-    adapters = team_of(recipe).adapters
+    adapters = adapters_of(recipe)
     setup = _setup(recipe.model, config, gpu=vram is not None, adapters=len(adapters))
     room = _room(machine, vram)
     longest = longest_row(config)[0]
@@ -142,7 +145,7 @@ def _probe(recipe: Recipe, machine: Machine, limits: Limits, phases: Sequence[Ph
 
     expected = {phase.name: phase.total for phase in phases}
     try:
-        policy = load(recipe.model, machine=machine, seed=0, adapters=team_of(recipe).adapters)
+        policy = load(recipe.model, machine=machine, seed=0, adapters=adapters_of(recipe))
         for name, peak in measure(policy, limits, phases=[*expected]):
             off = expected[name] / peak - 1
             detail = f"{_gib(peak)} GiB at most; the forecast is {_gib(expected[name])} GiB ({off:+.0%})"

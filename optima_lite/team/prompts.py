@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..records import CODE_METRICS, Layout, Metric, Question, Turn
-from ..settings.workflow import INPUT, Step, Workflow
+from ..settings.workflow import INPUT, QUESTION, Step, Workflow
 from . import parsing
 from .dialogue import Done, listed, since, taken
 
@@ -272,8 +272,9 @@ def longest_brief(bare: Question, step: Step, *, workflow: Workflow) -> tuple[li
         elif name != "question":
             writers = [one for one in workflow.steps if one.writes == name]
             times = workflow.max_steps if part == "all" else 1
-            shares += len(bare.contexts) * times if any(one.speaker == "retrieve" for one in writers) else 0
-            messages += times if not all(one.speaker == "retrieve" for one in writers) else 0
+            own = [one.speaker == "retrieve" and one.index == QUESTION for one in writers]  # else as long as a message
+            shares += len(bare.contexts) * times if any(own) else 0
+            messages += times if not all(own) else 0
     given = dict.fromkeys((name for name, _ in INPUT.findall(step.reads)), "") | {"question": bare.text}
     told = Message("system", instructed(workflow, workflow.speaker(step)))
     return [told, Message("user", filled(step, (), given=given))], messages, shares

@@ -69,9 +69,7 @@ def test_in_a_tree_an_answer_is_worth_its_own_score(cast: Cast) -> None:
     short = replace(cast, pair=agents, recipe=cast.recipe.model_copy(update={"search": SearchSettings(searches=2)}))
     found: dict[str, list[tuple[float, float]]] = {}
     for scheme in ("trajectory", "own_step"):
-        trees = grow(
-            credited(short, credit=scheme), ASKED[:1], probe=probe, seed=(0, 0), advance=lambda done, tokens: None
-        )
+        trees = grow(credited(short, credit=scheme), ASKED, probe=probe, seed=(0, 0), advance=lambda done, tokens: None)
         found[scheme] = [
             (node.reward.task, scoring.score(node.turn.answer, ()))
             for tree in trees
