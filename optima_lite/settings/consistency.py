@@ -15,7 +15,8 @@ _OF_IMITATION = (
     "sampling.pool_temperature",
     *(f"training.{name}" for name in ("restart", "epochs", "learning_rate", "batch_size", "warmup_ratio")),
 )
-_LONE_WORD = re.compile(r"(?<![\\\w^{}])\{[A-Za-z_]\w*\}")  # not \boxed{answer}, x_{i} or {{word}}
+_TRAINING = ("selection", "search", "training", "dpo", "schedule", "sampling.rollouts", "sampling.pool_temperature")
+PLACEHOLDER = re.compile(r"(?<![\\\w^{}])\{[A-Za-z_]\w*\}")  # not \boxed{answer}, x_{i} or {{word}}
 
 _MARKET_LEAVES = (
     "team", "protocol.", "selection.", "search.", "dpo.", "schedule", "prompts.formats", "sampling.rollouts",
@@ -103,12 +104,22 @@ def idle(recipe: Mapping[str, Any], stated: Collection[str]) -> Iterator[tuple[s
         for section in ("training", "dpo"):
             if recipe[section]["restart"] == "base":
                 yield "start", f"is given up by {section}.restart: base, which trains new adapters in each iteration"
+    yield from _of_other_methods(recipe["method"], stated)
     formats = recipe["prompts"]["formats"]
     if again := next((name for i, name in enumerate(formats) if name in formats[:i]), None):
         yield "prompts.formats", f"holds {again} twice"
     for key in ("system", "solo_system"):
-        for word in dict.fromkeys(_LONE_WORD.findall(recipe["prompts"][key] or "")):
+        told = recipe["prompts"][key] or ""
+        for word in dict.fromkeys(PLACEHOLDER.findall("\n".join(told.values()) if isinstance(told, Mapping) else told)):
             if word not in _PLACEHOLDERS:
                 inside = word.strip("{}")
                 known = " and ".join(_PLACEHOLDERS)
                 yield f"prompts.{key}", f"knows {known}, not {word}; write {{ {inside} }} for the word in braces"
+
+
+def _of_other_methods(method: str, stated: Collection[str]) -> Iterator[tuple[str, str]]:
+    for key in stated:
+        if key.startswith("prompt_search.") and method != "prompts":
+            yield key, f"is read by method: prompts only, and the method is {method}"
+        elif method == "prompts" and (key.split(".")[0] in _TRAINING or key in _TRAINING):
+            yield key, "is about training, and method: prompts changes no weights"

@@ -26,6 +26,7 @@ GIVEN = ("question", "facts")  # the inputs that no step writes
 QUESTION, TASK = "question", "task"  # what facts are looked up in: the question's own, or those of all
 SHARED = "shared"  # the adapter of all who have none of their own
 
+CONFIRMING = ("agreed", "accepted", "passed")  # conditions under which a talk that ends has ended in agreement
 Kind = Literal["answered", "agreed", "accepted", "passed", "says", "rounds", "more"]
 
 
@@ -146,6 +147,12 @@ class Workflow:
         return len(talking) + sum(step.reads is not None and not step.tool for step in self.steps)
 
     @property
+    def agrees(self) -> bool:
+        """Whether a dialogue can end in agreement: a way to the end asks for it."""
+        ends = (way for step in self.steps for way in step.ways if not way.to)
+        return any(condition.kind in CONFIRMING for way in ends for condition in way.when)
+
+    @property
     def talks(self) -> bool:
         """Whether every step reads the conversation."""
         return all(step.reads is None for step in self.steps)
@@ -166,10 +173,13 @@ class Workflow:
         return self.holders.index(self.voices[speaker])
 
 
-def told(workflow: Workflow, system: str | tuple[str, ...] | None) -> Workflow:
-    """The workflow with other system prompts: one for every role, or one for each; None leaves it as it is."""
+def told(workflow: Workflow, system: str | tuple[str, ...] | Mapping[str, str] | None) -> Workflow:
+    """The workflow with other system prompts: one for every role, one for each, or for some by their names; None leaves
+    it as it is."""
     if system is None:
         return workflow
+    if isinstance(system, Mapping):
+        system = tuple(system.get(role.name, role.system) for role in workflow.roles)
     systems = (system,) * len(workflow.roles) if isinstance(system, str) else system
     roles = (replace(role, system=text) for role, text in zip(workflow.roles, systems, strict=True))
     return replace(workflow, roles=tuple(roles))
