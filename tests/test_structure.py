@@ -105,6 +105,7 @@ LEVELS = {
         {
             "market/births",
             "market/episode",
+            "market/nurture",
             "optima/imitate",
             "optima/prefer",
             "plan",

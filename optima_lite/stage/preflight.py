@@ -29,7 +29,7 @@ from ..settings.recipe import ModelSettings, Recipe
 from ..settings.workflow import QUESTION
 from ..statistics import FEWEST
 from ..tasks import answers
-from ..team.talks import team_of
+from ..team.talks import adapters_of, team_of
 from .data import data_findings, look_up_findings
 from .doctor import disk, gpu
 from .findings import Finding, Status
@@ -110,7 +110,7 @@ def _forecast(recipe: Recipe, machine: Machine, *, vram: float | None, probe: bo
     if shape is None:
         yield Finding("memory", Status.NOTE, "no forecast: the model's config.json is not here yet")
         return
-    adapters = team_of(recipe).adapters
+    adapters = adapters_of(recipe)
     setup = _setup(recipe.model, config, gpu=vram is not None, adapters=len(adapters))
     room = _room(machine, vram)
     longest = longest_row(config)[0]
@@ -146,7 +146,7 @@ def _probe(recipe: Recipe, machine: Machine, limits: Limits, phases: Sequence[Ph
 
     expected = {phase.name: phase.total for phase in phases}
     try:
-        policy = load(recipe.model, machine=machine, seed=0, adapters=team_of(recipe).adapters)
+        policy = load(recipe.model, machine=machine, seed=0, adapters=adapters_of(recipe))
         for name, peak in measure(policy, limits, phases=[*expected]):
             off = expected[name] / peak - 1
             detail = f"{_gib(peak)} GiB at most; the forecast is {_gib(expected[name])} GiB ({off:+.0%})"
