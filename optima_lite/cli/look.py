@@ -43,6 +43,7 @@ def report(run: RunFolderArgument, config: ConfigOption = None, as_json: AsJson 
         from ..runs.evaluations import undone_remarks
         from ..runs.market import trades
         from ..runs.report import overview
+        from ..runs.searches import prompt_search
         from ..runs.steps import imitations, preferences, reinforcements
         from ..runs.summary import summary
 
@@ -55,6 +56,7 @@ def report(run: RunFolderArgument, config: ConfigOption = None, as_json: AsJson 
             "imitations": imitations(folder),
             "preferences": preferences(folder),
             "reinforcements": reinforcements(folder),
+            "prompt_search": prompt_search(folder),
             "undone": undone_remarks(folder),
         }
         if found := trades(folder):

@@ -18,12 +18,12 @@ from typing import Any
 import datasets
 import torch
 from datasets import Dataset
-from peft import PeftModel
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from ..errors import TrainingError
+from ..model.libraries import PeftModel
 from ..model.loading import computing_dtype
 from ..model.policy import ADAPTER, Policy
 from ..model.render import Rendered

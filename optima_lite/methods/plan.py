@@ -11,6 +11,7 @@ from ..stage.evaluate import decodings, parts_of
 from ..team.talks import team_of
 from .market import plan as market
 from .optima import plan as optima
+from .prompts import plan as prompts
 
 
 def plan(recipe: Recipe) -> tuple[PhaseStarted, ...]:
@@ -36,6 +37,8 @@ def improvement(recipe: Recipe, *, roles: int) -> Iterator[PhaseStarted]:
             yield from _reinforcement(recipe, roles=roles)
         case "market":
             yield from market.improvement(recipe, roles=roles)
+        case "prompts":
+            yield from prompts.improvement(recipe, roles=roles)
 
 
 def _reinforcement(recipe: Recipe, *, roles: int) -> Iterator[PhaseStarted]:

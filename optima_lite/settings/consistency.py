@@ -15,7 +15,15 @@ _OF_IMITATION = (
     "sampling.pool_temperature",
     *(f"training.{name}" for name in ("restart", "epochs", "learning_rate", "batch_size", "warmup_ratio")),
 )
-_LONE_WORD = re.compile(r"(?<![\\\w^{}])\{[A-Za-z_]\w*\}")  # not \boxed{answer}, x_{i} or {{word}}
+_TRAINING = ("selection", "search", "training", "dpo", "schedule", "sampling.rollouts", "sampling.pool_temperature")
+PLACEHOLDER = re.compile(r"(?<![\\\w^{}])\{[A-Za-z_]\w*\}")  # not \boxed{answer}, x_{i} or {{word}}
+
+_MARKET_LEAVES = (
+    "team", "protocol.", "selection.", "search.", "dpo.", "schedule", "prompts.formats", "sampling.rollouts",
+    "sampling.pool_temperature", "training.", "reward.", "evaluation.validation_questions",
+)  # fmt: skip
+_MARKET_READS = ("training.iterations", "training.questions", "reward.loss_condition")
+_BY_SCHEME = {"market.tycoon_wealth": ("holland",), "market.tycoon_share": ("holland",)}
 
 
 def _is_split_already(task: Mapping[str, Any]) -> bool:
@@ -39,11 +47,26 @@ def _of_another_method(recipe: Mapping[str, Any], key: str) -> str:
     return ""
 
 
+def _unread(recipe: Mapping[str, Any], stated: Collection[str]) -> Iterator[tuple[str, str]]:
+    """What the recipe's method, or its scheme of bidding, does not look at."""
+    market = recipe["method"] == "market"
+    for key in stated:
+        if key.startswith("market.") and not market:
+            yield key, f"is read by method market only, not by {recipe['method']}"
+        elif market and key not in _MARKET_READS and key.startswith(_MARKET_LEAVES):
+            yield key, "is not read by method market, which trains no weights and lays no ways (docs/market.md)"
+        elif market and key in _BY_SCHEME and recipe["market"]["scheme"] not in _BY_SCHEME[key]:
+            yield key, f"is not read by market.scheme {recipe['market']['scheme']}"
+    if market and recipe["market"]["births_by"] == "model" and "market.variants" in stated:
+        yield "market.variants", "is read with market.births_by: variants only"
+
+
 def idle(recipe: Mapping[str, Any], stated: Collection[str]) -> Iterator[tuple[str, str]]:
     """Each dotted key of which nothing comes, with the rest of a sentence that says why.
 
     recipe: all its settings as nested plain values. stated: the keys that somebody wrote.
     """
+    yield from _unread(recipe, stated)
     task = recipe["task"]
     from_a_file = task["name"] not in ("world", "plugin") and task["path"] is not None
     if isinstance(task["path"], Mapping) and task["fields"]["split"] is not None:
@@ -80,12 +103,22 @@ def idle(recipe: Mapping[str, Any], stated: Collection[str]) -> Iterator[tuple[s
         for section in ("training", "dpo"):
             if recipe[section]["restart"] == "base":
                 yield "start", f"is given up by {section}.restart: base, which trains new adapters in each iteration"
+    yield from _of_other_methods(recipe["method"], stated)
     formats = recipe["prompts"]["formats"]
     if again := next((name for i, name in enumerate(formats) if name in formats[:i]), None):
         yield "prompts.formats", f"holds {again} twice"
     for key in ("system", "solo_system"):
-        for word in dict.fromkeys(_LONE_WORD.findall(recipe["prompts"][key] or "")):
+        told = recipe["prompts"][key] or ""
+        for word in dict.fromkeys(PLACEHOLDER.findall("\n".join(told.values()) if isinstance(told, Mapping) else told)):
             if word not in _PLACEHOLDERS:
                 inside = word.strip("{}")
                 known = " and ".join(_PLACEHOLDERS)
                 yield f"prompts.{key}", f"knows {known}, not {word}; write {{ {inside} }} for the word in braces"
+
+
+def _of_other_methods(method: str, stated: Collection[str]) -> Iterator[tuple[str, str]]:
+    for key in stated:
+        if key.startswith("prompt_search.") and method != "prompts":
+            yield key, f"is read by method: prompts only, and the method is {method}"
+        elif method == "prompts" and (key.split(".")[0] in _TRAINING or key in _TRAINING):
+            yield key, "is about training, and method: prompts changes no weights"

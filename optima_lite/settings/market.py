@@ -118,5 +118,5 @@ class MarketSettings(Section):
 
     @property
     def founders(self) -> tuple[Agent, ...]:
-        """The agents that the market begins with."""
-        return founders(self.agents, wealth=self.initial_wealth)
+        """The agents that the market begins with, none where none are stated."""
+        return founders(self.agents, wealth=self.initial_wealth) if self.agents else ()

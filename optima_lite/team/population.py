@@ -22,4 +22,5 @@ def population(agents: Sequence[Agent], rules: MarketSettings, *, metric: Metric
     steps = (*(Step(agent.name, agent.name) for agent in agents), *tools)
     answer = tuple(agent.name for agent in agents if agent.terminal)
     most = rules.steps * (2 if tools else 1)
-    return marked(Workflow(NAME, roles, steps, (), answer, most, auctioned=True), metric)
+    sharers = tuple(dict.fromkeys(agent.role for agent in rules.founders if agent.facts == "share"))
+    return marked(Workflow(NAME, roles, steps, (), answer, most, auctioned=True, sharers=sharers), metric)

@@ -27,8 +27,9 @@ def team_of(recipe: Recipe) -> Workflow:
 
 def founders_of(recipe: Recipe) -> tuple[Agent, ...]:
     """The agents that a recipe's market begins with; who has no prompt of its own has the recipe's."""
-    system = recipe.prompts.system or ""
-    return tuple(replace(agent, prompt=agent.prompt or system) for agent in recipe.market.founders)
+    stated = recipe.prompts.system or ""
+    by_name = stated if isinstance(stated, dict) else dict.fromkeys((a.name for a in recipe.market.founders), stated)
+    return tuple(replace(agent, prompt=agent.prompt or by_name.get(agent.name, "")) for agent in recipe.market.founders)
 
 
 def exchange(roles: Sequence[str], max_turns: int, *, metric: Metric = "f1") -> Workflow:
