@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import BitsAndBytesConfig, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
@@ -25,6 +24,7 @@ from ..settings.workflow import SHARED
 from .checkpoint import Checkpoint, explained, read
 from .families import longest_row
 from .hub import download, locate
+from .libraries import LoraConfig, PeftModel, get_peft_model
 from .memory import GIB
 from .policy import ADAPTER, Policy, lora_layers
 from .render import Renderer

@@ -28,7 +28,7 @@ def evaluation_table(rows: Sequence[EvalRow], remarks: Mapping[str, str] | None 
             with_interval(f"{row.score:.3f}", row.score_low, row.score_high, decimals=2),
             with_interval(f"{row.tokens:.1f}", row.tokens_low, row.tokens_high, decimals=1),
             f"{row.turns:.1f}",
-            f"{row.agreement:.0%}" if row.turns > 1 else "-",  # nobody to agree with
+            "-" if row.agreement is None or row.turns <= 1 else f"{row.agreement:.0%}",  # nobody to agree with
             "-" if row.tokens_per_correct is None else f"{row.tokens_per_correct:.1f}",
             f"{row.readability_loss:.2f}",
         )
@@ -53,7 +53,7 @@ def remarks(rows: Sequence[EvalRow]) -> list[Text]:
         if row.hotpot_f1 is not None and f"{row.hotpot_f1:.3f}" != f"{row.score:.3f}"
     ]
     lines = [f"{row.name} {row.decoding}: {undecided_note(row.undecided)}" for row in rows if row.undecided]
-    asked = [row for row in rows if row.name == "untrained" or iteration_of(row) is not None]
+    asked = [row for row in rows if row.name in ("untrained", "prompts_only") or iteration_of(row) is not None]
     if asked and not any(row.score for row in asked):
         lines.insert(0, "not one answer of the team was right: these scores say nothing about training")
     if hotpot:

@@ -36,12 +36,7 @@ class TreeView:
         yield trunk
 
     def _grow(
-        self,
-        branch: Branch,
-        node: int,
-        following: Sequence[Sequence[int]],
-        marked: Mapping[int, set[str]],
-        deep: int,
+        self, branch: Branch, node: int, following: Sequence[Sequence[int]], marked: Mapping[int, set[str]], deep: int
     ) -> None:
         if self.depth is not None and deep > self.depth and following[node]:
             hidden = _below(node, following)
@@ -62,6 +57,11 @@ class TreeView:
         return text.append(f", {ENDINGS[node.ending]}" if node.ending else "", style="dim")
 
 
+def _below(node: int, following: Sequence[Sequence[int]]) -> int:
+    """The messages below a node."""
+    return sum(1 + _below(child, following) for child in following[node])
+
+
 def marks(tree: Tree, pairs: Sequence[PreferencePair]) -> dict[int, set[str]]:
     """The nodes that pairs prefer or reject: for each of them `chosen`, `rejected` or both. Pairs of other questions do
     not matter."""
@@ -72,11 +72,6 @@ def marks(tree: Tree, pairs: Sequence[PreferencePair]) -> dict[int, set[str]]:
             said.setdefault((*pair.prefix, pair.rejected), set()).add("rejected")
     found = ((node, said.get(turns(tree, node))) for node in range(1, len(tree.nodes)) if said)
     return {node: marked for node, marked in found if marked}
-
-
-def _below(node: int, following: Sequence[Sequence[int]]) -> int:
-    """The messages below a node."""
-    return sum(1 + _below(child, following) for child in following[node])
 
 
 def _worth(node: Node) -> Text:

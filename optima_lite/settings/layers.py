@@ -221,6 +221,8 @@ _REASONS = {
     "string_too_long": "must not be longer than {max_length} characters",
     "string_unicode": "must be valid Unicode text",
     "tuple_type": "must be a list, not {got}",
+    "list_type": "must be a list, not {got}",
+    "too_short": "must hold at least one item",
     "dict_type": "must be a table, not {got}",
     "too_long": "must hold {max_length} items, not {actual_length}",
     "greater_than": "must be above {gt}, not {got}",

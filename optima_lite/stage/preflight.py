@@ -52,9 +52,8 @@ def check(
     """
     recipe = loaded.recipe
     sizes = (
-        f"{recipe.training.iterations} iterations of {recipe.training.questions} questions x "
-        f"{recipe.sampling.rollouts} dialogues of up to {team_of(recipe).max_steps} x "
-        f"{recipe.sampling.max_turn_tokens} tokens; {recipe.evaluation.questions} held-out questions"
+        f"{recipe.work} of up to {team_of(recipe).max_steps} x {recipe.sampling.max_turn_tokens} tokens; "
+        f"{recipe.evaluation.questions} held-out questions"
     )
     yield Finding("recipe", Status.OK, f"{loaded.name}: {sizes}")
     if code := recipe.task.code:
