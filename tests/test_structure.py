@@ -118,7 +118,7 @@ LEVELS = {
         {"train"},
     ],
     "outlets": [
-        {"blocks", "card", "merging", "role_card"},
+        {"blocks", "card", "hub", "merging", "role_card"},
         {"contents", "gguf_file"},
         {"export", "page"},
         {"checking", "following"},
