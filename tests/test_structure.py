@@ -66,7 +66,7 @@ LEVELS = {
     ],
     "model": [
         {"adapter", "families", "libraries", "meter", "packing", "resources", "sharing", "template"},
-        {"config_file", "render", "sampling", "shapes", "trial"},
+        {"config_file", "render", "sampling", "second", "shapes", "trial"},
         {"checkpoint", "memory"},
         {"hub", "policy", "prefix_cache"},
         {"embedding", "loading", "room", "states"},
@@ -140,6 +140,7 @@ LIGHT = {
     "model/meter",
     "model/render",
     "model/resources",
+    "model/second",
     "model/shapes",
     "model/template",
     "model/trial",

@@ -38,6 +38,7 @@ def train(
     """Run a recipe from the untrained pair to the final table; the same command resumes."""
     command = shlex.join([program(), *sys.argv[1:]])
     with errors(go_on=command):
+        from ..model.second import begun
         from ..runs.naming import run_folder
 
         loaded, machine = load(recipe, overrides, variant, config)
@@ -46,13 +47,14 @@ def train(
         finished = _is_finished(folder, loaded)
         refuse_early(loaded, folder, machine)
         _announce(console, loaded, folder, quiet=quiet or as_json, finished=finished)
-        with progress(console, quiet=quiet or (finished and not as_json), as_json=as_json) as observe:
+        shown = progress(console, quiet=quiet or (finished and not as_json), as_json=as_json)
+        with begun(loaded.recipe, machine, wanted=not finished) as second, shown as observe:
             import_libraries()
             from ..methods.train import train as run_loop
             from ..runs.progress import Timings, fan_out
 
             timings, started = Timings(), time.monotonic()
-            run_loop(loaded, machine=machine, folder=folder, observe=fan_out(observe, timings))
+            run_loop(loaded, machine=machine, folder=folder, observe=fan_out(observe, timings), second=second)
         if profile:
             _show_profile(console, folder, timings.rows(), seconds=time.monotonic() - started, as_json=as_json)
         _show_result(console, folder, as_json=as_json)
