@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from ..model.decoding import Row
 from ..model.generate import Generator
 from ..model.render import Rendered, Renderer, shorten
 from ..model.sampling import Sampling, row_key
@@ -15,10 +16,13 @@ from ..settings.recipe import RewardSettings
 from ..settings.workflow import Step, Workflow
 from ..tasks import answers
 from ..tasks.answers import Scoring
-from ..team.dialogue import Cue, converse, cues, extend, moment, taken
+from ..team.dialogue import Cue, converse, cues, extend, moment, stand, taken
+from ..team.hearing import around, inputs, overheard
 from ..team.prompts import Message, brief, filled, longest_brief, longest_talks, opening, view
+from ..team.streamed import Done
 from ..team.tools import use
 from .reward import Own, Scale, alone, rank
+from .stepping import Utterance, watching
 
 Advance = Callable[[int, int], None]
 """Told of progress: dialogues that are newly done, tokens that were sampled. A dialogue under way counts as the share
@@ -70,11 +74,17 @@ class Agents:
             turns = [replace(longest, speaker=one) for one in speakers]
             messages = view(bare, turns, speaker, workflow=workflow, layout=self.layout)
             shares = {"all": len(bare.contexts), "share": 1, "none": 0}[workflow.roles[speaker].facts]
-            yield len(self.renderer.conversation(messages).ids), shares
+            talking = (step for step in workflow.steps if step.reads is None)
+            most = max(around(step, workflow, length=self._length) for step in talking)
+            yield len(self.renderer.conversation(messages).ids) + most, shares
         for step in workflow.steps:
             if step.reads is not None and not step.tool:
                 messages, inputs, shares = longest_brief(bare, step, workflow=workflow)
-                yield len(self.renderer.prompt(messages)) + (inputs + 1) * len(longest.ids), shares
+                used = len(self.renderer.prompt(messages)) + (inputs + 1) * len(longest.ids)
+                yield used + around(step, workflow, length=self._length), shares
+
+    def _length(self, text: str) -> int:
+        return len(self.renderer.encode(text))
 
     def windows(
         self, drafts: Sequence[Drafts], *, sampling: Sampling, times: int = 1, sides: int = 1
@@ -138,7 +148,7 @@ class Agents:
             nonlocal told
             turns = self.speak([(by_id[cue.dialogue.question], cue) for cue in ready], sampling=sampling, seed=seed)
             going = {(cue.dialogue.question, cue.dialogue.rollout): len(cue.dialogue.turns) for cue in ready}
-            begun = (sum(going.values()) + len(ready)) // self.workflow.max_steps
+            begun = (sum(going.values()) + len(ready)) // self.workflow.most_turns
             done = len(drafts) - len(going) + begun
             advance(done - told, sum(len(turn.ids) for turn in turns))
             told = done
@@ -158,25 +168,47 @@ class Agents:
             if not numbers:
                 continue
             cues = [cue for _, cue in (ready[k] for k in numbers)]
-            prompts = [self._prompt(*ready[k]) for k in numbers]
             keys = [row_key(*seed, cue.dialogue.question, cue.dialogue.rollout, cue.number) for cue in cues]
             self.generator.policy.wear(adapter)
-            sampled = self.generator.generate(prompts, sampling=sampling, keys=keys)
-            said |= {k: self._turn(cue, ids) for k, cue, ids in zip(numbers, cues, sampled, strict=True)}
+            say = self._say_steps if self.workflow.streams else self._say
+            said |= zip(numbers, say([ready[k] for k in numbers], keys, sampling), strict=True)
         return [said[k] for k in range(len(ready))]
+
+    def _say(self, ready: Sequence[tuple[Question, Cue]], keys: Sequence[int], sampling: Sampling) -> list[Turn]:
+        prompts = [self._prompt(question, cue) for question, cue in ready]
+        how = self.workflow.stream
+        if how is None:
+            sampled = self.generator.generate(prompts, sampling=sampling, keys=keys)
+            return [self._turn(cue, ids) for (_, cue), ids in zip(ready, sampled, strict=True)]
+        watch, most = watching(self.renderer, how), sampling.max_new_tokens
+        rows = [Row(key, len(ids), [*ids], most, watch) for ids, key in zip(prompts, keys, strict=True)]
+        self.generator.carry_on(rows, sampling=sampling)
+        turns = [self._turn(cue, tuple(row.said)) for (_, cue), row in zip(ready, rows, strict=True)]
+        return [replace(turn, finished=turn.finished or row.paused) for turn, row in zip(turns, rows, strict=True)]
+
+    def _say_steps(self, ready: Sequence[tuple[Question, Cue]], keys: Sequence[int], sampling: Sampling) -> list[Turn]:
+        steps = [Utterance(*one, workflow=self.workflow, renderer=self.renderer) for one in ready]
+        rows = [step.row(sampling=sampling, key=key) for step, key in zip(steps, keys, strict=True)]
+        self.generator.carry_on([row for row in rows if row.left > 0], sampling=sampling)
+        return [step.turn for step in steps]
 
     def _adapter(self, step: Step) -> str:
         return self.workflow.roles[self.workflow.speaker(step)].adapter
 
     def _use(self, question: Question, cue: Cue, most_tokens: int) -> Turn:
-        done = moment(cue.dialogue.turns, self.workflow).done
-        asked = filled(cue.step, done, given={"question": question.text})
+        asked = filled(cue.step, self._done(cue), given={"question": question.text})
         if cue.step.speaker == "plugin":
             assert self.tool is not None, "a recipe with such a step is refused without the function"
             said = self.renderer.cut(self.tool(question, asked), most_tokens)  # there is room for a message
         else:
             said = use(cue.step, question, asked)
         return Turn(self.workflow.speaker(cue.step), (), said)
+
+    def _done(self, cue: Cue) -> Done:
+        """What the template of a step can be filled with."""
+        if self.workflow.streams:
+            return inputs(cue.step, stand(cue.dialogue.turns, self.workflow), self.workflow)
+        return moment(cue.dialogue.turns, self.workflow).done
 
     def next_cue(self, dialogue: Dialogue) -> Cue:
         """The next step of an unfinished dialogue; of steps side by side the first that was not taken yet."""
@@ -188,8 +220,10 @@ class Agents:
 
     def _prompt(self, question: Question, cue: Cue) -> tuple[int, ...]:
         speaker, turns, format = self.workflow.speaker(cue.step), cue.dialogue.turns, cue.dialogue.format
+        if self.workflow.streams:
+            return Utterance(question, cue, workflow=self.workflow, renderer=self.renderer).ids
         if cue.step.reads is not None:
-            done = moment(turns, self.workflow).done
+            done = self._done(cue)
             return self.renderer.prompt(brief(question, done, cue.step, workflow=self.workflow, format=format))
         return self._talk_prompt(question, turns, speaker, format)
 
@@ -213,6 +247,8 @@ class Agents:
     def lessons(self, question: Question, dialogue: Dialogue) -> list[tuple[str, Rendered]]:
         """The views of a dialogue, each with the adapter of who speaks in it."""
         workflow, layout = self.workflow, self.layout
+        if workflow.streams:
+            return self._streamed_lessons(question, dialogue)
         steps = taken(dialogue.turns, workflow)
         speakers = sorted({turn.speaker for step, turn, _ in steps if step.reads is None})
         seen = [(who, view(question, dialogue.turns, who, workflow=workflow, layout=layout)) for who in speakers]
@@ -220,15 +256,24 @@ class Agents:
             if step.reads is not None and not step.tool:
                 messages = [*brief(question, before, step, workflow=workflow), Message("assistant", turns=(turn,))]
                 seen.append((turn.speaker, messages))
-        return [(workflow.roles[who].adapter, self.renderer.conversation(messages)) for who, messages in seen]
+        rows = ((who, self.renderer.conversation(messages)) for who, messages in seen)
+        in_steps = workflow.stream is not None
+        return [(workflow.roles[who].adapter, replace(row, in_steps=in_steps)) for who, row in rows]
+
+    def _streamed_lessons(self, question: Question, dialogue: Dialogue) -> list[tuple[str, Rendered]]:
+        now = stand(dialogue.turns, self.workflow)
+        speaking = [step for step in now.steps if any(turn.ids for turn in now.said(step.name))]
+        seen = [overheard(question, now, step, workflow=self.workflow) for step in speaking]
+        rows = [replace(self.renderer.conversation(messages), in_steps=True) for messages in seen]
+        return list(zip(map(self._adapter, speaking), rows, strict=True))
 
 
 def unfold(agents: Agents, question: Question, *, sampling: Sampling, seed: Sequence[object]) -> Iterator[Dialogue]:
-    """One dialogue as it grows: yielded after every turn, the last time with its ending."""
+    """One dialogue as it grows: yielded after all that is said side by side, the last time with its ending."""
     dialogue = Dialogue(question.id, 0)
     while dialogue.ending is None:
-        (turn,) = agents.speak([(question, agents.next_cue(dialogue))], sampling=sampling, seed=seed)
-        dialogue = extend(dialogue, turn, workflow=agents.workflow)
+        ready = [(question, cue) for cue in cues(dialogue, agents.workflow)]
+        dialogue = extend(dialogue, *agents.speak(ready, sampling=sampling, seed=seed), workflow=agents.workflow)
         yield dialogue
 
 

@@ -286,6 +286,16 @@ class Recipe(Section):
                 raise ValueError(f"{needs}, and task.name {task.name} has none")
         return team
 
+    @field_validator("schedule")
+    @classmethod
+    def _compares_whole_messages(cls, schedule: str, info: ValidationInfo) -> str:
+        streams = (info.data.get("team") or {}).get("transfer") == "stream"
+        if streams and schedule != "isft":
+            raise ValueError(
+                f"{schedule} prefers whole messages to others, and team.transfer is stream; isft can learn"
+            )
+        return schedule
+
     @field_validator("reward")
     @classmethod
     def _knows_the_roles(cls, reward: RewardSettings, info: ValidationInfo) -> RewardSettings:
