@@ -59,11 +59,9 @@ def call(*arguments: str | Path, stdin: str = "") -> Outcome:
 
 def small_chunks() -> None:
     """From here on this process writes CHUNK dialogues at a time."""
-    import optima_lite.methods.optima.loop  # noqa: F401  (and with it all modules that know the chunk)
+    import optima_lite.stage.cast
 
-    for name, module in list(sys.modules.items()):
-        if name.startswith("optima_lite.") and hasattr(module, "CHUNK"):
-            module.CHUNK = CHUNK
+    optima_lite.stage.cast.CHUNK = optima_lite.stage.cast.SMALL_CHUNK = CHUNK
 
 
 def start(arguments: Sequence[str | Path], *, output: Path) -> Any:
@@ -72,7 +70,7 @@ def start(arguments: Sequence[str | Path], *, output: Path) -> Any:
     It is forked from a server that has imported everything and computed nothing; its output goes to a file.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["optima_lite.methods.optima.loop", "optima_lite.runs.report"])
+    context.set_forkserver_preload(["optima_lite.methods.train", "optima_lite.runs.report"])
     process = context.Process(target=_run, args=([str(argument) for argument in arguments], str(output)))
     process.start()
     return process

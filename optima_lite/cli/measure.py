@@ -73,7 +73,7 @@ def evaluate(
             handed = handing_on(transfer, steps)
             cast = recall(folder, machine=machine, iteration=number, other=other, handing_on=handed)
             if train_single:
-                from ..methods.optima.loop import train_alone
+                from ..methods.train import train_alone
 
                 train_alone(cast, folder, observe=observe)
             if baselines:

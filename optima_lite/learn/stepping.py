@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ..model.decoding import Row, Stop
-from ..model.render import Renderer
+from ..model.generate import Generator
+from ..model.render import Rendered, Renderer
 from ..model.sampling import Sampling
 from ..model.spelling import Speller
-from ..records import Question, Turn
+from ..records import Dialogue, Question, Turn
 from ..settings.workflow import Streaming, Workflow
 from ..tasks import answers
 from ..team.dialogue import Cue, stand
@@ -69,6 +70,53 @@ class Utterance:
         steps = _Steps(self._renderer, self._how, self._earlier)
         steps.take(said[len(self._begun) :])
         return steps.take
+
+
+def say_steps(
+    generator: Generator, steps: Sequence[Utterance], *, keys: Sequence[int], sampling: Sampling
+) -> list[Turn]:
+    """What is said at the steps that can be taken now, in one batch; one without room for a word is silent."""
+    rows = [step.row(sampling=sampling, key=key) for step, key in zip(steps, keys, strict=True)]
+    generator.carry_on([row for row in rows if row.left > 0], sampling=sampling)
+    return [step.turn for step in steps]
+
+
+def say_whole(
+    generator: Generator,
+    renderer: Renderer,
+    how: Streaming,
+    prompts: Sequence[tuple[int, ...]],
+    *,
+    keys: Sequence[int],
+    sampling: Sampling,
+) -> list[Row]:
+    """The rows of messages that are handed on whole, carried on to the end that they would have in a stream."""
+    watch, most = watching(renderer, how), sampling.max_new_tokens
+    rows = [Row(key, len(ids), [*ids], most, watch) for ids, key in zip(prompts, keys, strict=True)]
+    generator.carry_on(rows, sampling=sampling)
+    return rows
+
+
+def steps_read(
+    question: Question, dialogue: Dialogue, *, workflow: Workflow, renderer: Renderer
+) -> list[tuple[int, list[int], Rendered]]:
+    """All that was read and said at each step of a workflow that streams, with who speaks there and the numbers of the
+    turns that are its spans; a message of several turns has as many spans."""
+    now = stand(dialogue.turns, workflow)
+    found = []
+    for step in now.steps:
+        numbers = [k for message in now.stream.messages(step.name) for k in message.steps if now.turns[k].ids]
+        if not numbers:
+            continue
+        row = renderer.conversation(overheard(question, now, step, workflow=workflow))
+        lengths = iter([len(now.turns[k].ids) for k in numbers])
+        spans: list[tuple[int, int]] = []
+        for start, end in row.spans:
+            while start < end:
+                spans.append((start, start + next(lengths)))
+                start = spans[-1][1]
+        found.append((workflow.speaker(step), numbers, Rendered(row.ids, tuple(spans), in_steps=True)))
+    return found
 
 
 def watching(renderer: Renderer, how: Streaming) -> Callable[[Sequence[int]], Stop]:

@@ -12,15 +12,16 @@ from .dialogue_view import typical_pair
 from .evaluation_view import Curve, evaluation_table, gain_table, remarks
 from .evaluations import evaluations, undone_remarks
 from .folder import RunFolder
-from .step_view import format_lines, imitation_table, preference_table, verdict_lines
-from .steps import imitations, preferences
+from .market_view import market_parts
+from .step_view import format_lines, imitation_table, preference_table, reinforcement_table, verdict_lines
+from .steps import imitations, preferences, reinforcements
 from .summary import work
 
 
 def overview(run: RunFolder) -> RenderableType:
     """Everything that `optima-lite report` shows."""
     rows = evaluations(run)
-    imitated, preferred = imitations(run), preferences(run)
+    imitated, preferred, reinforced = imitations(run), preferences(run), reinforcements(run)
     variants = "".join(f", {variant}" for variant in run.manifest.get("variants", ()))
     title = f"{run.manifest.get('recipe_name')}{variants}, seed {run.manifest['recipe'].get('seed')}, in {run.folder}"
     parts: list[RenderableType] = [Text(title, style="bold")]
@@ -34,7 +35,10 @@ def overview(run: RunFolder) -> RenderableType:
         parts += [Text(""), imitation_table(imitated), *format_lines(imitated)]
     if preferred:
         parts += [Text(""), preference_table(preferred)]
+    if reinforced:
+        parts += [Text(""), reinforcement_table(reinforced)]
     parts += verdict_lines(run)
+    parts += [part for table in market_parts(run) for part in (Text(""), table)]
     pair, line = typical_pair(run, rows), work_line(run)
     parts += [Text(""), pair] if pair else []
     parts += [Text(""), line] if line else []
@@ -45,7 +49,8 @@ def result(run: RunFolder) -> RenderableType:
     """What `optima-lite train` ends with: the table, the gain, and how the pair talked before and after."""
     rows = evaluations(run)
     evaluated = Group(evaluation_table(rows, undone_remarks(run)), *remarks(rows), *verdict_lines(run))
-    parts: list[RenderableType | None] = [evaluated, gain_table(run, rows), typical_pair(run, rows), work_line(run)]
+    after = (typical_pair(run, rows), work_line(run))
+    parts: list[RenderableType | None] = [evaluated, gain_table(run, rows), *market_parts(run), *after]
     return Group(*[line for part in parts if part is not None for line in (Text(""), part)])
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from ..records import Rollouts, to_json
 from .evaluations import evaluations
-from .folder import RunFolder, stage_name
-from .steps import Imitation, Preference, imitations, preferences
+from .folder import STARTED, RunFolder, stage_name
+from .market import Trade, trades
+from .steps import Imitation, Preference, Reinforcement, imitations, preferences, reinforcements
 
 
 def summary(run: RunFolder) -> dict[str, Any]:
@@ -44,7 +45,12 @@ def work(run: RunFolder) -> dict[str, int] | None:
 
 def training_tokens(run: RunFolder) -> dict[int, int | None]:
     """For each iteration that has begun, what its adapter has cost with those before; see `summary`."""
-    steps: list[Imitation | Preference] = [*imitations(run), *preferences(run)]
+    steps: list[Imitation | Preference | Reinforcement | Trade] = [
+        *imitations(run),
+        *preferences(run),
+        *reinforcements(run),
+        *trades(run),
+    ]
     spent: dict[int, int | None] = {}
     total: int | None = 0
     for iteration in run.iterations():
@@ -70,10 +76,17 @@ def _sampled(run: RunFolder, stage: str) -> int:
 
 
 def preparation_tokens(run: RunFolder) -> dict[int, int | None]:
-    """For each iteration that has begun, all that was spent on its adapter: to train, and to judge what was trained."""
+    """For each iteration that has begun, all that was spent on its adapter: to train, to judge what was trained, and
+    before, in the run that it started from."""
     judged = validation_tokens(run)
-    return {i: None if spent is None else spent + judged[i] for i, spent in training_tokens(run).items()}
+    earlier = (run.read_json(f"{STARTED}.json") or {"preparation": 0})["preparation"]
+    return {
+        i: None if spent is None or earlier is None else earlier + spent + judged[i]
+        for i, spent in training_tokens(run).items()
+    }
 
 
-def _training_cost(step: Imitation | Preference) -> int | None:
+def _training_cost(step: Imitation | Preference | Reinforcement | Trade) -> int | None:
+    if isinstance(step, Trade):
+        return step.spent
     return None if step.trainer_tokens is None else step.tokens + step.trainer_tokens

@@ -16,14 +16,21 @@ from . import schemas, teams
 from .keys import Count, PathText, Section, Share, Text, TokenCount, checked, key_tree
 from .layers import Mistake, flatten, near_names, nearest
 from .machine import MACHINE_FILE, MACHINE_KEYS
+from .market import MarketSettings
 from .plugin import Plugin
+from .reinforce import ReinforceSettings
 from .task import CODE_TASKS, TaskSettings
+from .workflow import QUESTION, TASK
 
 FormatName = Literal[  # the keys of prompts.FORMATS
     "json", "key_value", "table", "bullets", "triples", "telegraphic", "arrows",
     "pseudo_code", "yaml", "xml", "csv", "symbols", "abbreviated", "form",
 ]  # fmt: skip
 ALL_FORMATS: tuple[FormatName, ...] = get_args(FormatName)
+
+PresetName = Literal["official", "market_science", "market_cloudcast", "market_accelerator"]  # the keys of PRESETS
+CreditScheme = Literal["trajectory", "split", "difference", "code", "own_step"]
+"""How the task score of a dialogue is handed to its messages; see `learn.credit`."""
 
 Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]
 
@@ -136,6 +143,14 @@ class RewardSettings(Section):
     gate_by_correctness: bool = Field(
         False, description="Multiply the other terms by the task score, so that a wrong dialogue is worth 0"
     )
+    credit: CreditScheme = Field(
+        "trajectory",
+        description="What each message gets of the task score: all; split: its part; difference: what it gains, or its "
+        "own answer's; code: what its round gains; own_step: its own answer's, without one all (docs/teams.md)",
+    )
+    parse_weight: float = Field(
+        0.0, ge=0, description="Subtracted from the credit of a message that does not hold what its step is to say"
+    )
 
     @field_validator("schemas")
     @classmethod
@@ -153,6 +168,11 @@ class SelectionSettings(Section):
 
     min_reward: float = Field(0.5, description="A question's best dialogue is kept when its reward is above this")
     keep_fraction: float = Field(0.7, gt=0, le=1, description="Share of those, best first, that is trained on")
+    min_credit: float | None = Field(
+        None,
+        description="Of a kept dialogue the messages are learnt whose credit is at least this; null: 0, and 0.5 under "
+        "own_step (reward.credit)",
+    )
     order: Literal["threshold_first", "share_first"] = Field(
         "threshold_first", description="share_first: that share is taken of all questions, before min_reward (official)"
     )
@@ -231,20 +251,35 @@ class EvaluationSettings(Section):
 
     questions: Count = Field(200, description="Held-out questions, the same for every model")
     validation_questions: Count = Field(50, description="Validation questions, asked after every training step")
+    every: Count = Field(1, description="Iterations from one asking of the held-out questions to the next")
     stop_if_none_right: bool = Field(
         True, description="Stop before any training when no question was answered right, not even by one agent alone"
     )
 
 
-_USED_BY = {"questions": "task.name plugin", "reward": "reward.plugin_weight", "tool": "a step with tool: plugin"}
+_USED_BY = {
+    "questions": "task.name plugin",
+    "reward": "reward.plugin_weight",
+    "tool": "a step or an agent with tool: plugin",
+}
 
 
 class Recipe(Section):
     """Everything that decides a run's results."""
 
     seed: int = Field(0, ge=0, lt=2**32, description="Varies sampling and training; held-out questions stay fixed")
-    preset: Literal["official"] | None = Field(
-        None, description="Defaults to start from; official: as in the authors' code; null: as in the paper"
+    preset: PresetName | None = Field(
+        None,
+        description="Defaults to start from; official: as in the authors' code; market_...: a published domain of EoM; "
+        "null: as in the paper",
+    )
+    method: Literal["optima", "reinforce", "market"] = Field(
+        "optima",
+        description="What improves the team; optima: its weights learn from ranked dialogues and trees; reinforce: "
+        "from the rewards of their messages; market: agents bid for the right to act, and the poor go (docs/market.md)",
+    )
+    start: PathText | None = Field(
+        None, description="A run, by name or folder, with whose trained adapters this one begins; null: fresh ones"
     )
     model: ModelSettings
     task: TaskSettings
@@ -259,10 +294,12 @@ class Recipe(Section):
     search: SearchSettings = SearchSettings()
     training: TrainingSettings = TrainingSettings()
     dpo: DpoSettings = DpoSettings()
+    reinforce: ReinforceSettings = ReinforceSettings()
     schedule: Literal["isft", "idpo", "isft-dpo"] = Field(
         "isft", description="Steps of an iteration: imitation, preference (after imitation in iteration 0), or both"
     )
     evaluation: EvaluationSettings = EvaluationSettings()
+    market: MarketSettings = Field(MarketSettings(), validate_default=True)
     plugin: PathText | None = Field(
         None, description="A Python file of yours in the recipe's folder, with functions that it runs (docs/plugins.md)"
     )
@@ -280,10 +317,16 @@ class Recipe(Section):
             task = info.data["task"]
             if any(step.speaker == "run_tests" for step in workflow.steps) and not task.runs_code:
                 raise ValueError(f"runs tests, and task.name {task.name} has none; {' and '.join(CODE_TASKS)} have")
-            looks_up = any(step.speaker == "retrieve" for step in workflow.steps)
+            looks_up = {QUESTION, TASK} & {*workflow.indexes}
             if (holders or looks_up) and not task.has_facts:
                 needs = "shares its facts out" if holders else "looks facts up"
                 raise ValueError(f"{needs}, and task.name {task.name} has none")
+            if workflow.streams and info.data.get("method") == "reinforce":
+                raise ValueError("hands on steps (transfer: stream), and method reinforce learns from whole messages")
+            if TASK in looks_up and task.endless:
+                raise ValueError(
+                    f"looks facts up in the whole task, and task.name {task.name} makes questions without end"
+                )
         return team
 
     @field_validator("schedule")
@@ -295,6 +338,23 @@ class Recipe(Section):
                 f"{schedule} prefers whole messages to others, and team.transfer is stream; isft can learn"
             )
         return schedule
+
+    @field_validator("market")
+    @classmethod
+    def _suits_the_task(cls, market: MarketSettings, info: ValidationInfo) -> MarketSettings:
+        if info.data.get("method") != "market" or "task" not in info.data or "prompts" not in info.data:
+            return market
+        task, agents = info.data["task"], market.founders if market.agents else ()
+        tools = {agent.tool for agent in agents}
+        if not agents:
+            raise ValueError("has no agents, and method market needs some: market.agents (docs/market.md)")
+        if unprompted := [agent.name for agent in agents if not agent.prompt and not info.data["prompts"].system]:
+            raise ValueError(f"has no prompt for {', '.join(unprompted)}; give one to each agent, or prompts.system")
+        if "run_tests" in tools and not task.runs_code:
+            raise ValueError(f"runs tests, and task.name {task.name} has none; {' and '.join(CODE_TASKS)} have")
+        if not task.has_facts and ("retrieve" in tools or any(agent.facts == "share" for agent in agents)):
+            raise ValueError(f"deals facts out or looks them up, and task.name {task.name} has none")
+        return market
 
     @field_validator("reward")
     @classmethod
@@ -311,6 +371,14 @@ class Recipe(Section):
         return reward
 
     @property
+    def a_round(self) -> str:
+        """What an iteration plays out, in words."""
+        many = "" if self.training.questions == 1 else "s"
+        if self.method == "market":
+            return f"{self.training.questions:,} episode{many}"
+        return f"{self.training.questions:,} question{many} x {self.sampling.rollouts} dialogues"
+
+    @property
     def uses(self) -> tuple[str, ...]:
         """The functions of a plugin that it needs, by their names; `score` is used where there is one."""
         steps = (self.team or {}).get("steps", {}).values()
@@ -318,7 +386,7 @@ class Recipe(Section):
             "questions": self.task.name == "plugin",
             "score": self.task.code is not None and "score" in self.task.code.offers,
             "reward": self.reward.plugin_weight > 0,
-            "tool": any(step.get("tool") == "plugin" for step in steps),
+            "tool": any(step.get("tool") == "plugin" for step in (*steps, *self.market.agents.values())),
         }
         return tuple(name for name, needed in needs.items() if needed)
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import DataError
-from ..learn.rollout import unfold
 from ..records import Ending, Question
 from ..settings.layers import near_names
 from ..settings.workflow import Workflow
@@ -80,14 +79,13 @@ class Team:
         workflow, sampling = self._cast.pair.workflow, self._cast.sampling(self._cast.pair, greedy=not sample)
         turns: list[Said] = []
         tick = 0
-        for dialogue in unfold(self._cast.pair, fitted, sampling=sampling, seed=(seed, "chat")):
+        for dialogue in self._cast.pair.unfold(fitted, sampling=sampling, seed=(seed, "chat")):
             tick += workflow.streams
             for turn in dialogue.turns[len(turns) :]:
                 role, tokens = workflow.names[turn.speaker], len(turn.ids)
-                said = Said(role, turn.text, tokens, turn.answer, turn.finished, tick)
-                turns.append(said)
+                turns.append(Said(role, turn.text, tokens, turn.answer, turn.finished, tick))
                 if hear:
-                    hear(said)
+                    hear(turns[-1])
         assert dialogue.ending is not None
         return Answer(dialogue.answer, tuple(turns), dialogue.ending, dialogue.tokens, bool(shortened))
 

@@ -29,7 +29,7 @@ from ..tasks import jsonl
 from ..tasks.questions import questions
 from ..team.prompts import AUTOFORM, marked
 from ..team.talks import debate
-from .cast import Cast
+from .cast import Cast, agents_after
 from .doctor import versions
 from .evaluate import parts_of, summarise, table_row, undecided
 from .scaling import Sample, ScalingRow, coverage, largest_group, majority, sizes
@@ -166,7 +166,8 @@ def _contenders(bench: _Bench, run: RunFolder, drawn: Sequence[Question], *, sam
         how = " greedy" if greedy else ""
         stored = f"{file}{how}".replace(" ", "_") if file else None
         asked = bench.ask(agents, drawn, f"{label}{how}", file=stored, greedy=greedy)
-        return summarise(asked, name=name, decoding="greedy" if greedy else "sampled", scoring=scoring)
+        decoding, agrees = "greedy" if greedy else "sampled", agents.workflow.agrees
+        return summarise(asked, name=name, decoding=decoding, scoring=scoring, agrees=agrees)
 
     cast.policy.restart(seed=cast.recipe.seed)
     alone = bench.ask(cast.single, drawn, "single agent", samples=samples)
@@ -176,11 +177,13 @@ def _contenders(bench: _Bench, run: RunFolder, drawn: Sequence[Question], *, sam
         yield Contender(voted(alone, name=f"self_consistency_{samples}", cast=cast))
     yield Contender(row("multi_agent_debate", debaters(cast), "debate"))
     yield Contender(row("autoform", autoform(cast), "autoform"))
-    yield Contender(row("untrained", cast.pair, "untrained"))
+    yield Contender(row("untrained", speak_after(cast, run, None), "untrained"))
     if cast.formats:
         best, tokens = best_format(bench)
         asked = bench.ask(cast.pair, drawn, BEST_FORMAT, file=f"format_{best}", formats=(best,))
-        yield Contender(summarise(asked, name=f"format_{best}", decoding="sampled", scoring=scoring), tokens)
+        agrees = cast.pair.workflow.agrees
+        found = summarise(asked, name=f"format_{best}", decoding="sampled", scoring=scoring, agrees=agrees)
+        yield Contender(found, tokens)
     else:
         bench.observe(Note("the recipe's format pool is empty, so there is no best format to compare with"))
     if control := trained_alone(run):
@@ -194,10 +197,10 @@ def _contenders(bench: _Bench, run: RunFolder, drawn: Sequence[Question], *, sam
         bench.observe(Note("the single agent has not been trained as the pair was, so it is missing: --train-single"))
     spending = preparation_tokens(run)
     for iteration in run.trained():
-        speak_after(cast, run, iteration)
+        agents = speak_after(cast, run, iteration)
         file = f"iteration_{iteration}_{_weights(run.adapter(iteration))}"
         for greedy in (False, True) if iteration == run.trained()[-1] else (False,):
-            found = row(f"iteration_{iteration}", cast.pair, f"iteration {iteration}", file=file, greedy=greedy)
+            found = row(f"iteration_{iteration}", agents, f"iteration {iteration}", file=file, greedy=greedy)
             yield Contender(found, spending[iteration])
 
 
@@ -234,7 +237,7 @@ def debaters(cast: Cast) -> Agents:
     team = debate(settings.roles, settings.max_turns, metric=cast.recipe.task.metric)
     equals = marked(told(team, words), team.metric)
     equals = speaking_with(told(equals, cast.recipe.prompts.system or None), cast.pair.workflow.adapters[0])
-    return replace(cast.pair, workflow=equals)
+    return replace(cast.single, workflow=equals, layout=cast.pair.layout)
 
 
 def autoform(cast: Cast) -> Agents:
@@ -271,13 +274,15 @@ def _weights(adapter: Path | None) -> str:
     return whole.hexdigest()
 
 
-def speak_after(cast: Cast, run: RunFolder, iteration: int | None) -> None:
-    """From here on the policy speaks as it did after an iteration of the run, or untrained for None."""
+def speak_after(cast: Cast, run: RunFolder, iteration: int | None) -> Agents:
+    """The agents as they were after an iteration of the run, or untrained for None; from here on the policy speaks as
+    it did then."""
     adapter = None if iteration is None else run.adapter(iteration)
     if adapter is None:
         cast.policy.restart(seed=cast.recipe.seed)
     else:
         cast.policy.load_adapter(adapter)
+    return agents_after(cast, run, iteration)
 
 
 def scaling(
@@ -295,14 +300,13 @@ def scaling(
     more."""
     recipe = cast.recipe
     drawn = questions(recipe.task, "held_out", wanted, seed=0)
-    ways: list[tuple[str, Agents, int | None]] = []
-    if iteration is not None:
-        ways.append((f"iteration_{iteration}", cast.pair, iteration))
-    ways += [("untrained", cast.pair, None), ("single_agent", cast.single, None)]
+    ways: list[tuple[str, int | None]] = [] if iteration is None else [(f"iteration_{iteration}", iteration)]
+    ways += [("untrained", None), ("single_agent", None)]
     rows = []
     with _opened(cast, run, "scaling", wanted=wanted, samples=samples, seed=seed, observe=observe) as bench:
-        for name, agents, trained in ways:
-            speak_after(cast, run, trained)
+        for name, trained in ways:
+            team = speak_after(cast, run, trained)
+            agents = cast.single if name == "single_agent" else team
             file = name if trained is None else f"{name}_{_weights(run.adapter(trained))}"
             asked = bench.ask(agents, drawn, f"sample {name}", file=file, samples=samples, rewards=False)
             drawn_samples = [_samples(group, cast) for group in asked]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from .. import statistics
-from ..learn.rollout import Agents, ranked, sample, unfold
+from ..learn.rollout import Agents, ranked, sample
 from ..model.sampling import row_key
 from ..records import Dialogue, EvalRow, Question, Rollouts, TransferRow
 from ..runs.progress import Observer, phase
@@ -156,7 +156,7 @@ def _time_alone(cast: Cast, way: _Way, question: Question, *, seed: int, clock: 
     agents.generator.hear = hear
     began = clock()
     try:
-        *_, dialogue = unfold(agents, fitted, sampling=cast.sampling(agents), seed=(seed, "evaluation"))
+        *_, dialogue = agents.unfold(fitted, sampling=cast.sampling(agents), seed=(seed, "evaluation"))
     finally:
         agents.generator.hear = lambda key: None
     way.seconds.append(clock() - began)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ..records import Dialogue, Ending, Metric, Turn
-from ..settings.workflow import Condition, Step, Way, Workflow
+from ..settings.workflow import CONFIRMING, Condition, Step, Way, Workflow
 from ..tasks.answers import agree
 from .parsing import accepts, items, value
 from .streamed import Done, Standing, standing
@@ -55,7 +55,13 @@ def moment(turns: Sequence[Turn], workflow: Workflow) -> Moment:
 
 
 def taken(turns: Sequence[Turn], workflow: Workflow) -> list[tuple[Step, Turn, Done]]:
-    """Every turn with the step that it was said at, and what had been said when that was read."""
+    """Every turn with the step that it was said at, and what had been said when that was read: in a stream, all that
+    was said in the ticks before."""
+    if workflow.streams:
+        return _streamed(turns, workflow)
+    if workflow.auctioned:  # whoever has said a turn had won its step
+        done = tuple((workflow.step(workflow.names[turn.speaker]), turn) for turn in turns)
+        return [(step, turn, done[:k]) for k, (step, turn) in enumerate(done)]
     found: list[tuple[Step, Turn, Done]] = []
     while len(found) < len(turns):
         now = moment(turns[: len(found)], workflow)
@@ -63,6 +69,13 @@ def taken(turns: Sequence[Turn], workflow: Workflow) -> list[tuple[Step, Turn, D
         if not now.group:
             raise ValueError("turns after the end of their dialogue")
     return found
+
+
+def _streamed(turns: Sequence[Turn], workflow: Workflow) -> list[tuple[Step, Turn, Done]]:
+    beats = stand(turns, workflow).stream.beats
+    said = [(workflow.step(beat.name), turn) for beat, turn in zip(beats, turns, strict=True)]
+    before = [sum(one.tick < beat.tick for one in beats) for beat in beats]
+    return [(step, turn, tuple(said[:count])) for (step, turn), count in zip(said, before, strict=True)]
 
 
 def stand(turns: Sequence[Turn], workflow: Workflow) -> Standing:
@@ -137,7 +150,7 @@ def _end_of(now: Standing) -> Ending | None:
 
 def _agreed(way: Way) -> Ending:
     """How a dialogue ends that goes this way to its end."""
-    confirmed = any(condition.kind in ("agreed", "accepted", "passed") for condition in way.when)
+    confirmed = any(condition.kind in CONFIRMING for condition in way.when)
     return Ending.AGREED if confirmed else Ending.DONE
 
 

@@ -16,7 +16,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from optima_lite.learn.rollout import Agents, ranked, sample, unfold
+from optima_lite.learn.rollout import Agents, ranked, sample
 from optima_lite.model.decoding import Row
 from optima_lite.model.generate import Generator
 from optima_lite.model.policy import Policy
@@ -83,7 +83,7 @@ def serial(streamed: Agents, **changes: Any) -> Agents:
 
 
 def talked(team: Agents, *, sampling: Sampling = SAMPLING) -> Dialogue:
-    *_, last = unfold(team, ASKED[0], sampling=sampling, seed=(0, 0))
+    *_, last = team.unfold(ASKED[0], sampling=sampling, seed=(0, 0))
     return last
 
 
