@@ -47,7 +47,7 @@ def train(
     loaded = load_recipe(recipe, overrides=overrides, variants=variants)
     machine = _machine(config)
     _hush()
-    from .methods.optima.loop import train as run_loop
+    from .methods.train import train as run_loop
     from .runs.folder import read_run
     from .runs.naming import run_folder
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import optima_lite
-from optima_lite.methods.optima.loop import train_alone
+from optima_lite.methods.train import train_alone
 from optima_lite.records import Rollouts
 from optima_lite.runs.folder import RunFolder, read_run
 from optima_lite.runs.summary import preparation_tokens

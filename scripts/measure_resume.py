@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from optima_lite.learn.sft import TrainingFacts
-from optima_lite.methods.optima import imitate, loop
+from optima_lite.methods.optima import imitate
+from optima_lite.methods.train import train
 from optima_lite.records import Dialogue, Ending, Question, Reward, Rollouts, Turn
 from optima_lite.runs.progress import silent
 from optima_lite.settings.config import load_recipe
@@ -87,7 +88,7 @@ def make_up(recipe: Path, folder: Path, *, rollouts: int, turns: int, turn_token
         return TrainingFacts(rows=len(rows), trainer_tokens=0, epochs=1, steps=1, loss=None)
 
     vars(imitate).update(sample=sample, ranked=ranked, fine_tune=fine_tune)
-    loop.train(load_recipe(recipe), machine=Machine(threads=1, max_batch_tokens=8192), folder=folder, observe=silent)
+    train(load_recipe(recipe), machine=Machine(threads=1, max_batch_tokens=8192), folder=folder, observe=silent)
 
 
 if __name__ == "__main__":

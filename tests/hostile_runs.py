@@ -26,13 +26,13 @@ MEMORY = 6 << 30  # bytes; no flood takes the machine along
 def main(kind: str, first: int, stop: int, folder: Path) -> None:
     """Each case's outcome: code, processor seconds, growth in GiB, what it said, and what it left behind."""
     from optima_lite.errors import RunError
-    from optima_lite.methods.optima import loop
+    from optima_lite.methods import train
     from optima_lite.stage import preflight  # noqa: F401  (imported before the forks)
 
     def enough(*_: object) -> None:
         raise RunError("the model is loaded")
 
-    loop.Stage = enough  # type: ignore[assignment, misc]
+    train.Stage = enough  # type: ignore[assignment, misc]
     for number in range(first, stop):
         home = folder / f"{kind}-{number}"
         child = os.fork()

@@ -59,7 +59,7 @@ def call(*arguments: str | Path, stdin: str = "") -> Outcome:
 
 def small_chunks() -> None:
     """From here on this process writes CHUNK dialogues at a time."""
-    import optima_lite.methods.optima.loop  # noqa: F401  (and with it all modules that know the chunk)
+    import optima_lite.methods.train  # noqa: F401  (and with it all modules that know the chunk)
 
     for name, module in list(sys.modules.items()):
         if name.startswith("optima_lite.") and hasattr(module, "CHUNK"):
@@ -72,7 +72,7 @@ def start(arguments: Sequence[str | Path], *, output: Path) -> Any:
     It is forked from a server that has imported everything and computed nothing; its output goes to a file.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["optima_lite.methods.optima.loop", "optima_lite.runs.report"])
+    context.set_forkserver_preload(["optima_lite.methods.train", "optima_lite.runs.report"])
     process = context.Process(target=_run, args=([str(argument) for argument in arguments], str(output)))
     process.start()
     return process

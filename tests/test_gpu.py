@@ -185,7 +185,7 @@ def test_the_ceiling_of_the_machine_file_holds(small: Path) -> None:
 def test_an_iteration_of_imitation_and_preference_under_a_ceiling(
     ceiling: int, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from optima_lite.methods.optima.loop import train
+    from optima_lite.methods.train import train
     from optima_lite.runs.progress import silent
 
     (tmp_path / "recipe.yaml").write_text(RECIPE.format(folder=large))

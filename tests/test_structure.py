@@ -79,12 +79,17 @@ LEVELS = {
     ],
     "stage": [
         {"cast", "findings", "probe", "scaling"},
-        {"asking", "data", "doctor", "evaluate", "scaling_view"},
+        {"asking", "data", "doctor", "evaluate", "scaling_view", "start"},
         {"preflight"},
         {"baselines", "stage"},
         {"judge"},
     ],
-    "methods": [{"optima/explore", "optima/plan"}, {"optima/imitate", "optima/prefer"}, {"optima/loop"}],
+    "methods": [
+        {"optima/explore", "optima/plan"},
+        {"optima/imitate", "optima/prefer", "plan"},
+        {"optima/loop"},
+        {"train"},
+    ],
     "cli": [
         {"arguments", "console", "early"},
         {"look", "many", "measure", "recipes", "teams", "train"},
@@ -109,6 +114,7 @@ LIGHT = {
     "stage/findings",
     "stage/scaling",
     "stage/scaling_view",
+    "stage/start",
 }
 HEAVY = {"accelerate", "bitsandbytes", "datasets", "matplotlib", "peft", "torch", "transformers", "trl"}
 

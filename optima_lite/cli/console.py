@@ -115,7 +115,7 @@ def program() -> str:
 def import_libraries() -> None:
     """Reads all that is heavy in one go, which Ctrl-C does not tear apart."""
     with ctrl_c_waits():
-        from ..methods.optima import loop  # noqa: F401  (and with it everything else)
+        from ..methods import train  # noqa: F401  (and with it everything else)
 
 
 @contextmanager

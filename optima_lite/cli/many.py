@@ -69,11 +69,11 @@ def sweep(
         loaded = [load_recipe(recipe, overrides=settings, variants=variant or ()) for settings in chosen]
         folders = [run_folder(one, machine) for one in loaded]
         for one, folder in zip(loaded, folders, strict=True):
-            refuse_early(one, folder)
+            refuse_early(one, folder, machine)
         silent = quiet or as_json or as_csv
         say(console, f"{len(loaded)} runs: {', '.join(folder.name for folder in folders)}", quiet=silent)
         import_libraries()
-        from ..methods.optima.loop import train
+        from ..methods.train import train
 
         for number, (one, folder) in enumerate(zip(loaded, folders, strict=True), start=1):
             say(console, f"run {number} of {len(loaded)}: {folder.name}", quiet=silent)

@@ -65,7 +65,7 @@ def evaluate(
 
             cast = recall(folder, machine=machine, iteration=number, other=other)
             if train_single:
-                from ..methods.optima.loop import train_alone
+                from ..methods.train import train_alone
 
                 train_alone(cast, folder, observe=observe)
             if baselines:

@@ -44,11 +44,11 @@ def train(
         console = console_of(machine)
         folder = run or run_folder(loaded, machine)
         finished = _is_finished(folder, loaded)
-        refuse_early(loaded, folder)
+        refuse_early(loaded, folder, machine)
         _announce(console, loaded, folder, quiet=quiet or as_json, finished=finished)
         with progress(console, quiet=quiet or (finished and not as_json), as_json=as_json) as observe:
             import_libraries()
-            from ..methods.optima.loop import train as run_loop
+            from ..methods.train import train as run_loop
             from ..runs.progress import Timings, fan_out
 
             timings, started = Timings(), time.monotonic()

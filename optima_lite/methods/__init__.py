@@ -1,4 +1,4 @@
 """Ways to improve a team, one page each, in the order in which it runs.
 
-Start with `optima/loop`. What two methods share belongs to `stage`, a wing below.
+Start with `train`, then `optima/loop`. What two methods share belongs to `stage`, a wing below.
 """

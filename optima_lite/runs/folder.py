@@ -2,6 +2,7 @@
 
     manifest.json                     the recipe, the threads and token budget that a run's records depend on, versions
     iteration_00/1_dialogues.jsonl    one row per question; so are the other stages; 4_adapter is a folder
+    start                             the adapters that a run with `start` in its recipe has begun with
     evaluation/untrained_sampled.*    rows (.jsonl) and their means (.json)
     adapter                           leads to the adapter in force, for people and scripts; nothing here reads it
     summary.json, timings.jsonl, log.txt
@@ -23,6 +24,7 @@ from .progress import Timing
 from .rows import Rows, damaged_line, read_rows
 
 IMITATED, PREFERRED = "4_adapter", "8_adapter"  # the adapters of an iteration, by the step that makes them
+STARTED = "start"  # a copy of the adapters that a run with `start` in its recipe has begun with
 
 
 def stage_name(iteration: int, stage: str) -> str:

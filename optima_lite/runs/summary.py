@@ -7,7 +7,7 @@ from typing import Any
 
 from ..records import Rollouts, to_json
 from .evaluations import evaluations
-from .folder import RunFolder, stage_name
+from .folder import STARTED, RunFolder, stage_name
 from .steps import Imitation, Preference, imitations, preferences
 
 
@@ -70,9 +70,14 @@ def _sampled(run: RunFolder, stage: str) -> int:
 
 
 def preparation_tokens(run: RunFolder) -> dict[int, int | None]:
-    """For each iteration that has begun, all that was spent on its adapter: to train, and to judge what was trained."""
+    """For each iteration that has begun, all that was spent on its adapter: to train, to judge what was trained, and
+    before, in the run that it started from."""
     judged = validation_tokens(run)
-    return {i: None if spent is None else spent + judged[i] for i, spent in training_tokens(run).items()}
+    earlier = (run.read_json(f"{STARTED}.json") or {"preparation": 0})["preparation"]
+    return {
+        i: None if spent is None or earlier is None else earlier + spent + judged[i]
+        for i, spent in training_tokens(run).items()
+    }
 
 
 def _training_cost(step: Imitation | Preference) -> int | None:

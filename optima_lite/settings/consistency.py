@@ -38,6 +38,10 @@ def idle(recipe: Mapping[str, Any], stated: Collection[str]) -> Iterator[tuple[s
             yield key, f"splits rows; task.name {task['name']} makes its own questions"
     if recipe["schedule"] == "idpo" and recipe["training"]["iterations"] < 2:
         yield "schedule", "idpo prefers from the second iteration on; training.iterations must be at least 2"
+    if recipe["start"] is not None:
+        for section in ("training", "dpo"):
+            if recipe[section]["restart"] == "base":
+                yield "start", f"is given up by {section}.restart: base, which trains new adapters in each iteration"
     formats = recipe["prompts"]["formats"]
     if again := next((name for i, name in enumerate(formats) if name in formats[:i]), None):
         yield "prompts.formats", f"holds {again} twice"

@@ -246,6 +246,12 @@ class Recipe(Section):
     preset: Literal["official"] | None = Field(
         None, description="Defaults to start from; official: as in the authors' code; null: as in the paper"
     )
+    method: Literal["optima"] = Field(
+        "optima", description="What improves the team; optima: its weights learn from ranked dialogues and trees"
+    )
+    start: PathText | None = Field(
+        None, description="A run, by name or folder, with whose trained adapters this one begins; null: fresh ones"
+    )
     model: ModelSettings
     task: TaskSettings
     protocol: ProtocolSettings = ProtocolSettings()

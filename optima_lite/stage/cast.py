@@ -21,7 +21,7 @@ from ..model.room import available
 from ..model.sampling import Sampling
 from ..model.selftest import agreement
 from ..records import Question
-from ..runs.folder import RunFolder
+from ..runs.folder import STARTED, RunFolder
 from ..runs.opened import require_iteration
 from ..settings import plugin
 from ..settings.machine import Machine
@@ -41,13 +41,21 @@ Settle = Callable[[str, Callable[[], int]], int]
 @dataclass(frozen=True)
 class Cast:
     """pair: the agents that are trained, two of them unless the single one is trained as a control. single: one agent
-    with all the facts, to compare with. Both are one policy. micro_batch: training examples held in memory at once."""
+    with all the facts, to compare with. Both are one policy. micro_batch: training examples held in memory at once.
+    start: the folder of the adapters that the run begins with; None for fresh ones."""
 
     recipe: Recipe
     policy: Policy
     pair: Agents
     single: Agents
     micro_batch: int
+    start: Path | None = None
+
+    def begin(self) -> None:
+        """The policy speaks as at the beginning of the run. Raises ModelError for adapters that do not fit."""
+        self.policy.restart(seed=self.recipe.seed)
+        if self.start is not None:
+            self.policy.load_adapter(self.start)
 
     @property
     def meter(self) -> Meter:
@@ -75,10 +83,16 @@ class Cast:
 
 
 def assemble(
-    recipe: Recipe, *, machine: Machine, settle: Settle, notify: Callable[[str], None] = lambda text: None
+    recipe: Recipe,
+    *,
+    machine: Machine,
+    settle: Settle,
+    notify: Callable[[str], None] = lambda text: None,
+    start: Path | None = None,
 ) -> Cast:
-    """Loads the model with fresh adapters. On the CPU threads, batch size and the room for the cache are settled,
-    because results depend on them; on a GPU each start takes what the card has free, and nothing is settled.
+    """Loads the model with fresh adapters, or those in the folder `start`. On the CPU threads, batch size and the room
+    for the cache are settled, because results depend on them; on a GPU each start takes what the card has free, and
+    nothing is settled.
 
     notify: is told, in a sentence, what did not go as planned: rows that are kept short, the self-test, memory that ran
     out. Raises ModelError when the model cannot be loaded, ConfigError when the task's metric or the reward needs an
@@ -110,7 +124,10 @@ def assemble(
     scoring = Scoring(metric, policy.tokenizer.tokenize if recipe.task.scoring == "official" else None, score)
     pair = Agents(generator, renderer, team, scoring, recipe.prompts.layout, own, tool)
     single = Agents(generator, renderer, alone, scoring, own=own)
-    return Cast(recipe, policy, pair, single, settle("micro_batch", lambda: limits.micro_batch))
+    cast = Cast(recipe, policy, pair, single, settle("micro_batch", lambda: limits.micro_batch), start)
+    if start is not None:
+        cast.begin()
+    return cast
 
 
 def workflows(recipe: Recipe) -> tuple[Workflow, Workflow]:
@@ -156,7 +173,8 @@ def recall(run: RunFolder, *, machine: Machine, iteration: int | None, other: Re
     def settled(key: str, decide: Callable[[], int]) -> int:
         return int(run.manifest.get(key) or decide())
 
-    cast = assemble(recipe, machine=machine, settle=settled)
+    start = run.folder / STARTED
+    cast = assemble(recipe, machine=machine, settle=settled, start=start if start.is_dir() else None)
     if adapter is not None:
         cast.policy.load_adapter(adapter)
     return cast

@@ -97,11 +97,10 @@ class Judge:
         run.write_json(f"{name}.json", {"step": step, **asdict(verdict), "adapter": adapter})
 
     def _return_to(self, standing: Standing) -> None:
-        policy = self.stage.cast.policy
         if standing.adapter is None:
-            policy.restart(seed=self.stage.cast.recipe.seed)
+            self.stage.cast.begin()
         else:
-            policy.load_adapter(standing.adapter)
+            self.stage.cast.policy.load_adapter(standing.adapter)
 
 
 def _is_worse(verdict: Verdict) -> bool:

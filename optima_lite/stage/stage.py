@@ -19,13 +19,13 @@ from ..model.render import Rendered
 from ..model.sampling import seed_of
 from ..records import Question, Rollouts
 from ..runs.card import write_adapter_card
-from ..runs.evaluations import evaluations, undecided_note
+from ..runs.evaluations import evaluation_stage, evaluations, undecided_note, undone_remark
 from ..runs.folder import stage_name
-from ..runs.progress import Advance, Note, Observer, phase
+from ..runs.progress import Advance, Evaluated, Note, Observer, phase
 from ..runs.store import Run
 from ..settings.recipe import DpoSettings, Recipe, TrainingSettings
 from .cast import Cast
-from .evaluate import examine, parts_of, undecided
+from .evaluate import examine, parts_of, summarise, undecided
 
 CHUNK = 400  # dialogues written at a time: the most that a kill can cost
 
@@ -153,6 +153,19 @@ class Stage:
             )
         self.tell_undecided(undecided(examined))
         return examined
+
+    def evaluate(
+        self, agents: Agents, held_out: Sequence[Question], name: str, *, greedy: bool, iteration: int | None = None
+    ) -> None:
+        """A line of the final table: each held-out question is talked about once, by the adapter as it stands."""
+        decoding = "greedy" if greedy else "sampled"
+        where = evaluation_stage(name, decoding)
+        label = f"evaluate {decoding}" if iteration is not None else f"evaluate {name} {decoding}"
+        fitted = self.fit(agents, held_out, f"evaluation/{agents.workflow.name}_questions")
+        examined = self.examine(agents, fitted, where, greedy=greedy, label=label, iteration=iteration)
+        row = summarise(examined, name=name, decoding=decoding, scoring=agents.scoring)
+        self.run.write_json(f"{where}.json", row)
+        self.observe(Evaluated(row, "" if iteration is None else undone_remark(self.run, iteration)))
 
 
 def together(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from conftest import Finished
-from optima_lite.methods.optima.plan import plan
+from optima_lite.methods.plan import plan
 from optima_lite.runs.folder import read_run
 from optima_lite.settings.config import load_recipe
 

@@ -19,7 +19,8 @@ torch = pytest.importorskip("torch")
 
 from optima_lite.errors import ConfigError  # noqa: E402
 from optima_lite.learn.sft import Steps  # noqa: E402
-from optima_lite.methods.optima import explore, loop, prefer  # noqa: E402
+from optima_lite.methods.optima import explore, plan, prefer  # noqa: E402
+from optima_lite.methods.train import train, train_alone  # noqa: E402
 from optima_lite.records import PreferencePair, Rollouts, Tree  # noqa: E402
 from optima_lite.runs.folder import RunFolder, read_run  # noqa: E402
 from optima_lite.runs.listing import runs  # noqa: E402
@@ -56,7 +57,7 @@ def ran(folder: Path, *overrides: str) -> tuple[RunFolder, list[Event]]:
     events: list[Event] = []
     small_chunks()
     machine = Machine(threads=1, max_batch_tokens=8192)
-    loop.train(loaded(folder.parent, *overrides), machine=machine, folder=folder, observe=events.append)
+    train(loaded(folder.parent, *overrides), machine=machine, folder=folder, observe=events.append)
     return read_run(folder), events
 
 
@@ -99,7 +100,7 @@ def rewarded(monkeypatch: pytest.MonkeyPatch, *rewards: float) -> None:
     ],
 )
 def test_the_steps_of_an_iteration(tmp_path: Path, schedule: str, iteration: int, steps: list[str]) -> None:
-    assert [*loop.steps(loaded(tmp_path, f"schedule={schedule}").recipe, iteration)] == steps
+    assert [*plan.steps(loaded(tmp_path, f"schedule={schedule}").recipe, iteration)] == steps
 
 
 def test_both_steps_leave_their_records(hybrid: RunFolder) -> None:
@@ -303,7 +304,7 @@ def test_the_single_agent_goes_through_both_steps_too(hybrid: RunFolder, tmp_pat
     """Its tree is its question and its answers: all that a preference can be about."""
     run = read_run(shutil.copytree(hybrid.folder, tmp_path / "run"))
     cast = recall(run, machine=Machine(threads=1), iteration=1)
-    loop.train_alone(cast, run, observe=lambda event: None)
+    train_alone(cast, run, observe=lambda event: None)
     own = read_run(run.folder / ALONE)
     for iteration in (0, 1):
         trees, theirs = (one.read(f"iteration_0{iteration}/6_trees", Tree) for one in (own, run))

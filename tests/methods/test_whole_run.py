@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import load_file  # noqa: E402
 
 import optima_lite.stage.cast  # noqa: E402
-from optima_lite.methods.optima import loop  # noqa: E402
+from optima_lite.methods.train import train as run_recipe  # noqa: E402
 from optima_lite.model import loading  # noqa: E402
 from optima_lite.model.policy import Policy  # noqa: E402
 from optima_lite.runs.progress import Event, Note  # noqa: E402
@@ -49,7 +49,7 @@ def train(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Train]:
             patch.setattr(optima_lite.stage.cast, "load", lambda *a, **how: starved(loading.load(*a, **how), most_rows))
             events: list[Event] = []
             machine = Machine(threads=1, max_batch_tokens=8192, max_cache_gib=room)
-            loop.train(load_recipe(recipe), machine=machine, folder=folder, observe=events.append)
+            run_recipe(load_recipe(recipe), machine=machine, folder=folder, observe=events.append)
             return [event.text for event in events if isinstance(event, Note)]
 
         yield run

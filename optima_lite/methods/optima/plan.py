@@ -1,4 +1,4 @@
-"""The phases that a run of a recipe will have, in order, before any of them begins; what the time left is told from."""
+"""The steps of the method by the recipe's schedule, and the phases that they will have."""
 
 from __future__ import annotations
 
@@ -11,25 +11,11 @@ from ...stage.evaluate import parts_of
 from ...team.talks import team_of
 
 
-def plan(recipe: Recipe) -> tuple[PhaseStarted, ...]:
-    """Every phase of a run. How many steps the first training will take depends on what is selected: a guess."""
-    return tuple(_phases(recipe))
-
-
 def steps(recipe: Recipe, iteration: int) -> Sequence[str]:
     """The training steps of an iteration by the recipe's schedule."""
     if recipe.schedule == "isft" or (recipe.schedule == "idpo" and iteration == 0):
         return ("imitate",)
     return ("prefer",) if recipe.schedule == "idpo" else ("imitate", "prefer")
-
-
-def _phases(recipe: Recipe) -> Iterator[PhaseStarted]:
-    held_out = recipe.evaluation.questions
-    yield PhaseStarted("load", None, 1, "models")
-    for decoding in ("sampled", "greedy"):
-        for name, agents in (("untrained", 2), ("single_agent", 1)):
-            yield PhaseStarted(f"evaluate {name} {decoding}", None, held_out, "questions", parts_of(agents))
-    yield from improvement(recipe, roles=2)
 
 
 def improvement(recipe: Recipe, *, roles: int) -> Iterator[PhaseStarted]:

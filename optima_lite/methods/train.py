@@ -1,0 +1,92 @@
+"""What a run of any method has in common: the folder, the agents, where they begin, and the table of how they do.
+
+`method` in the recipe says who improves the agents in between: `optima` by imitation and preference (`optima/loop`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ..records import Question
+from ..runs.folder import RunFolder
+from ..runs.progress import Note, Observer, Planned, RunStarted, Timings, fan_out, phase
+from ..runs.store import Run
+from ..runs.summary import summary
+from ..settings.config import LoadedRecipe
+from ..settings.machine import Machine
+from ..stage.baselines import ALONE
+from ..stage.cast import Cast, assemble
+from ..stage.doctor import versions
+from ..stage.preflight import require
+from ..stage.stage import Stage, require_something_right
+from ..stage.start import begin
+from ..tasks.questions import questions
+from .optima import loop
+from .plan import improvement, plan
+
+
+def train(loaded: LoadedRecipe, *, machine: Machine, folder: Path, observe: Observer) -> None:
+    """Runs a recipe, or carries on with its run in `folder`, to the end.
+
+    Raises OptimaError for everything a user can mend; what was complete before stays.
+    """
+    recipe = loaded.recipe
+    require(recipe, machine=machine)
+    manifest = {
+        "recipe": recipe.to_dict(),
+        "recipe_name": loaded.name,
+        "variants": loaded.variants,
+        "versions": versions(),
+    }
+    if code := recipe.task.code:
+        manifest["plugin"] = {"path": str(code.path), "sha256": code.sha256}
+    with Run.open(folder, manifest) as run:
+        observe = fan_out(observe, Timings(sink=lambda timing: run.append_timings([timing])))
+        observe(RunStarted(loaded.name, str(folder), recipe.training.iterations, run.resumed))
+        if code:
+            observe(Note(code.told(recipe.uses)))
+        observe(Planned(plan(recipe)))
+        start = begin(run, recipe, machine=machine, notify=lambda text: observe(Note(text)))
+        with phase(observe, "load", iteration=None, total=1, unit="models") as advance:
+            cast = assemble(
+                recipe, machine=machine, settle=run.settle, notify=lambda text: observe(Note(text)), start=start
+            )
+            advance(1)
+        stage = Stage(cast, run, observe)
+        held_out = questions(recipe.task, "held_out", recipe.evaluation.questions, seed=0)
+        for greedy in (False, True):
+            stage.evaluate(cast.pair, held_out, "untrained", greedy=greedy)
+            stage.evaluate(cast.single, held_out, "single_agent", greedy=greedy)
+        require_something_right(run, recipe)
+        _improve(stage, held_out)
+
+
+def train_alone(cast: Cast, run: RunFolder, *, observe: Observer) -> None:
+    """The control of a run: its single agent, who sees everything, improved as its pair was, by the same recipe.
+
+    It gets the same questions, steps, rewards, schedule and judge, and an adapter of its own, in a run folder within
+    the run's; the same call resumes. cast: the agents of the run; the policy is left with the control's adapter.
+    """
+    recipe = cast.recipe
+    # An answer without a partner's word is all that there is: see `selection.skip_early_answers`.
+    selection = recipe.selection.model_copy(update={"skip_early_answers": False})
+    recipe = recipe.model_copy(update={"selection": selection})
+    alone = replace(cast, pair=cast.single, recipe=recipe, start=None)
+    name = f"{run.manifest.get('recipe_name')}, single agent"
+    manifest = {"recipe": run.manifest["recipe"], "recipe_name": name, "versions": versions()}
+    with Run.open(run.folder / ALONE, manifest) as own:
+        observe = fan_out(observe, Timings(sink=lambda timing: own.append_timings([timing])))
+        observe(RunStarted(name, str(own.folder), recipe.training.iterations, own.resumed))
+        observe(Planned(tuple(improvement(recipe, roles=1))))
+        alone.begin()
+        _improve(Stage(alone, own, observe), questions(recipe.task, "held_out", recipe.evaluation.questions, seed=0))
+
+
+def _improve(stage: Stage, held_out: Sequence[Question]) -> None:
+    """The agents that the stage trains, improved by the recipe's method, and the summary of all."""
+    match stage.cast.recipe.method:
+        case "optima":
+            loop.improve(stage, held_out)
+    stage.run.write_json("summary.json", summary(stage.run))
