@@ -378,7 +378,7 @@ def card(model: LlamaForCausalLM, writer: Writer, effort: Effort, folder: Path, 
         count=evaluation.COUNT,
         each_format=evaluation.EACH_FORMAT,
         temperature=evaluation.TEMPERATURE,
-        turns=PAIR.max_turns,
+        turns=PAIR.max_steps,
         turn_tokens=evaluation.MAX_TURN_TOKENS,
         rows="\n".join(
             f"| {name} | {row.score:.2f} | {row.tokens:.0f} | {row.turns:.1f} | "
@@ -386,7 +386,7 @@ def card(model: LlamaForCausalLM, writer: Writer, effort: Effort, folder: Path, 
             for name, row in rows.items()
         ),
         probes=", ".join(f"{kind} {share:.3f}" for kind, share in evaluation.probes(model, writer).items()),
-        dialogue="\n".join(f"> {PAIR.roles[turn.speaker]}: {turn.text}  " for turn in talk),
+        dialogue="\n".join(f"> {PAIR.names[turn.speaker]}: {turn.text}  " for turn in talk),
         system=SYSTEM,
         alone=SYSTEM_ALONE,
         names=sum(map(len, ENTITIES.values())),

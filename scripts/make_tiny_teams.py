@@ -1,6 +1,6 @@
 """Make the bundled tiny Llama for teams, from the weights of the bundled tiny Llama.
 
-    python scripts/make_tiny_teams.py [--out FOLDER] [--seed 0] [--scale 1.0]
+    python scripts/make_tiny_teams.py [--out FOLDER] [--seed 0] [--scale 1.0] [--keep FOLDER]
 
 In: nothing but this repository. Out: a model of the same shape, which knows the roles of three shipped teams besides
 the pair and the single agent (`scripted_teams.py`): able to play each, yet chatty and careless, so that training has
@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 from collections.abc import Iterator
+from dataclasses import asdict, astuple
 from pathlib import Path
 from random import Random
 
@@ -171,6 +173,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=PACKAGE / "tiny_teams")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the steps of every phase")
+    parser.add_argument("--keep", type=Path, help="folder for the model after each phase, to go on from")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
@@ -180,7 +183,20 @@ def main() -> None:
     tokenizer = make_tokenizer(itertools.chain(vocabulary_texts(), team_texts()))
     model = widened(LlamaForCausalLM.from_pretrained(first, dtype=torch.float32), old, tokenizer)
     writer = Writer(tokenizer)
-    effort = train(model, writer, TEAM_PHASES, seed=options.seed, scale=options.scale, first=len(PHASES))
+    effort = Effort(0, 0, 0.0)
+    for number, phase in enumerate(TEAM_PHASES, start=len(PHASES)):
+        kept = options.keep / f"phase{number}" if options.keep else None
+        if kept and (kept / "effort.json").exists():
+            model = LlamaForCausalLM.from_pretrained(kept, dtype=torch.float32)
+            effort = Effort(**json.loads((kept / "effort.json").read_text()))
+            continue
+        spent = train(model, writer, [phase], seed=options.seed, scale=options.scale, first=number)
+        effort = Effort(*(sum(pair) for pair in zip(astuple(effort), astuple(spent), strict=True)))
+        model.to(torch.bfloat16).to(torch.float32)  # as it is kept, so that a run that goes on ends in the same weights
+        if kept:
+            save(model, tokenizer, kept)
+            (kept / "effort.json").write_text(json.dumps(asdict(effort)))
+            model.to(torch.float32)
     options.out.mkdir(parents=True, exist_ok=True)
     save(model, tokenizer, options.out)
     shipped = LlamaForCausalLM.from_pretrained(options.out, dtype=torch.float32)

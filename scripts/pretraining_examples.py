@@ -226,10 +226,10 @@ PHASES = (
     ),
 )
 
-# What the model for teams learns on top of that, from its weights.
+# What the model for teams learns on top of that, from its weights. The roles that write lists take longest.
 TEAM_PHASES = (
     Phase(
-        1500,
+        600,
         (0.2, 0.002),
         {
             "telegrams": 0.1,
@@ -240,6 +240,19 @@ TEAM_PHASES = (
             "critic": 0.18,
             "planner": 0.13,
             "retrieval": 0.15,
+        },
+    ),
+    Phase(
+        450,
+        (0.4, 0.002),
+        {
+            "telegrams": 0.06,
+            "facts": 0.06,
+            "dialogue": 0.14,
+            "careless_monologue": 0.04,
+            "critic": 0.16,
+            "planner": 0.24,
+            "retrieval": 0.3,
         },
     ),
 )

@@ -83,8 +83,8 @@ def pair(
     """The model talks with itself about each question, under one instruction of the pool or none."""
     talks: list[list[Turn]] = [[] for _ in questions]
     over = [False] * len(talks)
-    for number in range(PAIR.max_turns):
-        speaker = PAIR.speaker(number)
+    for number in range(PAIR.max_steps):
+        speaker = number % 2
         going = [i for i in range(len(talks)) if not over[i]]
         if not going:
             break
