@@ -122,6 +122,22 @@ class Rollouts:
 
 
 @dataclass(frozen=True, slots=True)
+class Payment:
+    """What the messages of a question's dialogues were worth to who said them, dialogue by dialogue and turn by turn;
+    None for a tool's turn.
+
+    advantages: by how much better that was than the other dialogues' at the same place (see `advantage`). groups:
+    places that were compared; flat: those of them where all were worth the same.
+    """
+
+    question: str
+    rewards: tuple[tuple[float | None, ...], ...]
+    advantages: tuple[tuple[float | None, ...], ...]
+    groups: int
+    flat: int
+
+
+@dataclass(frozen=True, slots=True)
 class Demonstration:
     """A selected dialogue, to be imitated from every speaker's view."""
 
@@ -135,7 +151,8 @@ class Node:
     """One message of a dialogue tree, or its root, which is the question itself.
 
     parent: index of the message before; None at the root, as is turn. visits: rollouts that went through it. reward:
-    the mean of each part over these; None before the first. ending: why the dialogue ends here; None where it goes on.
+    the mean of each part over these, with the message's own credit as its task score; None before the first. ending:
+    why the dialogue ends here; None where it goes on.
     """
 
     parent: int | None = None
@@ -213,15 +230,48 @@ class PreferencePair:
 
 
 @dataclass(frozen=True, slots=True)
+class Prompt:
+    """A system prompt that a role may have. origin: own, listed, written, or the format that was added to its own."""
+
+    system: str
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """The prompts among which a search chooses for a role, its own first. tokens: sampled to write them."""
+
+    role: str
+    prompts: tuple[Prompt, ...]
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One evaluation of a prompt search: a combination of prompts met the search's questions.
+
+    combination: for each role the number of its prompt in its domain. value: the mean of what is sought. scores,
+    tokens: of every question, in the questions' order, means over its dialogues. sampled: tokens of all dialogues.
+    """
+
+    combination: tuple[int, ...]
+    value: float
+    scores: tuple[float, ...]
+    tokens: tuple[float, ...]
+    sampled: int
+
+
+@dataclass(frozen=True, slots=True)
 class EvalRow:
     """One line of the final table and of summary.json: means over `questions`, with 95 % intervals (see `statistics`;
     tokens of one question have none).
 
-    tokens and turns are per dialogue; agreement is the share of dialogues that ended in agreement; tokens_per_correct
-    is all tokens over the summed score, None when nothing was right; readability_loss is the mean worst message loss
-    in nats. score reads only marked answers; flexible_score takes the last number where nothing is marked (None in
-    runs of earlier versions). undecided: answers that count as wrong because they could not be compared in time.
-    hotpot_f1: the score by HotpotQA's own evaluation, None for other metrics than f1 and in runs of earlier versions.
+    tokens and turns are per dialogue; agreement is the share of dialogues that ended in agreement, None for a team in
+    which no way to the end asks for any; tokens_per_correct is all tokens over the summed score, None when nothing was
+    right; readability_loss is the mean worst message loss in nats. score reads only marked answers; flexible_score
+    takes the last number where nothing is marked (None in runs of earlier versions). undecided: answers that count as
+    wrong because they could not be compared in time. hotpot_f1: the score by HotpotQA's own evaluation, None for other
+    metrics than f1 and in runs of earlier versions.
     """
 
     name: str
@@ -234,7 +284,7 @@ class EvalRow:
     tokens_low: float | None
     tokens_high: float | None
     turns: float
-    agreement: float
+    agreement: float | None
     tokens_per_correct: float | None
     readability_loss: float
     flexible_score: float | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -41,8 +41,10 @@ def report(run: RunFolderArgument, config: ConfigOption = None, as_json: AsJson 
     with errors():
         from ..records import to_json
         from ..runs.evaluations import undone_remarks
+        from ..runs.market import trades
         from ..runs.report import overview
-        from ..runs.steps import imitations, preferences
+        from ..runs.searches import prompt_search
+        from ..runs.steps import imitations, preferences, reinforcements
         from ..runs.summary import summary
 
         machine = machine_of(config)
@@ -50,8 +52,20 @@ def report(run: RunFolderArgument, config: ConfigOption = None, as_json: AsJson 
         if not as_json:
             console_of(machine).print(overview(folder))
             return
-        steps = {"imitations": imitations(folder), "preferences": preferences(folder), "undone": undone_remarks(folder)}
+        steps = {
+            "imitations": imitations(folder),
+            "preferences": preferences(folder),
+            "reinforcements": reinforcements(folder),
+            "prompt_search": prompt_search(folder),
+            "undone": undone_remarks(folder),
+        }
+        if found := trades(folder):
+            steps["trades"] = [asdict(one) | {"successions": _lines(one.successions)} for one in found]
         print(json.dumps(summary(folder) | to_json(steps)))
+
+
+def _lines(successions: Mapping[tuple[str, str], int]) -> list[dict[str, object]]:
+    return [{"after": first, "acts": then, "times": count} for (first, then), count in successions.items()]
 
 
 def runs_list(config: ConfigOption = None, as_json: AsJson = False) -> None:
@@ -179,14 +193,16 @@ def search(
     facts_b: Annotated[list[str] | None, typer.Option(help="A fact of the second agent; may be given again.")] = None,
     sample: Annotated[int, typer.Option(min=1, help="Held-out questions of the task, a tree each.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Sampling seed.")] = 0,
+    depth: Annotated[int | None, typer.Option(min=1, help="Show so many messages deep.")] = None,
     config: ConfigOption = None,
     quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Grow the dialogue tree of a question and show it, with the messages that would be preferred; stores nothing."""
     with errors():
         machine = machine_of(config)
         console = console_of(machine)
-        with progress(console, quiet=quiet, as_json=False) as observe:
+        with progress(console, quiet=quiet or as_json, as_json=False) as observe:
             import_libraries()
             from ..learn.selection import pairs
             from ..methods.optima.explore import explore
@@ -201,11 +217,15 @@ def search(
             else:
                 asked = questions(cast.recipe.task, "held_out", sample, seed=0)
             trees = explore(cast, asked, probe=probe, seed=seed, observe=observe)
+        from ..records import to_json
         from ..runs.tree_view import TreeView
 
         found = pairs(trees, settings=cast.recipe.selection)
+        if as_json:
+            print(json.dumps({"trees": to_json(trees), "pairs": to_json(found)}), flush=True)
+            return
         for tree in trees:
-            console.print(TreeView(tree, found, cast.pair.workflow.names))
+            console.print(TreeView(tree, found, cast.pair.workflow.names, depth))
         console.print(
             f"{len(found)} {'pair' if len(found) == 1 else 'pairs'} to learn from, "
             f"{sum(tree.sampled for tree in trees):,} tokens sampled"

@@ -28,17 +28,18 @@ def check(
     run: RunOption = None,
     config: ConfigOption = None,
     vram: Annotated[float | None, typer.Option(min=1, help="Forecast for a card of so many GiB.")] = None,
-    probe: Annotated[bool, typer.Option(help="On a GPU, load the model and measure each phase.")] = True,
+    probe: Annotated[bool, typer.Option(help="Load the model and measure: time and, on a GPU, memory.")] = True,
     show: Annotated[int, typer.Option(min=0, help="So many training questions, as each agent sees them.")] = 0,
     as_json: AsJson = False,
     mermaid: AsMermaid = False,
 ) -> None:
     """Read a recipe, say what its run would do and what it needs, memory above all; nothing is written."""
     with errors():
+        from ..runs.market_view import agents_view
         from ..runs.naming import run_folder
         from ..runs.team_view import TeamView
         from ..runs.team_view import mermaid as drawn
-        from ..team.talks import team_of
+        from ..team.talks import founders_of, team_of
 
         loaded, machine = load(recipe, overrides, variant, config)
         if mermaid:
@@ -48,12 +49,14 @@ def check(
         console = console_of(machine)
         say(console, f"{loaded.name}: what its run would do here, and what it needs", quiet=as_json)
         if not as_json:
-            console.print(TeamView(team_of(loaded.recipe)))
+            market = loaded.recipe.method == "market"
+            console.print(agents_view(founders_of(loaded.recipe)) if market else TeamView(team_of(loaded.recipe)))
         import_libraries()
+        from ..methods.plan import plan
         from ..stage.data import samples
         from ..stage.preflight import check as findings
 
-        found = findings(loaded, machine=machine, folder=folder, vram=vram, probe=probe)
+        found = findings(loaded, plan(loaded.recipe), machine=machine, folder=folder, vram=vram, probe=probe)
         problems = _report_findings(console, found, as_json=as_json)
         for sample in samples(loaded.recipe, show) if show and not as_json else ():
             console.print(sample)

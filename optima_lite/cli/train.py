@@ -70,14 +70,9 @@ def _is_finished(folder: Path, loaded: LoadedRecipe) -> bool:
 def _announce(console: Console, loaded: LoadedRecipe, folder: Path, *, quiet: bool, finished: bool) -> None:
     if quiet:
         return
-    from ..runs.live import counted
 
     recipe = loaded.recipe
-    console.print(
-        f"[bold]{loaded.name}[/bold]: {counted(recipe.training.iterations, 'iterations')} of "
-        f"{counted(recipe.training.questions, 'questions')} x {recipe.sampling.rollouts} dialogues, "
-        f"model {escape(recipe.model.name)}, seed {recipe.seed}"
-    )
+    console.print(f"[bold]{loaded.name}[/bold]: {recipe.work}, model {escape(recipe.model.name)}, seed {recipe.seed}")
     if finished:
         console.print(f"finished already in {escape(str(folder))}")
 

@@ -4,20 +4,22 @@ rewards."""
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from ..model.generate import Generator
 from ..model.render import Rendered, Renderer, shorten
 from ..model.sampling import Sampling, row_key
 from ..records import Dialogue, Ending, Layout, Metric, Question, Reward, Rollouts, Turn
 from ..settings.recipe import RewardSettings
-from ..settings.workflow import Step, Workflow
+from ..settings.workflow import QUESTION, Step, Workflow
 from ..tasks import answers
 from ..tasks.answers import Scoring
 from ..team.dialogue import Cue, converse, cues, extend, moment, taken
 from ..team.prompts import Message, brief, filled, longest_brief, longest_talks, opening, view
-from ..team.tools import use
+from ..team.retrieval import Index, index_of
+from ..team.tools import retrieve, run_tests
+from .credit import credits
 from .reward import Own, Scale, alone, rank
 
 Advance = Callable[[int, int], None]
@@ -33,7 +35,8 @@ _AROUND = 8  # tokens that stand around a message in a view: header, turn end, t
 @dataclass(frozen=True)
 class Agents:
     """All that is needed to hold a dialogue, and to score it. layout: of the chat (see `prompts.view`). own, tool: the
-    user's own term of the reward and tool, None where the recipe uses none."""
+    user's own term of the reward and tool, None where the recipe uses none. indexes: by their names in the workflow
+    where facts are looked up, beside the question's own."""
 
     generator: Generator
     renderer: Renderer
@@ -42,6 +45,7 @@ class Agents:
     layout: Layout = "alternating"
     own: Own | None = None
     tool: Callable[[Question, str], str] | None = None
+    indexes: Mapping[str, Index] = field(default_factory=dict)
 
     def fit(self, questions: Sequence[Question], *, max_turn_tokens: int) -> list[Question]:
         """The questions with facts short enough that a dialogue of full length stays within the model's limit.
@@ -153,30 +157,43 @@ class Agents:
         themselves."""
         room = sampling.max_new_tokens
         said = {k: self._use(question, cue, room) for k, (question, cue) in enumerate(ready) if cue.step.tool}
-        for adapter in self.workflow.adapters:
-            numbers = [k for k, (_, cue) in enumerate(ready) if k not in said and self._adapter(cue.step) == adapter]
+        for adapter, most in dict.fromkeys((role.adapter, role.max_tokens) for role in self.workflow.roles):
+            alike = (adapter, most)
+            numbers = [k for k, (_, cue) in enumerate(ready) if k not in said and self._manner(cue.step) == alike]
             if not numbers:
                 continue
             cues = [cue for _, cue in (ready[k] for k in numbers)]
             prompts = [self._prompt(*ready[k]) for k in numbers]
             keys = [row_key(*seed, cue.dialogue.question, cue.dialogue.rollout, cue.number) for cue in cues]
+            limited = replace(sampling, max_new_tokens=min(most or room, room))
             self.generator.policy.wear(adapter)
-            sampled = self.generator.generate(prompts, sampling=sampling, keys=keys)
+            sampled = self.generator.generate(prompts, sampling=limited, keys=keys)
             said |= {k: self._turn(cue, ids) for k, cue, ids in zip(numbers, cues, sampled, strict=True)}
         return [said[k] for k in range(len(ready))]
 
-    def _adapter(self, step: Step) -> str:
-        return self.workflow.roles[self.workflow.speaker(step)].adapter
+    def _manner(self, step: Step) -> tuple[str, int | None]:
+        """The adapter of who takes a step, and the tokens that it may say."""
+        role = self.workflow.roles[self.workflow.speaker(step)]
+        return role.adapter, role.max_tokens
 
     def _use(self, question: Question, cue: Cue, most_tokens: int) -> Turn:
         done = moment(cue.dialogue.turns, self.workflow).done
-        asked = filled(cue.step, done, given={"question": question.text})
-        if cue.step.speaker == "plugin":
-            assert self.tool is not None, "a recipe with such a step is refused without the function"
-            said = self.renderer.cut(self.tool(question, asked), most_tokens)  # there is room for a message
-        else:
-            said = use(cue.step, question, asked)
-        return Turn(self.workflow.speaker(cue.step), (), said)
+        asked, step = filled(cue.step, done, given={"question": question.text}), cue.step
+        said = self.use(question, step, asked)
+        if step.speaker == "plugin" or step.index != QUESTION:  # from elsewhere than the question: room for a message
+            said = self.renderer.cut(said, most_tokens)
+        return Turn(self.workflow.speaker(step), (), said)
+
+    def use(self, question: Question, step: Step, asked: str) -> str:
+        """What the tool of a step says to what it is asked."""
+        if step.speaker == "run_tests":
+            return run_tests(question, asked)
+        if step.speaker == "retrieve":
+            own = step.index == QUESTION
+            index = index_of(sum(question.contexts, ())) if own else self.indexes[step.index]
+            return retrieve(index, asked, at_most=step.at_most)
+        assert self.tool is not None, "a recipe with such a step is refused without the function"
+        return self.tool(question, asked)
 
     def next_cue(self, dialogue: Dialogue) -> Cue:
         """The next step of an unfinished dialogue; of steps side by side the first that was not taken yet."""
@@ -210,26 +227,49 @@ class Agents:
         the conversation once for each speaker in it, then every step that reads inputs of its own."""
         return [row for _, row in self.lessons(question, dialogue)]
 
-    def lessons(self, question: Question, dialogue: Dialogue) -> list[tuple[str, Rendered]]:
-        """The views of a dialogue, each with the adapter of who speaks in it."""
+    def lessons(
+        self, question: Question, dialogue: Dialogue, learnt: frozenset[int] | None = None
+    ) -> list[tuple[str, Rendered]]:
+        """The views of a dialogue, each with the adapter of who speaks in it.
+
+        learnt: the numbers of the turns that are marked as own in them, all for None; a view without any is left out.
+        """
+        return [
+            (self.workflow.roles[who].adapter, row if learnt is None else _narrowed(row, own, learnt))
+            for who, own, row in self.readings(question, dialogue)
+            if learnt is None or not learnt.isdisjoint(own)
+        ]
+
+    def readings(self, question: Question, dialogue: Dialogue) -> list[tuple[int, list[int], Rendered]]:
+        """The views of a dialogue, each with who speaks in it and the numbers of the turns that are its spans."""
         workflow, layout = self.workflow, self.layout
         steps = taken(dialogue.turns, workflow)
-        speakers = sorted({turn.speaker for step, turn, _ in steps if step.reads is None})
-        seen = [(who, view(question, dialogue.turns, who, workflow=workflow, layout=layout)) for who in speakers]
-        for step, turn, before in steps:
+        talked: dict[int, list[int]] = {}  # who reads the conversation, and the turns that they said in it
+        for number, (step, turn, _) in enumerate(steps):
+            if step.reads is None:
+                talked.setdefault(turn.speaker, []).append(number)
+        seen = [
+            (who, own, view(question, dialogue.turns, who, workflow=workflow, layout=layout))
+            for who, own in sorted(talked.items())
+        ]
+        for number, (step, turn, before) in enumerate(steps):
             if step.reads is not None and not step.tool:
                 messages = [*brief(question, before, step, workflow=workflow), Message("assistant", turns=(turn,))]
-                seen.append((turn.speaker, messages))
-        return [(workflow.roles[who].adapter, self.renderer.conversation(messages)) for who, messages in seen]
+                seen.append((turn.speaker, [number], messages))
+        return [(who, own, self.renderer.conversation(messages)) for who, own, messages in seen]
+
+    def unfold(self, question: Question, *, sampling: Sampling, seed: Sequence[object]) -> Iterator[Dialogue]:
+        """One dialogue as it grows: yielded whenever something has been said, the last time with its ending."""
+        dialogue = Dialogue(question.id, 0)
+        while dialogue.ending is None:
+            (turn,) = self.speak([(question, self.next_cue(dialogue))], sampling=sampling, seed=seed)
+            dialogue = extend(dialogue, turn, workflow=self.workflow)
+            yield dialogue
 
 
-def unfold(agents: Agents, question: Question, *, sampling: Sampling, seed: Sequence[object]) -> Iterator[Dialogue]:
-    """One dialogue as it grows: yielded after every turn, the last time with its ending."""
-    dialogue = Dialogue(question.id, 0)
-    while dialogue.ending is None:
-        (turn,) = agents.speak([(question, agents.next_cue(dialogue))], sampling=sampling, seed=seed)
-        dialogue = extend(dialogue, turn, workflow=agents.workflow)
-        yield dialogue
+def _narrowed(row: Rendered, own: Sequence[int], learnt: frozenset[int]) -> Rendered:
+    """A view in which of its own turns, by their numbers, only those to be learnt are marked."""
+    return replace(row, spans=tuple(span for span, k in zip(row.spans, own, strict=True) if k in learnt))
 
 
 def sample(
@@ -306,6 +346,23 @@ def search_rewards(
         reward = alone(dialogue, score=task, loss=loss, scale=scale, settings=settings, roles=roles, own=own)
         rewards.append(_marked(reward, question, dialogue, agents.scoring) if agreed else reward)
     return rewards
+
+
+def credited(
+    agents: Agents, question: Question, dialogue: Dialogue, *, settings: RewardSettings, final: float
+) -> tuple[float | None, ...] | None:
+    """What each turn gets of a finished dialogue's task score `final`, by the recipe (see `credit.credits`); None where
+    each gets all of it."""
+    if settings.credit == "trajectory" and not settings.parse_weight:
+        return None
+    return credits(
+        dialogue,
+        workflow=agents.workflow,
+        scheme=settings.credit,
+        final=final,
+        score_of=lambda answer: agents.scoring.score(answer, question.answers),
+        parse_weight=settings.parse_weight,
+    )
 
 
 def score(question: Question, dialogue: Dialogue, *, scoring: Scoring) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ..records import Demonstration, Ending, PreferencePair, Rollouts, Tree, Turn
-from ..settings.recipe import SelectionSettings
+from ..settings.recipe import RewardSettings, SelectionSettings
 from ..team.tree import best, children, turns, worst
 
 
@@ -39,6 +39,20 @@ def _best(rollouts: Rollouts) -> Demonstration | None:
         return None
     dialogue, reward = max(whole, key=lambda pair: pair[1].total)
     return Demonstration(rollouts.question, dialogue, reward)
+
+
+def worth_learning(
+    credit: Sequence[float | None], *, reward: RewardSettings, settings: SelectionSettings
+) -> frozenset[int]:
+    """The numbers of the turns of a selected dialogue that are trained on: those of agents with credit enough.
+
+    credit: by turn, see `credit.credits`. Enough is `min_credit`; without one 0, which a message reaches that took
+    nothing away, or 0.5 where an answer's own score decides, which a wrong one does not reach.
+    """
+    enough = settings.min_credit
+    if enough is None:
+        enough = 0.5 if reward.credit == "own_step" else 0.0
+    return frozenset(number for number, value in enumerate(credit) if value is not None and value >= enough)
 
 
 def pairs(trees: Sequence[Tree], *, settings: SelectionSettings) -> list[PreferencePair]:

@@ -1,6 +1,8 @@
 """What a run of any method has in common: the folder, the agents, where they begin, and the table of how they do.
 
-`method` in the recipe says who improves the agents in between: `optima` by imitation and preference (`optima/loop`).
+`method` in the recipe says who improves the agents in between: `optima` by imitation and preference (`optima/loop`),
+`reinforce` by rewards for each message.
+`prompts` by a choice among prompts (`prompts/loop`).
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ..errors import RunError
 from ..records import Question
 from ..runs.folder import RunFolder
 from ..runs.progress import Note, Observer, Planned, RunStarted, Timings, fan_out, phase
@@ -17,14 +20,19 @@ from ..runs.summary import summary
 from ..settings.config import LoadedRecipe
 from ..settings.machine import Machine
 from ..stage.baselines import ALONE
-from ..stage.cast import Cast, assemble
+from ..stage.cast import Cast, assemble, workflows
+from ..stage.crew import helped
 from ..stage.doctor import versions
 from ..stage.preflight import require
 from ..stage.stage import Stage, require_something_right
 from ..stage.start import begin
 from ..tasks.questions import questions
-from .optima import loop
+from . import reinforce
+from .market import loop as market
+from .optima import loop as optima
 from .plan import improvement, plan
+from .prompts import choices
+from .prompts import loop as prompts
 
 
 def train(loaded: LoadedRecipe, *, machine: Machine, folder: Path, observe: Observer) -> None:
@@ -33,6 +41,8 @@ def train(loaded: LoadedRecipe, *, machine: Machine, folder: Path, observe: Obse
     Raises OptimaError for everything a user can mend; what was complete before stays.
     """
     recipe = loaded.recipe
+    if recipe.method == "prompts":
+        choices.require(recipe, workflows(recipe)[0])
     require(recipe, machine=machine)
     manifest = {
         "recipe": recipe.to_dict(),
@@ -44,7 +54,7 @@ def train(loaded: LoadedRecipe, *, machine: Machine, folder: Path, observe: Obse
         manifest["plugin"] = {"path": str(code.path), "sha256": code.sha256}
     with Run.open(folder, manifest) as run:
         observe = fan_out(observe, Timings(sink=lambda timing: run.append_timings([timing])))
-        observe(RunStarted(loaded.name, str(folder), recipe.training.iterations, run.resumed))
+        observe(RunStarted(loaded.name, str(folder), recipe.iterations, run.resumed))
         if code:
             observe(Note(code.told(recipe.uses)))
         observe(Planned(plan(recipe)))
@@ -54,22 +64,26 @@ def train(loaded: LoadedRecipe, *, machine: Machine, folder: Path, observe: Obse
                 recipe, machine=machine, settle=run.settle, notify=lambda text: observe(Note(text)), start=start
             )
             advance(1)
-        stage = Stage(cast, run, observe)
         held_out = questions(recipe.task, "held_out", recipe.evaluation.questions, seed=0)
-        for greedy in (False, True):
-            stage.evaluate(cast.pair, held_out, "untrained", greedy=greedy)
-            stage.evaluate(cast.single, held_out, "single_agent", greedy=greedy)
-        require_something_right(run, recipe)
-        _improve(stage, held_out)
+        with helped(cast, machine=machine, notify=lambda text: observe(Note(text))) as helper:
+            stage = Stage(cast, run, observe, helper)
+            for greedy in (False, True):
+                stage.evaluate(cast.pair, held_out, "untrained", greedy=greedy)
+                stage.evaluate(cast.single, held_out, "single_agent", greedy=greedy)
+            require_something_right(run, recipe)
+            _improve(stage, held_out)
 
 
 def train_alone(cast: Cast, run: RunFolder, *, observe: Observer) -> None:
     """The control of a run: its single agent, who sees everything, improved as its pair was, by the same recipe.
 
     It gets the same questions, steps, rewards, schedule and judge, and an adapter of its own, in a run folder within
-    the run's; the same call resumes. cast: the agents of the run; the policy is left with the control's adapter.
+    the run's; the same call resumes. cast: the agents of the run; the policy is left with the control's adapter. Raises
+    RunError for a market, which trains no weights.
     """
     recipe = cast.recipe
+    if recipe.method == "market":
+        raise RunError("a market trains no weights, so that its single agent has none either", where=run.folder)
     # An answer without a partner's word is all that there is: see `selection.skip_early_answers`.
     selection = recipe.selection.model_copy(update={"skip_early_answers": False})
     recipe = recipe.model_copy(update={"selection": selection})
@@ -78,7 +92,7 @@ def train_alone(cast: Cast, run: RunFolder, *, observe: Observer) -> None:
     manifest = {"recipe": run.manifest["recipe"], "recipe_name": name, "versions": versions()}
     with Run.open(run.folder / ALONE, manifest) as own:
         observe = fan_out(observe, Timings(sink=lambda timing: own.append_timings([timing])))
-        observe(RunStarted(name, str(own.folder), recipe.training.iterations, own.resumed))
+        observe(RunStarted(name, str(own.folder), recipe.iterations, own.resumed))
         observe(Planned(tuple(improvement(recipe, roles=1))))
         alone.begin()
         _improve(Stage(alone, own, observe), questions(recipe.task, "held_out", recipe.evaluation.questions, seed=0))
@@ -88,5 +102,11 @@ def _improve(stage: Stage, held_out: Sequence[Question]) -> None:
     """The agents that the stage trains, improved by the recipe's method, and the summary of all."""
     match stage.cast.recipe.method:
         case "optima":
-            loop.improve(stage, held_out)
+            optima.improve(stage, held_out)
+        case "reinforce":
+            reinforce.improve(stage, held_out)
+        case "prompts":
+            prompts.improve(stage, held_out)
+        case "market":
+            market.improve(stage, held_out)
     stage.run.write_json("summary.json", summary(stage.run))

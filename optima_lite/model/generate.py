@@ -48,13 +48,13 @@ class Generator:
         known = policy.tokenizer.added_tokens_decoder.items()
         special = {i for i, token in known if token.special or token.content in THINKING}
         self.unsayable = sorted(special - set(policy.end_ids))
-        self._fingerprint = self._weights()
+        self._fingerprint = self.fingerprint()
 
     def forget(self) -> None:
         """Empties the cache: what follows is then computed in the same batches as in any other process."""
         self.states.cache.clear()
         self._losses.clear()
-        self._fingerprint = self._weights()
+        self._fingerprint = self.fingerprint()
 
     def release(self) -> None:
         """Empties the cache and gives all memory back, to whoever trains next."""
@@ -141,14 +141,14 @@ class Generator:
             for start, end in spans:
                 losses[row.ids[:end], start] = sum(next(nats) for _ in range(start, end)) / (end - start)
 
-    def _weights(self) -> tuple[int, ...]:
+    def fingerprint(self) -> tuple[int, ...]:
         """What differs whenever the weights of any adapter do, whichever is worn: the policy's own count of changes,
         and torch's count of writes to each tensor, which sees changes that bypass the policy."""
         held = (weight for name in self.policy.names for weight in self.policy.weights(name))
         return (self.policy.version, *(number for w in held for number in (w._version, w.data_ptr())))
 
     def _forget_old_weights(self) -> None:
-        if self._fingerprint != self._weights():
+        if self._fingerprint != self.fingerprint():
             self.forget()
 
 

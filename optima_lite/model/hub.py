@@ -16,6 +16,7 @@ from .checkpoint import BUNDLED, bundled, check_config, first_line
 
 UNGATED = "unsloth/llama-3-8b-Instruct-bnb-4bit"  # Llama 3 8B Instruct, quantised already
 _NEEDED_FILES = ("*.json", "*.safetensors", "*.jinja")
+_PATIENCE = 10  # seconds for a look at the hub
 
 
 class NotHere(ModelError):
@@ -70,6 +71,24 @@ def fetch_config(name: str, *, offline: bool) -> Path:
         path = Path(hf_hub_download(name, "config.json", local_files_only=offline))
     check_config(path)
     return path
+
+
+def left_to_download(name: str, *, offline: bool) -> int | None:
+    """Bytes of a hub model's files that are not in the local cache yet; None where the hub cannot be asked."""
+    from fnmatch import fnmatch
+
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError, HTTPError, OfflineModeIsEnabled
+
+    if offline:
+        return None
+    try:
+        files = HfApi().model_info(name, files_metadata=True, timeout=_PATIENCE).siblings or []
+    except (OfflineModeIsEnabled, HFValidationError, HTTPError, OSError):
+        return None
+    needed = [file for file in files if any(fnmatch(file.rfilename, pattern) for pattern in _NEEDED_FILES)]
+    missing = [file for file in needed if not isinstance(try_to_load_from_cache(name, file.rfilename), str)]
+    return sum(file.size or 0 for file in missing)
 
 
 @contextmanager

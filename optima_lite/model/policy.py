@@ -17,15 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
-from peft.tuners.lora import LoraLayer
-from peft.utils import load_peft_weights, set_peft_model_state_dict
 from torch.nn import Parameter
 
 from ..errors import ModelError
 from ..settings.workflow import SHARED
 from .adapter import beside, merged
 from .checkpoint import whole
+from .libraries import LoraLayer, PeftModel, load_peft_weights, set_peft_model_state_dict
 from .memory import Setup
 from .resources import let_segments_grow
 from .sampling import seed_of
@@ -109,6 +107,13 @@ class Policy:
             for place, weight in zip(self._places(), own, strict=True):
                 place.weight = weight
             self.worn = name
+
+    def take(self, weights: Sequence[torch.Tensor]) -> None:
+        """All adapters get these weights, in the order of `names` and, of each, of `weights`."""
+        own = (weight for name in self.names for weight in self.weights(name))
+        with self.changing(), torch.no_grad():
+            for mine, given in zip(own, weights, strict=True):
+                mine.copy_(given)
 
     def _places(self) -> list[Any]:
         """The linear maps that hold the weights worn."""

@@ -28,7 +28,7 @@ def evaluation_table(rows: Sequence[EvalRow], remarks: Mapping[str, str] | None 
             with_interval(f"{row.score:.3f}", row.score_low, row.score_high, decimals=2),
             with_interval(f"{row.tokens:.1f}", row.tokens_low, row.tokens_high, decimals=1),
             f"{row.turns:.1f}",
-            f"{row.agreement:.0%}" if row.turns > 1 else "-",  # nobody to agree with
+            "-" if row.agreement is None or row.turns <= 1 else f"{row.agreement:.0%}",  # nobody to agree with
             "-" if row.tokens_per_correct is None else f"{row.tokens_per_correct:.1f}",
             f"{row.readability_loss:.2f}",
         )
@@ -53,7 +53,7 @@ def remarks(rows: Sequence[EvalRow]) -> list[Text]:
         if row.hotpot_f1 is not None and f"{row.hotpot_f1:.3f}" != f"{row.score:.3f}"
     ]
     lines = [f"{row.name} {row.decoding}: {undecided_note(row.undecided)}" for row in rows if row.undecided]
-    asked = [row for row in rows if row.name == "untrained" or iteration_of(row) is not None]
+    asked = [row for row in rows if row.name in ("untrained", "prompts_only") or iteration_of(row) is not None]
     if asked and not any(row.score for row in asked):
         lines.insert(0, "not one answer of the team was right: these scores say nothing about training")
     if hotpot:
@@ -81,30 +81,53 @@ def baseline_table(contenders: Sequence[Contender]) -> Table:
     return table
 
 
-def gain_table(run: RunFolder, rows: Sequence[EvalRow]) -> Table | None:
-    """What training gained: the last iteration against the untrained pair and the single agent, for each decoding.
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """What training changed: an evaluation against an earlier one, decoded the same way.
 
-    The score's difference has a 95 % interval, paired by question, where both sides' rows exist. None while there is
-    nothing to compare.
+    score: the difference, interval: its 95 %, paired by question, None where not both sides' rows exist. tokens: the
+    share by which they grew, None without any before.
     """
+
+    after: str
+    before: str
+    decoding: str
+    score: float
+    interval: statistics.Interval | None
+    tokens: float | None
+
+
+def gains(run: RunFolder, rows: Sequence[EvalRow]) -> list[Gain]:
+    """The last iteration against the untrained team and the single agent, for each decoding; none while there is
+    nothing to compare."""
     trained = {row.decoding: row for row in rows if iteration_of(row) is not None}
-    pairs = [
-        (before, trained[before.decoding])
+    return [
+        Gain(
+            after.name,
+            before.name,
+            before.decoding,
+            after.score - before.score,
+            paired_interval(_scores(run, before), _scores(run, after)),
+            after.tokens / before.tokens - 1 if before.tokens else None,
+        )
         for name in ("untrained", "single_agent")
         for before in rows
-        if before.name == name and before.decoding in trained
+        if before.name == name and (after := trained.get(before.decoding))
     ]
-    if not pairs:
+
+
+def gain_table(run: RunFolder, rows: Sequence[EvalRow]) -> Table | None:
+    """The gains as a table, None where there are none."""
+    found = gains(run, rows)
+    if not found:
         return None
     table = table_of("gain")
     table.add_column("score", justify="right")
     table.add_column("tokens", justify="right")
-    for before, after in pairs:
-        interval = paired_interval(_scores(run, before), _scores(run, after))
-        bounds = f" [{interval[0]:+.2f}, {interval[1]:+.2f}]" if interval else ""
-        share = f"{after.tokens / before.tokens - 1:+.0%}" if before.tokens else "-"
-        label = f"{after.name} against {before.name}, {before.decoding}"
-        table.add_row(label, f"{after.score - before.score:+.3f}{bounds}", share)
+    for one in found:
+        bounds = f" [{one.interval[0]:+.2f}, {one.interval[1]:+.2f}]" if one.interval else ""
+        share = "-" if one.tokens is None else f"{one.tokens:+.0%}"
+        table.add_row(f"{one.after} against {one.before}, {one.decoding}", f"{one.score:+.3f}{bounds}", share)
     return table
 
 

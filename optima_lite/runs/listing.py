@@ -38,7 +38,7 @@ def _describe(folder: Path) -> RunDescription:
         run = read_run(folder)
         recipe = run.manifest["recipe"]
         done = sum((folder / f"evaluation/iteration_{i:02d}_sampled.json").exists() for i in run.iterations())
-        planned = int(recipe["training"]["iterations"])
+        planned = 1 if recipe.get("method") == "prompts" else int(recipe["training"]["iterations"])
         return RunDescription(
             folder.name,
             folder,

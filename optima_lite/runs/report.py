@@ -8,19 +8,23 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from .dialogue_view import typical_pair
+from .chosen import PASTE
+from .dialogue_view import printable, typical_pair
 from .evaluation_view import Curve, evaluation_table, gain_table, remarks
 from .evaluations import evaluations, undone_remarks
 from .folder import RunFolder
-from .step_view import format_lines, imitation_table, preference_table, verdict_lines
-from .steps import imitations, preferences
+from .market_view import market_parts
+from .search_view import search_parts
+from .searches import prompt_search
+from .step_view import format_lines, imitation_table, preference_table, reinforcement_table, verdict_lines
+from .steps import imitations, preferences, reinforcements
 from .summary import work
 
 
 def overview(run: RunFolder) -> RenderableType:
     """Everything that `optima-lite report` shows."""
     rows = evaluations(run)
-    imitated, preferred = imitations(run), preferences(run)
+    imitated, preferred, reinforced = imitations(run), preferences(run), reinforcements(run)
     variants = "".join(f", {variant}" for variant in run.manifest.get("variants", ()))
     title = f"{run.manifest.get('recipe_name')}{variants}, seed {run.manifest['recipe'].get('seed')}, in {run.folder}"
     parts: list[RenderableType] = [Text(title, style="bold")]
@@ -34,7 +38,19 @@ def overview(run: RunFolder) -> RenderableType:
         parts += [Text(""), imitation_table(imitated), *format_lines(imitated)]
     if preferred:
         parts += [Text(""), preference_table(preferred)]
+    if reinforced:
+        parts += [Text(""), reinforcement_table(reinforced)]
+    if search := prompt_search(run):
+        parts += [Text(""), *search_parts(search)]
+    if (run.folder / PASTE).exists():
+        pasted = (run.folder / PASTE).read_text(encoding="utf-8")
+        parts += [
+            Text(""),
+            Text(f"to paste into a recipe, also in {PASTE}:\n", style="dim"),
+            Text(printable(pasted), no_wrap=True, overflow="ignore"),
+        ]
     parts += verdict_lines(run)
+    parts += [part for table in market_parts(run) for part in (Text(""), table)]
     pair, line = typical_pair(run, rows), work_line(run)
     parts += [Text(""), pair] if pair else []
     parts += [Text(""), line] if line else []
@@ -45,7 +61,10 @@ def result(run: RunFolder) -> RenderableType:
     """What `optima-lite train` ends with: the table, the gain, and how the pair talked before and after."""
     rows = evaluations(run)
     evaluated = Group(evaluation_table(rows, undone_remarks(run)), *remarks(rows), *verdict_lines(run))
-    parts: list[RenderableType | None] = [evaluated, gain_table(run, rows), typical_pair(run, rows), work_line(run)]
+    search = prompt_search(run)
+    told = Group(*search_parts(search)) if search else None
+    after = (told, *market_parts(run), typical_pair(run, rows), work_line(run))
+    parts: list[RenderableType | None] = [evaluated, gain_table(run, rows), *after]
     return Group(*[line for part in parts if part is not None for line in (Text(""), part)])
 
 

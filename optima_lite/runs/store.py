@@ -256,6 +256,10 @@ class Run(RunFolder):
         text = json.dumps(to_json(value), ensure_ascii=False, allow_nan=False, indent=2) + "\n"
         write_whole(self.folder / name, text.encode("utf-8", "backslashreplace"))
 
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text for people to a file, whole or not at all."""
+        write_whole(self.folder / name, text.encode("utf-8", "backslashreplace"))
+
     def append_timings(self, rows: Iterable[Timing]) -> None:
         """Add to timings.jsonl, which is no part of what a resumed run has in common with an uninterrupted one."""
         path = self.folder / "timings.jsonl"

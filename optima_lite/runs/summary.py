@@ -8,7 +8,9 @@ from typing import Any
 from ..records import Rollouts, to_json
 from .evaluations import evaluations
 from .folder import STARTED, RunFolder, stage_name
-from .steps import Imitation, Preference, imitations, preferences
+from .market import Trade, trades
+from .searches import prompt_search
+from .steps import Imitation, Preference, Reinforcement, imitations, preferences, reinforcements
 
 
 def summary(run: RunFolder) -> dict[str, Any]:
@@ -44,7 +46,14 @@ def work(run: RunFolder) -> dict[str, int] | None:
 
 def training_tokens(run: RunFolder) -> dict[int, int | None]:
     """For each iteration that has begun, what its adapter has cost with those before; see `summary`."""
-    steps: list[Imitation | Preference] = [*imitations(run), *preferences(run)]
+    steps: list[Imitation | Preference | Reinforcement | Trade] = [
+        *imitations(run),
+        *preferences(run),
+        *reinforcements(run),
+        *trades(run),
+    ]
+    if search := prompt_search(run):
+        return {0: search.tokens}
     spent: dict[int, int | None] = {}
     total: int | None = 0
     for iteration in run.iterations():
@@ -59,6 +68,8 @@ def validation_tokens(run: RunFolder) -> dict[int, int]:
     """For each iteration that has begun, what was sampled to judge the steps up to then, and the untrained pair."""
     spent: dict[int, int] = {}
     total = _sampled(run, "validation/untrained")
+    if search := prompt_search(run):
+        return {0: search.confirming}
     for iteration in run.iterations():
         total += sum(_sampled(run, stage_name(iteration, stage)) for stage in ("5_validation", "9_validation"))
         spent[iteration] = total
@@ -72,13 +83,20 @@ def _sampled(run: RunFolder, stage: str) -> int:
 def preparation_tokens(run: RunFolder) -> dict[int, int | None]:
     """For each iteration that has begun, all that was spent on its adapter: to train, to judge what was trained, and
     before, in the run that it started from."""
-    judged = validation_tokens(run)
-    earlier = (run.read_json(f"{STARTED}.json") or {"preparation": 0})["preparation"]
+    judged, earlier = validation_tokens(run), spent_before(run)
     return {
         i: None if spent is None or earlier is None else earlier + spent + judged[i]
         for i, spent in training_tokens(run).items()
     }
 
 
-def _training_cost(step: Imitation | Preference) -> int | None:
+def spent_before(run: RunFolder) -> int | None:
+    """What the run that this one started from had spent; None where it is not known."""
+    before: int | None = (run.read_json(f"{STARTED}.json") or {"preparation": 0})["preparation"]
+    return before
+
+
+def _training_cost(step: Imitation | Preference | Reinforcement | Trade) -> int | None:
+    if isinstance(step, Trade):
+        return step.spent
     return None if step.trainer_tokens is None else step.tokens + step.trainer_tokens

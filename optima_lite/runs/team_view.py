@@ -9,7 +9,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..settings.workflow import Condition, Step, Way, Workflow
+from ..settings.workflow import QUESTION, Condition, Step, Way, Workflow
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def _beside(names: tuple[str, ...]) -> str:
 
 def _who(step: Step, workflow: Workflow) -> str:
     if step.tool:
-        return f"tool {step.speaker}"
+        return f"tool {step.speaker}" if step.index == QUESTION else f"tool {step.speaker} in {step.index}"
     role = next(role for role in workflow.roles if role.name == step.speaker)
     known = {"all": [], "share": ["a share of the facts"], "none": ["no facts"]}[role.facts]
     own = [f"adapter {role.adapter}"] if len(workflow.adapters) > 1 else []

@@ -204,7 +204,8 @@ def _find_recipe(source: str | Path) -> Path:
         raise ConfigError("a folder, not a recipe", where=path, hint="give the recipe's YAML file")
     beside = [str(file) for file in sorted(path.parent.glob("*.y*ml"))] if os.path.isdir(path.parent) else []
     name = str(source)[:LONGEST_LINE]
-    near = difflib.get_close_matches(name, [*shipped, *beside]) or difflib.get_close_matches(path.stem[:100], shipped)
+    near = [path.stem] if path.stem in shipped else difflib.get_close_matches(name, [*shipped, *beside])
+    near = near or difflib.get_close_matches(path.stem[:100], shipped)
     hint = " or ".join(near) if near else f"a path, or a shipped recipe: {', '.join(shipped)}"
     raise ConfigError("no such recipe", where=cut(source), hint=hint)
 

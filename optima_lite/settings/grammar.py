@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from . import flow, schemas
 from .layers import Mistake, either, near_names, reason
-from .workflow import GIVEN, INPUT, SHARED, Condition, Facts, Parse, Role, Step, Way, Workflow
+from .workflow import GIVEN, INPUT, QUESTION, SHARED, Condition, Facts, Parse, Role, Step, Way, Workflow
 
 END = "end"
 NAME = re.compile(r"[A-Za-z_]\w*")
@@ -75,6 +75,7 @@ class _StepShape(_Shape):
     reads: Text = "conversation"
     parse: Parse = "text"
     at_most: Annotated[int, Field(ge=1)] | None = None
+    index: Text | None = None
     schema_: dict[str, Any] | None = Field(None, alias="schema")
     writes: Text | None = None
     then: dict[str, Names] | Names
@@ -199,6 +200,8 @@ class _Reading:
         self._tool(here, shape)
         if shape.at_most and shape.parse != "list" and shape.tool != "retrieve":
             self.wrong((*here, "at_most"), "is read with parse: list, or by tool: retrieve, only")
+        if shape.index and shape.tool != "retrieve":
+            self.wrong((*here, "index"), "is read by tool: retrieve only")
         if shape.schema_ is not None and shape.parse != "json":
             self.wrong((*here, "schema"), "is read with parse: json only")
         if shape.schema_ and not schemas.installed():
@@ -215,6 +218,7 @@ class _Reading:
             writes,
             self._ways(here, shape, team),
             tool=shape.tool is not None,
+            index=shape.index or QUESTION,
         )
 
     def _tool(self, here: tuple[str, ...], shape: _StepShape) -> None:

@@ -16,6 +16,7 @@ from ..errors import ConfigError
 
 MOST_LINES, LONGEST_LINE = 20, 500  # of a message
 _ADVISED, _LONGEST_NAME = 50, 100  # looking for near names takes long: for so many mistakes, in names so long
+_NEAR_KEY, _NEAR_NAME = 0.8, 0.65  # alike enough to be meant: sections make keys look alike that are not
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,7 @@ def nearest(dotted: str, tree: KeyTree) -> str | None:
     """The real key that was probably meant: the same name in another section, else one spelled almost so."""
     keys = [key for key, _ in leaves(tree)]
     same_name = [key for key in keys if key.rpartition(".")[2] == dotted.rpartition(".")[2]]
-    near = same_name or difflib.get_close_matches(dotted, [*keys, *tree], n=1)
+    near = same_name or difflib.get_close_matches(dotted, [*keys, *tree], n=1, cutoff=_NEAR_KEY)
     return near[0] if near else None
 
 
@@ -156,7 +157,7 @@ def reason(detail: Mapping[str, Any]) -> str:
         _REASONS[detail["type"]].format(got=shown(got), **context) if detail["type"] in _REASONS else str(detail["msg"])
     )
     worth_a_look = isinstance(got, str) and len(got) < _LONGEST_NAME and len(known) > 1
-    near = difflib.get_close_matches(got, known, n=1) if worth_a_look else []
+    near = difflib.get_close_matches(got, known, n=1, cutoff=_NEAR_NAME) if worth_a_look else []
     return f"{text}; did you mean {near[0]}?" if near else text
 
 
@@ -220,6 +221,8 @@ _REASONS = {
     "string_too_long": "must not be longer than {max_length} characters",
     "string_unicode": "must be valid Unicode text",
     "tuple_type": "must be a list, not {got}",
+    "list_type": "must be a list, not {got}",
+    "too_short": "must hold at least one item",
     "dict_type": "must be a table, not {got}",
     "too_long": "must hold {max_length} items, not {actual_length}",
     "greater_than": "must be above {gt}, not {got}",

@@ -5,7 +5,7 @@ Its section `task` has a file of its own. What else a recipe's file may hold, su
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -16,14 +16,22 @@ from . import schemas, teams
 from .keys import Count, PathText, Section, Share, Text, TokenCount, checked, key_tree
 from .layers import Mistake, flatten, near_names, nearest
 from .machine import MACHINE_FILE, MACHINE_KEYS
+from .market import MarketSettings
 from .plugin import Plugin
+from .prompt_search import PromptSearchSettings
+from .reinforce import ReinforceSettings
 from .task import CODE_TASKS, TaskSettings
+from .workflow import QUESTION, TASK
 
 FormatName = Literal[  # the keys of prompts.FORMATS
     "json", "key_value", "table", "bullets", "triples", "telegraphic", "arrows",
     "pseudo_code", "yaml", "xml", "csv", "symbols", "abbreviated", "form",
 ]  # fmt: skip
 ALL_FORMATS: tuple[FormatName, ...] = get_args(FormatName)
+
+PresetName = Literal["official", "market_science", "market_cloudcast", "market_accelerator"]  # the keys of PRESETS
+CreditScheme = Literal["trajectory", "split", "difference", "code", "own_step"]
+"""How the task score of a dialogue is handed to its messages; see `learn.credit`."""
 
 Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]
 
@@ -68,11 +76,15 @@ class ProtocolSettings(Section):
         return roles
 
 
+SystemPrompt = Annotated[str, Field(max_length=100_000)]
+
+
 class PromptSettings(Section):
     """What the agents are told."""
 
-    system: Annotated[str, Field(max_length=100_000)] | None = Field(
-        None, description="System prompt with {name} and {partner}; null: the protocol's own"
+    system: SystemPrompt | dict[str, SystemPrompt] | None = Field(
+        None,
+        description="System prompt with {name} and {partner}, for all roles or by their names; null: the team's own",
     )
     solo_system: Annotated[str, Field(max_length=100_000)] | None = Field(
         None, description="System prompt of the single agent; null: the built-in one"
@@ -138,6 +150,14 @@ class RewardSettings(Section):
     gate_by_correctness: bool = Field(
         False, description="Multiply the other terms by the task score, so that a wrong dialogue is worth 0"
     )
+    credit: CreditScheme = Field(
+        "trajectory",
+        description="What each message gets of the task score: all; split: its part; difference: what it gains, or its "
+        "own answer's; code: what its round gains; own_step: its own answer's, without one all (docs/teams.md)",
+    )
+    parse_weight: float = Field(
+        0.0, ge=0, description="Subtracted from the credit of a message that does not hold what its step is to say"
+    )
 
     @field_validator("schemas")
     @classmethod
@@ -155,6 +175,11 @@ class SelectionSettings(Section):
 
     min_reward: float = Field(0.5, description="A question's best dialogue is kept when its reward is above this")
     keep_fraction: float = Field(0.7, gt=0, le=1, description="Share of those, best first, that is trained on")
+    min_credit: float | None = Field(
+        None,
+        description="Of a kept dialogue the messages are learnt whose credit is at least this; null: 0, and 0.5 under "
+        "own_step (reward.credit)",
+    )
     order: Literal["threshold_first", "share_first"] = Field(
         "threshold_first", description="share_first: that share is taken of all questions, before min_reward (official)"
     )
@@ -233,26 +258,36 @@ class EvaluationSettings(Section):
 
     questions: Count = Field(200, description="Held-out questions, the same for every model")
     validation_questions: Count = Field(50, description="Validation questions, asked after every training step")
+    every: Count = Field(1, description="Iterations from one asking of the held-out questions to the next")
     stop_if_none_right: bool = Field(
         True, description="Stop before any training when no question was answered right, not even by one agent alone"
     )
 
 
-_USED_BY = {"questions": "task.name plugin", "reward": "reward.plugin_weight", "tool": "a step with tool: plugin"}
+_USED_BY = {
+    "questions": "task.name plugin",
+    "reward": "reward.plugin_weight",
+    "tool": "a step or an agent with tool: plugin",
+}
 
 
 class Recipe(Section):
     """Everything that decides a run's results."""
 
     seed: int = Field(0, ge=0, lt=2**32, description="Varies sampling and training; held-out questions stay fixed")
-    preset: Literal["official"] | None = Field(
-        None, description="Defaults to start from; official: as in the authors' code; null: as in the paper"
+    preset: PresetName | None = Field(
+        None,
+        description="Defaults to start from; official: as in the authors' code; market_...: a published domain of EoM; "
+        "null: as in the paper",
     )
-    method: Literal["optima"] = Field(
-        "optima", description="What improves the team; optima: its weights learn from ranked dialogues and trees"
+    method: Literal["optima", "reinforce", "prompts", "market"] = Field(
+        "optima",
+        description="What improves the team; optima: its weights learn from ranked dialogues and trees; reinforce: "
+        "from the rewards of their messages; prompts: the best prompts are chosen; market: agents bid for the right to "
+        "act, and the poor go (docs/market.md)",
     )
     start: PathText | None = Field(
-        None, description="A run, by name or folder, with whose trained adapters this one begins; null: fresh ones"
+        None, description="A run, by name or folder, with whose trained adapters and chosen prompts this one begins"
     )
     model: ModelSettings
     task: TaskSettings
@@ -267,10 +302,13 @@ class Recipe(Section):
     search: SearchSettings = SearchSettings()
     training: TrainingSettings = TrainingSettings()
     dpo: DpoSettings = DpoSettings()
+    reinforce: ReinforceSettings = ReinforceSettings()
+    prompt_search: PromptSearchSettings = PromptSearchSettings()
     schedule: Literal["isft", "idpo", "isft-dpo"] = Field(
         "isft", description="Steps of an iteration: imitation, preference (after imitation in iteration 0), or both"
     )
     evaluation: EvaluationSettings = EvaluationSettings()
+    market: MarketSettings = Field(MarketSettings(), validate_default=True)
     plugin: PathText | None = Field(
         None, description="A Python file of yours in the recipe's folder, with functions that it runs (docs/plugins.md)"
     )
@@ -288,25 +326,63 @@ class Recipe(Section):
             task = info.data["task"]
             if any(step.speaker == "run_tests" for step in workflow.steps) and not task.runs_code:
                 raise ValueError(f"runs tests, and task.name {task.name} has none; {' and '.join(CODE_TASKS)} have")
-            looks_up = any(step.speaker == "retrieve" for step in workflow.steps)
+            looks_up = {QUESTION, TASK} & {*workflow.indexes}
             if (holders or looks_up) and not task.has_facts:
                 needs = "shares its facts out" if holders else "looks facts up"
                 raise ValueError(f"{needs}, and task.name {task.name} has none")
+            if TASK in looks_up and task.endless:
+                raise ValueError(
+                    f"looks facts up in the whole task, and task.name {task.name} makes questions without end"
+                )
         return team
+
+    @field_validator("market")
+    @classmethod
+    def _suits_the_task(cls, market: MarketSettings, info: ValidationInfo) -> MarketSettings:
+        if info.data.get("method") != "market" or "task" not in info.data or "prompts" not in info.data:
+            return market
+        task, agents = info.data["task"], market.founders if market.agents else ()
+        tools = {agent.tool for agent in agents}
+        if not agents:
+            raise ValueError("has no agents, and method market needs some: market.agents (docs/market.md)")
+        if unprompted := [agent.name for agent in agents if not agent.prompt and not info.data["prompts"].system]:
+            raise ValueError(f"has no prompt for {', '.join(unprompted)}; give one to each agent, or prompts.system")
+        if "run_tests" in tools and not task.runs_code:
+            raise ValueError(f"runs tests, and task.name {task.name} has none; {' and '.join(CODE_TASKS)} have")
+        if not task.has_facts and ("retrieve" in tools or any(agent.facts == "share" for agent in agents)):
+            raise ValueError(f"deals facts out or looks them up, and task.name {task.name} has none")
+        return market
+
+    @field_validator("prompts")
+    @classmethod
+    def _tells_the_roles(cls, prompts: PromptSettings, info: ValidationInfo) -> PromptSettings:
+        if isinstance(prompts.system, dict):
+            _require_roles("system has a prompt", [*prompts.system], info)
+        return prompts
 
     @field_validator("reward")
     @classmethod
     def _knows_the_roles(cls, reward: RewardSettings, info: ValidationInfo) -> RewardSettings:
-        roles = info.data["protocol"].roles if "protocol" in info.data else tuple(reward.schemas)
-        if info.data.get("team"):
-            roles = tuple(info.data["team"]["roles"])
-        where = "team" if info.data.get("team") else "protocol"
-        for role in reward.schemas:
-            if role not in roles:
-                raise ValueError(
-                    f"schemas has a schema for {role}, who has no part in the {where}; {near_names(role, roles)}"
-                )
+        _require_roles("schemas has a schema", [*reward.schemas], info)
         return reward
+
+    @property
+    def iterations(self) -> int:
+        """How many times the team is improved and evaluated: a search for prompts is one."""
+        return 1 if self.method == "prompts" else self.training.iterations
+
+    @property
+    def work(self) -> str:
+        """What the method plays out, in words."""
+        if self.method == "prompts":
+            how = self.prompt_search
+            evaluations, questions = _counted(how.evaluations, "evaluation"), _counted(how.questions, "question")
+            return f"{evaluations} of {questions} x {_counted(how.repeats, 'dialogue')}"
+        if self.method == "market":
+            played = _counted(self.training.questions, "episode")
+        else:
+            played = f"{_counted(self.training.questions, 'question')} x {self.sampling.rollouts} dialogues"
+        return f"{_counted(self.training.iterations, 'iteration')} of {played}"
 
     @property
     def uses(self) -> tuple[str, ...]:
@@ -316,7 +392,7 @@ class Recipe(Section):
             "questions": self.task.name == "plugin",
             "score": self.task.code is not None and "score" in self.task.code.offers,
             "reward": self.reward.plugin_weight > 0,
-            "tool": any(step.get("tool") == "plugin" for step in steps),
+            "tool": any(step.get("tool") == "plugin" for step in (*steps, *self.market.agents.values())),
         }
         return tuple(name for name, needed in needs.items() if needed)
 
@@ -341,6 +417,21 @@ class Recipe(Section):
         mistakes: list[Mistake] = []
         layer = flatten(values, RECIPE_KEYS, lambda _: str(where), mistakes, advice=recipe_advice)
         return checked(cls, layer, str(where), mistakes)
+
+
+def _require_roles(what: str, named: Sequence[str], info: ValidationInfo) -> None:
+    """ValueError for a name that is no role of the team, or of the protocol."""
+    roles = info.data["protocol"].roles if "protocol" in info.data else named
+    if info.data.get("team"):
+        roles = tuple(info.data["team"]["roles"])
+    where = "team" if info.data.get("team") else "protocol"
+    for role in named:
+        if role not in roles:
+            raise ValueError(f"{what} for {role}, who has no part in the {where}; {near_names(role, roles)}")
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 RECIPE_KEYS = key_tree(Recipe)

@@ -92,6 +92,11 @@ class TaskSettings(Section):
         return self.name not in ("gsm8k", "math", "arc_challenge", "mmlu", *CODE_TASKS)
 
     @property
+    def endless(self) -> bool:
+        """Whether its questions are made as they are asked for, and so have no last one."""
+        return self.name in ("world", "plugin")
+
+    @property
     def runs_code(self) -> bool:
         """Whether the answers are programs, which are run."""
         return self.metric in CODE_METRICS

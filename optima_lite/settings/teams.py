@@ -13,7 +13,7 @@ from ..errors import ConfigError
 from . import grammar, strict_yaml
 from .grammar import At
 from .layers import Mistake, mistaken, near_names
-from .workflow import Workflow
+from .workflow import QUESTION, TASK, Workflow
 
 
 def shipped_teams() -> dict[str, Path]:
@@ -77,7 +77,7 @@ def resolved(value: Any, at: At, mistakes: list[Mistake], *, above: tuple[str, .
         except ConfigError as error:
             mistakes.append(Mistake(at(above), ".".join(above), f"there is no team {value}; {error.hint}"))
             return None
-    return dict(value) if grammar.read(value, at, mistakes, above=above) else None
+    return dict(value) if _read(value, at, mistakes, above) else None
 
 
 def _from_file(path: Path, mistakes: list[Mistake]) -> dict[str, Any] | None:
@@ -93,6 +93,26 @@ def _from_file(path: Path, mistakes: list[Mistake]) -> dict[str, Any] | None:
 
     wrong = [Mistake(f"{path}:{m.line}" if m.line else str(path), ".".join(m.path), m.what) for m in document.mistakes]
     mistakes += wrong
-    if wrong or grammar.read(document.value, at, mistakes) is None:
+    if wrong or _read(document.value, at, mistakes, ()) is None:
         return None
     return {"name": path.stem, **document.value}
+
+
+def _read(value: Any, at: At, mistakes: list[Mistake], above: tuple[str, ...]) -> Workflow | None:
+    """The workflow that plain values mean, as `grammar.read` finds it, if also the folders are there that it looks
+    facts up in. That is asked of a team that is about to be used, not of one that a stored run has used."""
+    team = grammar.read(value, at, mistakes, above=above)
+    if team is None:
+        return None
+    gone = [step for step in team.steps if step.index not in (QUESTION, TASK) and not _is_folder(step.index)]
+    for step in gone:
+        path = (*above, "steps", step.name, "index")
+        beside = Path(step.index).expanduser().parent
+        folders = [str(one) for one in sorted(beside.iterdir()) if one.is_dir()] if _is_folder(str(beside)) else []
+        near = near_names(step.index, [QUESTION, TASK, *folders[:20]])
+        mistakes.append(Mistake(at(path), ".".join(path), f"there is no folder {step.index}; {near}"))
+    return None if gone else team
+
+
+def _is_folder(name: str) -> bool:
+    return os.path.isdir(os.path.expanduser(name))

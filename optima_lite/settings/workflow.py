@@ -23,21 +23,27 @@ Parse = Literal["text", "answer", "list", "verdict", "code", "json"]
 INPUT = re.compile(r"\{([A-Za-z_]\w*)(?:\.(all|item))?\}")
 """An input of a template: the latest that was written under a name, all of it, or the next item of a list."""
 GIVEN = ("question", "facts")  # the inputs that no step writes
+QUESTION, TASK = "question", "task"  # what facts are looked up in: the question's own, or those of all
 SHARED = "shared"  # the adapter of all who have none of their own
 
+CONFIRMING = ("agreed", "accepted", "passed")  # conditions under which a talk that ends has ended in agreement
 Kind = Literal["answered", "agreed", "accepted", "passed", "says", "rounds", "more"]
 
 
 @dataclass(frozen=True, slots=True)
 class Role:
     """One agent. system: its prompt, with {name} and {partner} for its own and everybody else's names. adapter: the
-    weights that it speaks with. formats: whether the format pool of iteration 0 is for its messages."""
+    weights that it speaks with. formats: whether the format pool of iteration 0 is for its messages. voice: the name
+    that others know it by, which several may share; its own unless given. max_tokens: of a message; None: the
+    recipe's."""
 
     name: str
     system: str
     facts: Facts = "all"
     adapter: str = SHARED
     formats: bool = False
+    voice: str = ""
+    max_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +75,8 @@ class Step:
 
     speaker: the name of a role, or of a tool. reads: the template of what it is told; None: the conversation so far, as
     its speaker sees it. parse: what is taken from the message. at_most: items of a list, or facts that a tool finds.
-    schema: of a JSON message. writes: the name that others read it by. ways: the first that is open is taken.
+    schema: of a JSON message. writes: the name that others read it by. ways: the first that is open is taken. index:
+    where facts are looked up, QUESTION, TASK or a folder.
     """
 
     name: str
@@ -81,6 +88,7 @@ class Step:
     writes: str = ""
     ways: tuple[Way, ...] = (Way(),)
     tool: bool = False
+    index: str = QUESTION
 
     @property
     def inputs(self) -> list[tuple[str, str]]:
@@ -91,7 +99,9 @@ class Step:
 @dataclass(frozen=True, slots=True)
 class Workflow:
     """A team. start: the first steps, side by side. answer: the steps whose answers count; the last one stated is the
-    team's. max_steps: of one dialogue. metric: how the task scores answers, which decides when two are the same."""
+    team's. max_steps: of one dialogue. metric: how the task scores answers, which decides when two are the same.
+    auctioned: no way leads from step to step, and who speaks next is decided by auction (see `team.environment`).
+    sharers: the voices that hold a share of the facts, where the order of the roles does not tell which."""
 
     name: str
     roles: tuple[Role, ...]
@@ -100,6 +110,8 @@ class Workflow:
     answer: tuple[str, ...]
     max_steps: int
     metric: Metric = "f1"
+    auctioned: bool = False
+    sharers: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -108,20 +120,37 @@ class Workflow:
         return (*(role.name for role in self.roles), *tools)
 
     @property
+    def voices(self) -> tuple[str, ...]:
+        """The name that each of `names` is known by in the talk."""
+        return (*(role.voice or role.name for role in self.roles), *self.names[len(self.roles) :])
+
+    @property
     def adapters(self) -> tuple[str, ...]:
         """The adapters that the roles speak with, each once, in the order of the roles."""
         return tuple(dict.fromkeys(role.adapter for role in self.roles))
 
     @property
+    def indexes(self) -> tuple[str, ...]:
+        """Where facts are looked up, each place once."""
+        return tuple(dict.fromkeys(step.index for step in self.steps if step.speaker == "retrieve" and step.tool))
+
+    @property
     def holders(self) -> tuple[str, ...]:
-        """The roles that hold a share of the facts each, in the order of the shares; none where nothing is shared."""
-        return tuple(role.name for role in self.roles if role.facts == "share")
+        """Who holds a share of the facts each, by voice, in the order of the shares; none where nothing is shared."""
+        sharing = (role.voice or role.name for role in self.roles if role.facts == "share")
+        return self.sharers or tuple(dict.fromkeys(sharing))
 
     @property
     def views(self) -> int:
         """How many things are read in a dialogue: the conversation by each role in it, and every template."""
         talking = {step.speaker for step in self.steps if step.reads is None}
         return len(talking) + sum(step.reads is not None and not step.tool for step in self.steps)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether a dialogue can end in agreement: a way to the end asks for it."""
+        ends = (way for step in self.steps for way in step.ways if not way.to)
+        return any(condition.kind in CONFIRMING for way in ends for condition in way.when)
 
     @property
     def talks(self) -> bool:
@@ -141,13 +170,16 @@ class Workflow:
 
     def share(self, speaker: int) -> int:
         """Which share of the facts is this role's, of those that are held by somebody alone."""
-        return self.holders.index(self.names[speaker])
+        return self.holders.index(self.voices[speaker])
 
 
-def told(workflow: Workflow, system: str | tuple[str, ...] | None) -> Workflow:
-    """The workflow with other system prompts: one for every role, or one for each; None leaves it as it is."""
+def told(workflow: Workflow, system: str | tuple[str, ...] | Mapping[str, str] | None) -> Workflow:
+    """The workflow with other system prompts: one for every role, one for each, or for some by their names; None leaves
+    it as it is."""
     if system is None:
         return workflow
+    if isinstance(system, Mapping):
+        system = tuple(system.get(role.name, role.system) for role in workflow.roles)
     systems = (system,) * len(workflow.roles) if isinstance(system, str) else system
     roles = (replace(role, system=text) for role, text in zip(workflow.roles, systems, strict=True))
     return replace(workflow, roles=tuple(roles))

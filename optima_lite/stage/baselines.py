@@ -19,23 +19,25 @@ from .. import statistics
 from ..learn.reward import mean, rewards, scale
 from ..learn.rollout import Agents, flexible_answer, flexible_score, ranked, sample, score
 from ..records import Contender, EvalRow, Question, Rollouts
-from ..runs.folder import RunFolder, read_run
+from ..runs.chosen import chosen, has_adapters
+from ..runs.folder import STARTED, RunFolder, read_run
 from ..runs.progress import Evaluated, Note, Observer, PhaseStarted, Planned, phase
 from ..runs.store import Run
-from ..runs.summary import preparation_tokens
+from ..runs.summary import preparation_tokens, spent_before
 from ..settings.teams import shipped
 from ..settings.workflow import speaking_with, told
 from ..tasks import jsonl
 from ..tasks.questions import questions
 from ..team.prompts import AUTOFORM, marked
 from ..team.talks import debate
-from .cast import Cast
+from .cast import Cast, agents_after, workflows
 from .doctor import versions
 from .evaluate import parts_of, summarise, table_row, undecided
 from .scaling import Sample, ScalingRow, coverage, largest_group, majority, sizes
 
 AT_ONCE = 400  # dialogues sampled together
 BEST_FORMAT = "the best format"
+PROMPTS_ONLY = "prompts only"
 TRAINED_ALONE = "trained single agent"
 ALONE = "single_agent"  # folder in a run's, of the run that trained its single agent
 
@@ -109,6 +111,7 @@ def compare(
     The policy speaks with the run's last adapter afterwards.
     """
     recipe = cast.recipe
+    cast = _with_own_prompts(cast)
     drawn = questions(recipe.task, "held_out", wanted or recipe.evaluation.questions, seed=0)
     found = []
     with _opened(cast, run, "baselines", wanted=wanted, samples=samples, seed=seed, observe=observe) as bench:
@@ -152,8 +155,9 @@ def _plan(bench: _Bench, run: RunFolder, count: int, *, samples: int) -> Iterato
         yield PhaseStarted(label, None, asked, "dialogues", _parts(pair, 1))
     for label in (TRAINED_ALONE, f"{TRAINED_ALONE} greedy") if trained_alone(run) else ():
         yield PhaseStarted(label, None, count, "dialogues", _parts(alone, 1))
-    trained = [f"iteration {iteration}" for iteration in run.trained()]
-    for label in [*trained, *(f"{last} greedy" for last in trained[-1:])]:
+    trained = [_label(run, iteration) for iteration in run.trained()]
+    begun = [PROMPTS_ONLY] if begins_with_prompts(run) else []
+    for label in [*begun, *trained, *(f"{last} greedy" for last in trained[-1:])]:
         yield PhaseStarted(label, None, count, "dialogues", _parts(pair, 1))
 
 
@@ -166,7 +170,8 @@ def _contenders(bench: _Bench, run: RunFolder, drawn: Sequence[Question], *, sam
         how = " greedy" if greedy else ""
         stored = f"{file}{how}".replace(" ", "_") if file else None
         asked = bench.ask(agents, drawn, f"{label}{how}", file=stored, greedy=greedy)
-        return summarise(asked, name=name, decoding="greedy" if greedy else "sampled", scoring=scoring)
+        decoding, agrees = "greedy" if greedy else "sampled", agents.workflow.agrees
+        return summarise(asked, name=name, decoding=decoding, scoring=scoring, agrees=agrees)
 
     cast.policy.restart(seed=cast.recipe.seed)
     alone = bench.ask(cast.single, drawn, "single agent", samples=samples)
@@ -176,29 +181,44 @@ def _contenders(bench: _Bench, run: RunFolder, drawn: Sequence[Question], *, sam
         yield Contender(voted(alone, name=f"self_consistency_{samples}", cast=cast))
     yield Contender(row("multi_agent_debate", debaters(cast), "debate"))
     yield Contender(row("autoform", autoform(cast), "autoform"))
-    yield Contender(row("untrained", cast.pair, "untrained"))
+    yield Contender(row("untrained", speak_after(cast, run, None), "untrained"))
     if cast.formats:
         best, tokens = best_format(bench)
         asked = bench.ask(cast.pair, drawn, BEST_FORMAT, file=f"format_{best}", formats=(best,))
-        yield Contender(summarise(asked, name=f"format_{best}", decoding="sampled", scoring=scoring), tokens)
+        agrees = cast.pair.workflow.agrees
+        found = summarise(asked, name=f"format_{best}", decoding="sampled", scoring=scoring, agrees=agrees)
+        yield Contender(found, tokens)
     else:
         bench.observe(Note("the recipe's format pool is empty, so there is no best format to compare with"))
     if control := trained_alone(run):
         last = control.trained()[-1]
-        speak_after(cast, control, last)
+        single = speak_after(replace(cast, pair=cast.single, start=None), control, last)
         file = f"single_agent_trained_{_weights(control.adapter(last))}"
         for greedy in (False, True):
-            found = row("single_agent_trained", cast.single, TRAINED_ALONE, file=file, greedy=greedy)
+            found = row("single_agent_trained", single, TRAINED_ALONE, file=file, greedy=greedy)
             yield Contender(found, preparation_tokens(control)[last])
     else:
         bench.observe(Note("the single agent has not been trained as the pair was, so it is missing: --train-single"))
+    if begins_with_prompts(run):
+        found = row(PROMPTS_ONLY.replace(" ", "_"), speak_after(cast, run, None), PROMPTS_ONLY)
+        yield Contender(found, spent_before(run))
     spending = preparation_tokens(run)
     for iteration in run.trained():
-        speak_after(cast, run, iteration)
+        pair, label = speak_after(cast, run, iteration), _label(run, iteration)
         file = f"iteration_{iteration}_{_weights(run.adapter(iteration))}"
         for greedy in (False, True) if iteration == run.trained()[-1] else (False,):
-            found = row(f"iteration_{iteration}", cast.pair, f"iteration {iteration}", file=file, greedy=greedy)
+            found = row(label.replace(" ", "_"), pair, label, file=file, greedy=greedy)
             yield Contender(found, spending[iteration])
+
+
+def _label(run: RunFolder, iteration: int) -> str:
+    """How the table calls the agents after an iteration."""
+    return PROMPTS_ONLY if run.manifest["recipe"].get("method") == "prompts" else f"iteration {iteration}"
+
+
+def begins_with_prompts(run: RunFolder) -> bool:
+    """Whether a run has begun with prompts that an earlier one has chosen, and with untrained weights."""
+    return bool(chosen(run, None)) and not has_adapters(run.folder / STARTED)
 
 
 def trained_alone(run: RunFolder) -> RunFolder | None:
@@ -234,7 +254,7 @@ def debaters(cast: Cast) -> Agents:
     team = debate(settings.roles, settings.max_turns, metric=cast.recipe.task.metric)
     equals = marked(told(team, words), team.metric)
     equals = speaking_with(told(equals, cast.recipe.prompts.system or None), cast.pair.workflow.adapters[0])
-    return replace(cast.pair, workflow=equals)
+    return replace(cast.single, workflow=equals, layout=cast.pair.layout)
 
 
 def autoform(cast: Cast) -> Agents:
@@ -271,13 +291,20 @@ def _weights(adapter: Path | None) -> str:
     return whole.hexdigest()
 
 
-def speak_after(cast: Cast, run: RunFolder, iteration: int | None) -> None:
-    """From here on the policy speaks as it did after an iteration of the run, or untrained for None."""
+def _with_own_prompts(cast: Cast) -> Cast:
+    """The same agents with the prompts of the recipe, whatever a run has chosen."""
+    return replace(cast, pair=replace(cast.pair, workflow=workflows(cast.recipe)[0]))
+
+
+def speak_after(cast: Cast, run: RunFolder, iteration: int | None) -> Agents:
+    """The agents as they were after an iteration of the run, or at its beginning for None; from here on the policy
+    speaks as it did then."""
     adapter = None if iteration is None else run.adapter(iteration)
     if adapter is None:
-        cast.policy.restart(seed=cast.recipe.seed)
+        cast.begin()
     else:
         cast.policy.load_adapter(adapter)
+    return agents_after(cast, run, iteration)
 
 
 def scaling(
@@ -295,14 +322,14 @@ def scaling(
     more."""
     recipe = cast.recipe
     drawn = questions(recipe.task, "held_out", wanted, seed=0)
-    ways: list[tuple[str, Agents, int | None]] = []
-    if iteration is not None:
-        ways.append((f"iteration_{iteration}", cast.pair, iteration))
-    ways += [("untrained", cast.pair, None), ("single_agent", cast.single, None)]
+    cast = _with_own_prompts(cast)
+    ways: list[tuple[str, int | None]] = [] if iteration is None else [(f"iteration_{iteration}", iteration)]
+    ways += [("untrained", None), ("single_agent", None)]
     rows = []
     with _opened(cast, run, "scaling", wanted=wanted, samples=samples, seed=seed, observe=observe) as bench:
-        for name, agents, trained in ways:
-            speak_after(cast, run, trained)
+        for name, trained in ways:
+            team = speak_after(cast, run, trained)
+            agents = cast.single if name == "single_agent" else team
             file = name if trained is None else f"{name}_{_weights(run.adapter(trained))}"
             asked = bench.ask(agents, drawn, f"sample {name}", file=file, samples=samples, rewards=False)
             drawn_samples = [_samples(group, cast) for group in asked]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from ..errors import RunError
 from ..learn import reward
+from ..learn.bidders import Bidders
 from ..learn.rollout import Agents
 from ..model.generate import Generator, fastest_threads
 from ..model.loading import load
@@ -21,15 +22,20 @@ from ..model.room import available
 from ..model.sampling import Sampling
 from ..model.selftest import agreement
 from ..records import Question
-from ..runs.folder import STARTED, RunFolder
+from ..runs.chosen import BEGUN, chosen, has_adapters, read_prompts, require_roles
+from ..runs.folder import POPULATION, STARTED, RunFolder, stage_name
 from ..runs.opened import require_iteration
 from ..settings import plugin
+from ..settings.agents import Agent
 from ..settings.machine import Machine
 from ..settings.recipe import Recipe
-from ..settings.workflow import Workflow, speaking_with, told
+from ..settings.workflow import QUESTION, Workflow, speaking_with, told
 from ..tasks import answers
 from ..tasks.answers import Scoring
-from ..team.talks import solo, team_of
+from ..tasks.questions import facts
+from ..team.domains import with_prompts
+from ..team.retrieval import index_of
+from ..team.talks import founders_of, solo, team_of
 
 # What comes from the other recipe.
 TRANSFERRED = ("task", "protocol", "team", "prompts", "sampling", "evaluation", "plugin")
@@ -38,11 +44,18 @@ Settle = Callable[[str, Callable[[], int]], int]
 """The value of a named limit: what a run has settled on before, else what the callable decides."""
 
 
+CHUNK = 400  # dialogues written at a time
+SMALL_CHUNK = 1200  # by a model that has said them in seconds
+_SMALL = 20_000_000  # parameters up to which a model keeps no more than one core busy
+
+
 @dataclass(frozen=True)
 class Cast:
     """pair: the agents that are trained, two of them unless the single one is trained as a control. single: one agent
     with all the facts, to compare with. Both are one policy. micro_batch: training examples held in memory at once.
-    start: the folder of the adapters that the run begins with; None for fresh ones."""
+    start: the folder of the adapters and prompts that the run begins with; None for fresh ones and the recipe's. chunk:
+    dialogues written at a time, the most that a kill can cost. parts: what a chunk is worked on in; two where the model
+    is small, so that another process can take over one of them."""
 
     recipe: Recipe
     policy: Policy
@@ -50,11 +63,13 @@ class Cast:
     single: Agents
     micro_batch: int
     start: Path | None = None
+    chunk: int = CHUNK
+    parts: int = 1
 
     def begin(self) -> None:
         """The policy speaks as at the beginning of the run. Raises ModelError for adapters that do not fit."""
         self.policy.restart(seed=self.recipe.seed)
-        if self.start is not None:
+        if self.start is not None and has_adapters(self.start):
             self.policy.load_adapter(self.start)
 
     @property
@@ -90,13 +105,13 @@ def assemble(
     notify: Callable[[str], None] = lambda text: None,
     start: Path | None = None,
 ) -> Cast:
-    """Loads the model with fresh adapters, or those in the folder `start`. On the CPU threads, batch size and the room
-    for the cache are settled, because results depend on them; on a GPU each start takes what the card has free, and
-    nothing is settled.
+    """Loads the model with fresh adapters, or what is in the folder `start`. On the CPU threads, batch size and the
+    room for the cache are settled, because results depend on them; on a GPU each start takes what the card has free,
+    and nothing is settled.
 
     notify: is told, in a sentence, what did not go as planned: rows that are kept short, the self-test, memory that ran
     out. Raises ModelError when the model cannot be loaded, ConfigError when the task's metric or the reward needs an
-    extra, or would run code that may not be run here.
+    extra, or would run code that may not be run here, DataError when the team looks facts up where there are none.
     """
     metric = recipe.task.metric
     answers.require(metric, allow_code=machine.allow_code)
@@ -104,7 +119,10 @@ def assemble(
     team, alone = workflows(recipe)
     policy = load(recipe.model, machine=machine, seed=recipe.seed, adapters=team.adapters)
     settle = settling(settle, on_card=policy.device.type == "cuda")
-    torch.set_num_threads(settle("threads", lambda: _given(machine.threads) or fastest_threads(policy)))
+    small = is_small(policy)
+    torch.set_num_threads(
+        settle("threads", lambda: _given(machine.threads) or (1 if small else fastest_threads(policy)))
+    )
     free = available(policy, machine=machine)
     limits, _ = planned(recipe, machine, policy.shape, policy.setup, row_tokens=policy.max_length, room=free)
     budget = settle("max_batch_tokens", lambda: limits.batch_tokens)
@@ -122,12 +140,28 @@ def assemble(
     renderer = Renderer(policy.tokenizer, end_ids=policy.end_ids)
     score, own, tool = (getattr(recipe.task.code, name) if name in recipe.uses else None for name in OWN)
     scoring = Scoring(metric, policy.tokenizer.tokenize if recipe.task.scoring == "official" else None, score)
-    pair = Agents(generator, renderer, team, scoring, recipe.prompts.layout, own, tool)
+    indexes = {name: index_of(facts(recipe.task, name)) for name in team.indexes if name != QUESTION}
+    if start is not None:
+        team = with_prompts(team, read_prompts(start / BEGUN))
+    agents = (generator, renderer, team, scoring, recipe.prompts.layout, own, tool, indexes)
+    if recipe.method == "market":
+        pair: Agents = Bidders(*agents, living=founders_of(recipe), rules=recipe.market)
+    else:
+        pair = Agents(*agents)
     single = Agents(generator, renderer, alone, scoring, own=own)
-    cast = Cast(recipe, policy, pair, single, settle("micro_batch", lambda: limits.micro_batch), start)
+    micro_batch = settle("micro_batch", lambda: limits.micro_batch)
+    chunk, parts = settle("chunk", lambda: SMALL_CHUNK if small else CHUNK), settle("parts", lambda: 1 + small)
+    cast = Cast(recipe, policy, pair, single, micro_batch, start, chunk, parts)
     if start is not None:
         cast.begin()
     return cast
+
+
+def is_small(policy: Policy) -> bool:
+    """Whether the model computes on the CPU and is too small to keep several cores busy by itself."""
+    shape = policy.shape
+    on_cpu = policy.device.type == "cpu" and not policy.setup.quantised
+    return on_cpu and shape.linear_parameters + shape.other_parameters <= _SMALL
 
 
 def workflows(recipe: Recipe) -> tuple[Workflow, Workflow]:
@@ -135,7 +169,9 @@ def workflows(recipe: Recipe) -> tuple[Workflow, Workflow]:
 
     Who is not of the team speaks with its first adapter, which then holds what the team has not learnt."""
     prompts = recipe.prompts
-    team = told(team_of(recipe), prompts.system or None)
+    team = team_of(recipe)
+    if recipe.method != "market":  # whose agents have prompts of their own
+        team = told(team, prompts.system or None)
     alone = told(solo(metric=recipe.task.metric), prompts.solo_system or None)
     return team, speaking_with(alone, team.adapters[0])
 
@@ -177,7 +213,21 @@ def recall(run: RunFolder, *, machine: Machine, iteration: int | None, other: Re
     cast = assemble(recipe, machine=machine, settle=settled, start=start if start.is_dir() else None)
     if adapter is not None:
         cast.policy.load_adapter(adapter)
-    return cast
+    return replace(cast, pair=agents_after(cast, run, iteration))
+
+
+def agents_after(cast: Cast, run: RunFolder, iteration: int | None) -> Agents:
+    """Who talks after an iteration, or in the beginning for None: of a market the population that came out of it, else
+    the same agents, with the prompts that were in force then.
+
+    Raises RunError where prompts were chosen for roles that are none of theirs.
+    """
+    if isinstance(cast.pair, Bidders):
+        first = founders_of(cast.recipe)
+        return cast.pair.of(first if iteration is None else run.read(stage_name(iteration, POPULATION), Agent))
+    prompts = chosen(run, iteration)
+    require_roles(prompts, cast.pair.workflow, where=run.folder)
+    return replace(cast.pair, workflow=with_prompts(cast.pair.workflow, prompts))
 
 
 def _given(value: int | str) -> int | None:

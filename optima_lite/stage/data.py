@@ -12,13 +12,12 @@ from ..errors import OptimaError
 from ..records import Question
 from ..settings.recipe import Recipe
 from ..settings.task import SPLITS
+from ..settings.workflow import QUESTION, TASK
 from ..statistics import FEWEST
-from ..tasks.questions import questions
+from ..tasks.questions import ALL, facts, questions
 from ..team.prompts import sights
 from .cast import workflows
 from .findings import Finding, Status
-
-_ALL = 10**9  # more questions than any file holds; the bundled world never runs out
 
 
 def data_findings(recipe: Recipe) -> Iterator[Finding]:
@@ -48,10 +47,25 @@ def data_findings(recipe: Recipe) -> Iterator[Finding]:
         yield Finding(subject, Status.NOTE if few or short else Status.OK, detail + each, hint)
 
 
+def look_up_findings(recipe: Recipe) -> Iterator[Finding]:
+    """How much there is to look facts up in, where that is more than the question's own."""
+    for index in sorted({*workflows(recipe)[0].indexes} - {QUESTION}):
+        try:
+            found = len(facts(recipe.task, index))
+        except OptimaError as error:
+            what = f"{error.where}: {error.what}" if error.where else error.what
+            yield Finding("facts to look up", Status.PROBLEM, what, error.hint)
+        else:
+            yield Finding("facts to look up", Status.OK, f"{found:,} in {_where(index)}")
+
+
+def _where(index: str) -> str:
+    return "all questions of the task" if index == TASK else index
+
+
 def _size(recipe: Recipe, split: str) -> int | None:
     """How many questions a split has; None for one without an end."""
-    endless = recipe.task.name in ("world", "plugin")
-    return None if endless else len(questions(recipe.task, split, _ALL, seed=recipe.seed))
+    return None if recipe.task.endless else len(questions(recipe.task, split, ALL, seed=recipe.seed))
 
 
 def samples(recipe: Recipe, count: int) -> Iterator[RenderableType]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean
 
 from .. import statistics
 from ..learn.rollout import Agents, flexible_score, ranked, sample
 from ..model.sampling import Sampling
 from ..records import Ending, EvalRow, Question, Rollouts
+from ..runs.evaluations import DECODINGS
 from ..runs.progress import Advance, Evaluated, Observer, phase
-from ..settings.recipe import RewardSettings
+from ..settings.recipe import Recipe, RewardSettings
 from ..tasks.answers import Scoring, hotpot_f1
 from ..tasks.questions import questions
 from .cast import Cast
@@ -45,12 +47,21 @@ def parts_of(roles: int) -> tuple[str, str]:
     return ("sample alone", "read alone") if roles == 1 else ("sample", "read")
 
 
-def summarise(examined: Sequence[Rollouts], *, name: str, decoding: str, scoring: Scoring) -> EvalRow:
+def decodings(recipe: Recipe, iteration: int, *, last: bool) -> tuple[str, ...]:
+    """How the held-out questions are asked after an iteration; not at all where its turn has not come."""
+    if last:
+        return DECODINGS
+    return DECODINGS[:1] if (iteration + 1) % recipe.evaluation.every == 0 else ()
+
+
+def summarise(
+    examined: Sequence[Rollouts], *, name: str, decoding: str, scoring: Scoring, agrees: bool = True
+) -> EvalRow:
     """The means over questions with their intervals; at least one question is needed. scoring: of the answers that a
-    dialogue gives without marking them."""
+    dialogue gives without marking them. agrees: whether the team's dialogues can end in agreement."""
     dialogues = [group.dialogues[0] for group in examined]
     rewards = [group.rewards[0] for group in examined]
-    return table_row(
+    row = table_row(
         name,
         decoding,
         scores=[reward.task for reward in rewards],
@@ -70,6 +81,7 @@ def summarise(examined: Sequence[Rollouts], *, name: str, decoding: str, scoring
         if scoring.metric == "f1" and scoring.own is None
         else None,
     )
+    return row if agrees else replace(row, agreement=None)
 
 
 def undecided(examined: Sequence[Rollouts]) -> int:
@@ -133,7 +145,9 @@ def evaluate_again(
                 settings=recipe.reward,
                 advance=advance,
             )
-        found = summarise(examined, name=name, decoding=decoding, scoring=cast.pair.scoring)
+        agents = cast.pair
+        agrees = agents.workflow.agrees
+        found = summarise(examined, name=name, decoding=decoding, scoring=agents.scoring, agrees=agrees)
         observe(Evaluated(found))
         return found
 

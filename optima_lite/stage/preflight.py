@@ -1,7 +1,7 @@
 """`check`: what will and what won't work, and how to mend it, before anything costs time.
 
-Everything here only looks, except for the probe on a GPU, which loads the model and tries each phase for a moment.
-Nothing is written.
+Everything here only looks, except for the short talk that tells the time (`pace`) and, on a GPU, the probe that tries
+each phase for a moment; these load the model. Nothing is written.
 """
 
 from __future__ import annotations
@@ -13,52 +13,65 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError, OptimaError, RunError
+from ..errors import ConfigError, DataError, OptimaError, RunError
 from ..learn import reward
 from ..model.families import longest_row
+from ..model.hub import NotHere
 from ..model.memory import GIB, OVERHEAD, Limits, Phase, Setup, adapter_bytes, forecast, of_one_batch, planned
 from ..model.resources import free_memory, let_segments_grow
 from ..model.shapes import Shape, known
+from ..runs.live import duration
 from ..runs.manifest import would_resume
+from ..runs.progress import PhaseStarted
 from ..settings.config import LoadedRecipe
 from ..settings.machine import Machine
 from ..settings.recipe import ModelSettings, Recipe
+from ..settings.workflow import QUESTION
 from ..statistics import FEWEST
 from ..tasks import answers
 from ..team.talks import team_of
-from .data import data_findings
+from .data import data_findings, look_up_findings
 from .doctor import disk, gpu
 from .findings import Finding, Status
 
 
 def check(
-    loaded: LoadedRecipe, *, machine: Machine, folder: Path, vram: float | None = None, probe: bool = True
+    loaded: LoadedRecipe,
+    plan: Sequence[PhaseStarted],
+    *,
+    machine: Machine,
+    folder: Path,
+    vram: float | None = None,
+    probe: bool = True,
 ) -> Iterator[Finding]:
     """What a run of this recipe needs from this machine; a task file that is not named yet is a note, not a problem.
 
-    vram: forecast the memory for a card of so many GiB, instead of for this machine. probe: where there is a GPU, and
-    the forecast is for it, measure each phase, too.
+    plan: the phases of its run. vram: forecast the memory for a card of so many GiB, instead of for this machine.
+    probe: load the model, let it talk to tell how long the run will take, and on a GPU measure the memory of each
+    phase; not where the forecast is for another card, or something is wrong already.
     """
     recipe = loaded.recipe
-    plan = (
-        f"{recipe.training.iterations} iterations of {recipe.training.questions} questions x "
-        f"{recipe.sampling.rollouts} dialogues of up to {team_of(recipe).max_steps} x "
-        f"{recipe.sampling.max_turn_tokens} tokens; {recipe.evaluation.questions} held-out questions"
+    sizes = (
+        f"{recipe.work} of up to {team_of(recipe).max_steps} x {recipe.sampling.max_turn_tokens} tokens; "
+        f"{recipe.evaluation.questions} held-out questions"
     )
-    yield Finding("recipe", Status.OK, f"{loaded.name}: {plan}")
+    yield Finding("recipe", Status.OK, f"{loaded.name}: {sizes}")
     if code := recipe.task.code:
         yield Finding("plugin", Status.OK, code.told(recipe.uses))
     model = _model(loaded, machine)
     yield model
-    yield from data_findings(recipe)
-    yield from _judge(recipe)
-    yield from _extras(recipe, machine)
+    needs = [*data_findings(recipe), *look_up_findings(recipe), *_judge(recipe), *_extras(recipe, machine)]
+    yield from needs
     let_segments_grow(os.environ)  # torch reads it when the card is first looked at, and the probe needs it
     yield gpu()
     yield disk(folder)
     yield _run_folder(loaded.recipe, folder)
-    if model.status is not Status.PROBLEM:
-        yield from _forecast(loaded.recipe, machine, vram=vram, probe=probe)
+    if model.status is Status.PROBLEM:
+        return
+    probe = probe and vram is None
+    yield from _forecast(recipe, machine, vram=vram, probe=probe)
+    if probe and all(need.status is not Status.PROBLEM for need in needs):
+        yield _time(recipe, machine, plan)
 
 
 def require(recipe: Recipe, *, machine: Machine) -> None:
@@ -66,7 +79,7 @@ def require(recipe: Recipe, *, machine: Machine) -> None:
     later; for use before a run folder is made, which would bind the run to a wrong path."""
     from ..model import checkpoint
     from ..model.hub import locate
-    from ..tasks.questions import questions
+    from ..tasks.questions import facts, questions
 
     source = Path(locate(recipe.model.name, machine=machine))
     if source.is_dir():
@@ -76,6 +89,8 @@ def require(recipe: Recipe, *, machine: Machine) -> None:
     require_enough_to_judge(recipe)
     for split in ("train", "validation", "held_out"):
         questions(recipe.task, split, 1, seed=0)
+    for index in {*team_of(recipe).indexes} - {QUESTION}:
+        facts(recipe.task, index)
 
 
 def require_enough_to_judge(recipe: Recipe) -> None:
@@ -117,7 +132,7 @@ def _forecast(recipe: Recipe, machine: Machine, *, vram: float | None, probe: bo
         f"{limits.batch_tokens:,} tokens while sampling, {_gib(limits.cache_bytes)} GiB of attention states kept; "
         f"{limits.micro_batch} training examples at a time, of up to {rows:,} tokens",
     )
-    if probe and vram is None and setup.gpu and all(phase.total <= room for phase in phases):
+    if probe and setup.gpu and all(phase.total <= room for phase in phases):
         limits = of_one_batch(shape, setup, limits)
         names = [phase.name for phase in phases]
         yield from _probe(recipe, machine, limits, [p for p in forecast(shape, setup, limits) if p.name in names])
@@ -137,6 +152,21 @@ def _probe(recipe: Recipe, machine: Machine, limits: Limits, phases: Sequence[Ph
             yield Finding(f"measured: {name}", Status.OK if abs(off) <= 0.1 else Status.NOTE, detail)
     except OptimaError as error:
         yield Finding("measured", Status.PROBLEM, error.what, error.hint)
+
+
+def _time(recipe: Recipe, machine: Machine, plan: Sequence[PhaseStarted]) -> Finding:
+    """How long the run will take and how much it stores, by a short talk of the untrained team."""
+    from .pace import measure
+
+    try:
+        pace = measure(recipe, plan, machine=machine)
+    except (NotHere, DataError):  # the data have findings of their own
+        return Finding("time", Status.NOTE, "not known before model and questions are here: a short talk tells it")
+    except OptimaError as error:
+        return Finding("time", Status.PROBLEM, str(error.what), error.hint)
+    spoke = f"{pace.dialogues} dialogues of the untrained team, {pace.tokens:.0f} tokens each"
+    stored = f"{pace.stored / 2**20:,.0f} MiB to store"
+    return Finding("time", Status.OK, f"about {duration(pace.seconds or 0.0)} here, and {stored}, by {spoke}")
 
 
 def _advice(recipe: Recipe, machine: Machine, shape: Shape, setup: Setup, *, rows: int, room: int) -> str:
@@ -205,7 +235,7 @@ def _run_folder(recipe: Recipe, folder: Path) -> Finding:
 
 def _model(loaded: LoadedRecipe, machine: Machine) -> Finding:
     from ..model import checkpoint
-    from ..model.hub import NotHere, fetch_config, locate
+    from ..model.hub import fetch_config, left_to_download, locate
 
     name, wanted = loaded.recipe.model.name, loaded.recipe.model.max_length
     here = False
@@ -226,6 +256,8 @@ def _model(loaded: LoadedRecipe, machine: Machine) -> Finding:
         found = f"{name}: from the local hub cache, since offline is set"
     else:
         found = f"{name}: from the Hugging Face hub, downloaded once"
+        if size := left_to_download(source, offline=False):
+            found += f": {size / 1e9:.1f} GB to come"
     limit, why = longest_row(_model_config(loaded.recipe.model, machine))
     shorter = why is not None and (wanted or limit + 1) > limit
     return Finding("model", Status.NOTE if shorter or not here else Status.OK, f"{found}; {why}" if shorter else found)

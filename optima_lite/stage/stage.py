@@ -6,14 +6,18 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
 from ..learn.dpo import PairIds, PreferenceFacts
+from ..learn.episodes import Episode
+from ..learn.rl import ReinforceFacts
 from ..learn.rollout import Agents
-from ..learn.sft import TrainingFacts, planned_steps
+from ..learn.sft import Optimising, TrainingFacts, planned_steps
 from ..model.checkpoint import BUNDLED
+from ..model.helper import Helper, Made, Work, serial
 from ..model.policy import places
 from ..model.render import Rendered
 from ..model.sampling import seed_of
@@ -23,20 +27,20 @@ from ..runs.evaluations import evaluation_stage, evaluations, undecided_note, un
 from ..runs.folder import stage_name
 from ..runs.progress import Advance, Evaluated, Note, Observer, phase
 from ..runs.store import Run
-from ..settings.recipe import DpoSettings, Recipe, TrainingSettings
+from ..settings.recipe import Recipe
 from .cast import Cast
-from .evaluate import examine, parts_of, summarise, undecided
-
-CHUNK = 400  # dialogues written at a time: the most that a kill can cost
+from .evaluate import decodings, examine, parts_of, summarise, undecided
 
 
 @dataclass(frozen=True)
 class Stage:
-    """The agents, the run folder, and who is told of progress."""
+    """The agents, the run folder, and who is told of progress. helper: another process that shares the work, if there
+    is one."""
 
     cast: Cast
     run: Run
     observe: Observer
+    helper: Helper | None = None
 
     def note(self, text: str) -> None:
         """One sentence that the user should read, and that the log keeps."""
@@ -49,6 +53,13 @@ class Stage:
         """A phase of the run, with the activities of the agents' model; see `progress.phase`."""
         meter = self.cast.meter
         return phase(self.observe, label, iteration=iteration, total=total, unit=unit, parts=parts, meter=meter)
+
+    def share(self, work: Work[Made], items: Sequence[Any], advance: Callable[..., None]) -> list[Made]:
+        """What work makes of the items, in the parts that the run has settled on; see `helper`. So who does it, and how
+        many cores there are, changes nothing."""
+        size = -(-len(items) // self.cast.parts)
+        parts = [items[start : start + size] for start in range(0, len(items), size)]
+        return self.helper.share(work, parts, advance) if self.helper else serial(work, parts, advance)
 
     def tell_undecided(self, count: int) -> None:
         """A note about answers that could not be compared in time, if there are any."""
@@ -65,19 +76,21 @@ class Stage:
 
     def adapt(
         self,
-        optimise: Callable[..., TrainingFacts | PreferenceFacts],
-        rows: Mapping[str, Sequence[Rendered]] | Mapping[str, Sequence[PairIds]],
+        optimise: Callable[..., TrainingFacts | PreferenceFacts | ReinforceFacts],
+        rows: Mapping[str, Sequence[Rendered]] | Mapping[str, Sequence[PairIds]] | Mapping[str, Sequence[Episode]],
         *,
-        settings: TrainingSettings | DpoSettings,
+        settings: Optimising,
         iteration: int,
         name: str,
         label: str,
+        beside: Callable[[str, Path], None] = lambda adapter, place: None,
     ) -> Path:
         """The folder of the adapters after a training step, each on its own of the `rows`; the policy speaks with them
         already.
 
-        optimise: `sft.fine_tune` or `dpo.optimise`, whichever rows and settings are for; without rows an adapter stays
-        as it is. rows: of every adapter of the team. name: of the stage. label: of the phase.
+        optimise: `sft.fine_tune`, `dpo.optimise` or `rl.reinforce`, whichever rows and settings are for; without rows
+        an adapter stays as it is. rows: of every adapter of the team. name: of the stage. label: of the phase. beside:
+        puts what else an adapter needs into its folder.
         """
         recipe, policy = self.cast.recipe, self.cast.policy
 
@@ -104,6 +117,7 @@ class Stage:
             for adapter, place in places(folder, [*rows]).items():
                 facts = learn(adapter)
                 policy.save_adapter(place)
+                beside(adapter, place)
                 self._describe(place, adapter, iteration, facts)
                 found.append(facts)
             _write_facts(folder, together(found))
@@ -137,19 +151,15 @@ class Stage:
         recipe = self.cast.recipe
         parts = parts_of(len(agents.workflow.roles))
         with self.phase(label, iteration=iteration, total=len(fitted), unit="questions", parts=parts) as advance:
-
-            def work(chunk: Sequence[Question]) -> list[Rollouts]:
-                return examine(
-                    agents,
-                    chunk,
-                    sampling=self.cast.sampling(agents, greedy=greedy),
-                    seed=recipe.seed,
-                    settings=recipe.reward,
-                    advance=advance,
-                )
-
+            sampling = self.cast.sampling(agents, greedy=greedy)
+            work = partial(examine, agents, sampling=sampling, seed=recipe.seed, settings=recipe.reward)
             examined = self.run.chunks(
-                name, Rollouts, fitted, size=CHUNK, work=work, stored=lambda found: advance(found, stored=True)
+                name,
+                Rollouts,
+                fitted,
+                size=self.cast.chunk,
+                work=lambda chunk: self.share(work, chunk, advance),
+                stored=lambda found: advance(found, stored=True),
             )
         self.tell_undecided(undecided(examined))
         return examined
@@ -163,9 +173,16 @@ class Stage:
         label = f"evaluate {decoding}" if iteration is not None else f"evaluate {name} {decoding}"
         fitted = self.fit(agents, held_out, f"evaluation/{agents.workflow.name}_questions")
         examined = self.examine(agents, fitted, where, greedy=greedy, label=label, iteration=iteration)
-        row = summarise(examined, name=name, decoding=decoding, scoring=agents.scoring)
+        agrees = agents.workflow.agrees
+        row = summarise(examined, name=name, decoding=decoding, scoring=agents.scoring, agrees=agrees)
         self.run.write_json(f"{where}.json", row)
         self.observe(Evaluated(row, "" if iteration is None else undone_remark(self.run, iteration)))
+
+    def evaluate_after(self, iteration: int, held_out: Sequence[Question], *, last: bool) -> None:
+        """The lines of an iteration: sampled where its turn has come, and after the last one greedily, too."""
+        for decoding in decodings(self.cast.recipe, iteration, last=last):
+            name, greedy = f"iteration_{iteration}", decoding == "greedy"
+            self.evaluate(self.cast.pair, held_out, name, greedy=greedy, iteration=iteration)
 
 
 def together(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def questions(settings: TaskSettings, split: str, count: int, *, start: int = 0,
         rows = _downloaded(benchmark, benchmark.held_out if split == "held_out" else benchmark.train)
     else:
         where = jsonl.file_of(settings, split)
-        rows = _from_file(where)
+        rows = _from_file(where, jsonl.stamp(where))
     keys = _keys(where, rows, benchmark)
     first: dict[str, int] = {}  # an exact repeat of a question is left out
     for i in _numbers(keys, split, settings):
@@ -160,7 +161,8 @@ def _datasets() -> Any:
     return datasets
 
 
-def _from_file(path: Path) -> Any:
+@lru_cache(maxsize=3)  # as many files as there are splits: each is read once, however often it is asked for
+def _from_file(path: Path, _stamp: jsonl.Stamp) -> Any:
     """The rows of a JSONL, JSON (one array) or parquet file."""
     if path.suffix == ".parquet" and os.path.isfile(path):
         return _parquet(path)

@@ -21,7 +21,7 @@ import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -35,6 +35,8 @@ Part = tuple[float, float]
 """Where a part of some rows begins and ends, as shares of their number."""
 
 WHOLE: Part = (0.0, 1.0)
+Stamp = tuple[int, int, int] | None
+"""When a file was last written, its size and its number."""
 
 _LONGEST_LINE = 16 * 2**20  # bytes; of a row that is one question
 _DEEPEST = 64  # brackets within brackets
@@ -50,24 +52,43 @@ def load(settings: TaskSettings, *, split: str) -> list[Question]:
     and for a split without rows.
     """
     path = file_of(settings, split)
+    found = _questions(path, stamp(path), settings.fields, settings.answer_pattern)
+    if isinstance(settings.path, Mapping):
+        ours = [question for question, _ in found]
+    elif settings.fields.split is not None:
+        ours = [question for question, stated in found if stated == split]
+    else:
+        ours = by_shares([question for question, _ in found], settings)[split]
+    if not ours:
+        hint = "use a larger file, change the shares, or name a file for each split (task.path) or a field for it"
+        raise DataError(f"none of the {len(found)} questions falls into the {split} split", where=path, hint=hint)
+    return sorted(ours, key=lambda question: (place(identity(question)), question.id))
+
+
+@lru_cache(maxsize=3)  # as many files as there are splits: each is read once, however often it is asked for
+def _questions(
+    path: Path, _stamp: Stamp, fields: FieldSettings, pattern: str | None
+) -> tuple[tuple[Question, str | None], ...]:
+    """Every question of a file once, with the split that its row names if rows do."""
     found: dict[str, tuple[Question, Row]] = {}
     for row in rows(path):
-        question = _question(row, settings)
+        question = _question(row, fields, pattern)
         earlier, first = found.setdefault(question.id, (question, row))
         if earlier != question:
             row.refuse(f"the id {question.id!r} belongs to line {first.line} already", "give each row its own id")
     if not found:
         raise DataError("the file has no rows", where=path)
-    if isinstance(settings.path, Mapping):
-        ours = [question for question, _ in found.values()]
-    elif settings.fields.split is not None:
-        ours = [question for question, row in found.values() if _stated_split(row, settings.fields.split) == split]
-    else:
-        ours = by_shares([question for question, _ in found.values()], settings)[split]
-    if not ours:
-        hint = "use a larger file, change the shares, or name a file for each split (task.path) or a field for it"
-        raise DataError(f"none of the {len(found)} questions falls into the {split} split", where=path, hint=hint)
-    return sorted(ours, key=lambda question: (place(identity(question)), question.id))
+    named = fields.split
+    return tuple((question, _stated_split(row, named) if named else None) for question, row in found.values())
+
+
+def stamp(path: Path) -> Stamp:
+    """What changes when a file does; None where there is none, which reading it will tell."""
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return about.st_mtime_ns, about.st_size, about.st_ino
 
 
 def by_shares(questions: Sequence[Question], settings: TaskSettings) -> dict[str, list[Question]]:
@@ -226,13 +247,12 @@ def too_deep(value: Any, levels: int = _DEEPEST) -> bool:
     return levels < 0 or any(too_deep(item, levels - 1) for item in inside if isinstance(item, dict | list))
 
 
-def _question(row: Row, settings: TaskSettings) -> Question:
-    fields = settings.fields
+def _question(row: Row, fields: FieldSettings, pattern: str | None) -> Question:
     text = row.at(fields.question)
     if not isinstance(text, str) or not text.strip():
         row.refuse(f"{fields.question} holds {kind(text)} where the question's text is needed")
     text = row.whole(text.strip(), fields.question)
-    answers = _answers(row, fields.answers, settings.answer_pattern)
+    answers = _answers(row, fields.answers, pattern)
     if fields.contexts:
         hands = [_facts(row, path, titles=None) for path in fields.contexts]
     else:

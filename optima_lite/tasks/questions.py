@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from ..records import Question
 from ..settings.recipe import Recipe
-from ..settings.task import TaskSettings
-from . import benchmarks, jsonl, world
+from ..settings.task import SPLITS, TaskSettings
+from ..settings.workflow import TASK
+from . import benchmarks, documents, jsonl, world
 from .jsonl import WHOLE, Part
+
+ALL = 10**9  # more questions than any file holds
 
 
 def questions(
@@ -29,6 +32,15 @@ def questions(
     return jsonl.take(jsonl.load(settings, split=split), count, start=start, part=part)
 
 
+def facts(settings: TaskSettings, index: str) -> tuple[str, ...]:
+    """The facts that a team looks up in, apart from those of a question: of all questions of the task (TASK), whichever
+    split they are in, or in a folder. None twice. Raises DataError for a file or folder that cannot be used."""
+    if index != TASK:
+        return documents.facts_in(index)
+    asked = (question for split in SPLITS for question in questions(settings, split, ALL, seed=0))
+    return tuple(dict.fromkeys(fact for question in asked for hand in question.contexts for fact in hand))
+
+
 def training_questions(recipe: Recipe, iteration: int, *, preference: bool) -> list[Question]:
     """What an imitation or a preference step of an iteration asks; the two never ask the same.
 
@@ -39,7 +51,7 @@ def training_questions(recipe: Recipe, iteration: int, *, preference: bool) -> l
     imitated, preferred = recipe.training.questions, 0 if recipe.schedule == "isft" else recipe.dpo.questions
     both = imitated + preferred
     before, count = (imitated, preferred) if preference else (0, imitated)
-    endless = recipe.task.name in ("world", "plugin")
+    endless = recipe.task.endless
     return questions(
         recipe.task,
         "train",

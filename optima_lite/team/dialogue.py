@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ..records import Dialogue, Ending, Metric, Turn
-from ..settings.workflow import Condition, Step, Way, Workflow
+from ..settings.workflow import CONFIRMING, Condition, Step, Way, Workflow
 from ..tasks.answers import agree
 from .parsing import accepts, items, value
 from .tools import passes
@@ -58,6 +58,9 @@ def moment(turns: Sequence[Turn], workflow: Workflow) -> Moment:
 
 def taken(turns: Sequence[Turn], workflow: Workflow) -> list[tuple[Step, Turn, Done]]:
     """Every turn with the step that it was said at, and what had been said when that was read."""
+    if workflow.auctioned:  # whoever has said a turn had won its step
+        done = tuple((workflow.step(workflow.names[turn.speaker]), turn) for turn in turns)
+        return [(step, turn, done[:k]) for k, (step, turn) in enumerate(done)]
     found: list[tuple[Step, Turn, Done]] = []
     while len(found) < len(turns):
         now = moment(turns[: len(found)], workflow)
@@ -112,7 +115,7 @@ def _ending(turns: tuple[Turn, ...], said: Sequence[Turn], workflow: Workflow) -
     now = moment(turns, workflow)
     if not now.group:
         assert now.way is not None
-        confirmed = any(condition.kind in ("agreed", "accepted", "passed") for condition in now.way.when)
+        confirmed = any(condition.kind in CONFIRMING for condition in now.way.when)
         return Ending.AGREED if confirmed else Ending.DONE
     # Steps side by side are taken all or none, so that their order does not matter.
     return Ending.MAX_TURNS if not now.said and len(turns) + len(now.group) > workflow.max_steps else None

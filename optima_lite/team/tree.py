@@ -56,10 +56,14 @@ class GrowingTree:
         self.following.append([])
         return index
 
-    def back_up(self, node: int, reward: Reward) -> None:
-        """A rollout has ended at `node`: one more visit and a new running mean there and above."""
-        for passed in path(self, node):
-            self.nodes[passed] = _visited(self.nodes[passed], reward)
+    def back_up(self, node: int, reward: Reward, of_turns: Sequence[Reward] | None = None) -> None:
+        """A rollout has ended at `node`: one more visit and a new running mean there and above.
+
+        of_turns: the reward of each of the rollout's turns; None where all get the dialogue's, as the root does.
+        """
+        passed = path(self, node)
+        for one, gained in zip(passed, (reward, *(of_turns or [reward] * (len(passed) - 1))), strict=True):
+            self.nodes[one] = _visited(self.nodes[one], gained)
 
 
 def _visited(node: Node, reward: Reward) -> Node:

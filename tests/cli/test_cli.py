@@ -85,7 +85,7 @@ def test_what_is_listed_and_looked_at_is_told_as_json_too(finished: Finished) ->
     config = ("--config", finished.arguments[2])
     assert call("recipes", "list", "--json").events[0]["recipe"] == "quickstart"
     assert {finding["subject"] for finding in call("doctor", "--json").events} > {"Python", "GPU", "disk"}
-    assert call("check", *finished.arguments, "--json").events[0]["status"] == "ok"
+    assert call("check", *finished.arguments, "--no-probe", "--json").events[0]["status"] == "ok"
     (run,) = call("runs", "list", *config, "--json").events
     assert (run["name"], run["finished"], run["folder"]) == ("small-seed0", True, str(finished.folder))
     (report,) = call("report", finished.folder, "--json").events
@@ -218,7 +218,7 @@ def jsonl(here: Path) -> Path:
 def test_data_that_cannot_be_used_is_told_with_its_line(jsonl: Path, line: str | None, parts: tuple[str, ...]) -> None:
     jsonl.write_text("" if line is None else jsonl.read_text() + line + "\n")
     refused(call("train", "rows.yaml"), *parts)
-    outcome = call("check", "rows.yaml")
+    outcome = call("check", "rows.yaml", "--no-probe")
     assert outcome.code == 2
     assert all(part in outcome.out for part in parts), outcome.out
     assert outcome.out.rstrip().endswith("1 problem")
@@ -257,7 +257,7 @@ def test_a_model_that_cannot_be_used_is_told(here: Path, make: Any, what: str) -
     (here / "small.yaml").write_text(SMALL)
     make(here / "llama")
     refused(call("train", "small.yaml", "model.name=./llama"), what)
-    outcome = call("check", "small.yaml", "model.name=./llama")
+    outcome = call("check", "small.yaml", "--no-probe", "model.name=./llama")
     assert outcome.code == 2 and what in outcome.out
 
 
@@ -276,7 +276,7 @@ def model(folder: Path, *, weights: str | None = None, **config: Any) -> None:
 
 def test_check_says_what_a_run_would_do_and_writes_nothing(here: Path) -> None:
     (here / "small.yaml").write_text(SMALL)
-    outcome = call("check", "small.yaml", "training.iterations=5")
+    outcome = call("check", "small.yaml", "--no-probe", "training.iterations=5")
     assert outcome.code == 0
     assert "5 iterations of 4 questions x 2 dialogues of up to 4 x 24 tokens; 4 held-out questions" in outcome.out
     for subject in ("recipe", "model", "data to train on", "disk", "run folder"):
@@ -285,7 +285,7 @@ def test_check_says_what_a_run_would_do_and_writes_nothing(here: Path) -> None:
 
 
 def test_check_tells_of_a_run_that_goes_on(finished: Finished) -> None:
-    assert "which holds this run and will be resumed" in call("check", *finished.arguments).out
+    assert "which holds this run and will be resumed" in call("check", *finished.arguments, "--no-probe").out
 
 
 def test_doctor_looks_at_everything(here: Path) -> None:

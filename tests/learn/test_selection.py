@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optima_lite.learn.selection import demonstrations
+from optima_lite.learn.selection import demonstrations, worth_learning
 from optima_lite.records import Dialogue, Ending, Question, Reward, Rollouts, Turn
-from optima_lite.settings.recipe import SelectionSettings
+from optima_lite.settings.recipe import RewardSettings, SelectionSettings
 
 
 def rollouts(name: str, *totals: float, cut: tuple[int, ...] = ()) -> Rollouts:
@@ -70,3 +71,21 @@ def test_share_threshold_and_order_hold_for_any_rewards(
     kept = [d.reward.total for d in demonstrations(groups, settings=settings)]
     passing = sorted((best for values in totals if (best := max(values)) > min_reward), reverse=True)
     assert kept == passing[: max(1, int(keep_fraction * len(passing)))]
+
+
+@pytest.mark.parametrize(
+    ("reward", "selection", "learnt"),
+    [
+        ({"credit": "difference"}, {}, {0, 1, 4}),
+        ({"credit": "difference"}, {"min_credit": 0.1}, {0, 4}),
+        ({"credit": "own_step"}, {}, {4}),
+        ({"credit": "own_step"}, {"min_credit": 0.0}, {0, 1, 4}),
+    ],
+)
+def test_messages_that_took_something_away_or_were_wrong_are_not_learnt(
+    reward: dict[str, Any], selection: dict[str, Any], learnt: set[int]
+) -> None:
+    """The third is a tool's, which nobody learns whatever it has found."""
+    credit = (0.25, 0.0, None, -0.5, 1.0)
+    settings = SelectionSettings(**selection)
+    assert worth_learning(credit, reward=RewardSettings(**reward), settings=settings) == learnt

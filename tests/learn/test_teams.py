@@ -10,12 +10,13 @@ pytest.importorskip("torch")
 
 from optima_lite.learn.rollout import Agents, ranked, sample
 from optima_lite.model.sampling import Sampling
-from optima_lite.records import Dialogue, Rollouts, from_json, to_json
+from optima_lite.records import Dialogue, Rollouts, Turn, from_json, to_json
 from optima_lite.settings.recipe import RewardSettings
 from optima_lite.settings.teams import shipped, shipped_teams
 from optima_lite.stage.cast import Cast
 from optima_lite.tasks.world import questions
 from optima_lite.team.dialogue import taken
+from optima_lite.team.retrieval import Index
 
 ASKED = questions("train", 2, seed=0)
 TURN = 8  # tokens of a message at most; most are cut, so messages end by themselves below
@@ -56,6 +57,20 @@ def test_every_message_is_trained_once_after_what_its_speaker_saw(cast: Cast, na
                     assert (told, turn.ids) in seen, f"{step.name}: trained after something else than it was sampled"
 
 
+@pytest.mark.parametrize("name", ["exchange", "plan_code_test_reflect", "writers_picker_formatter"])
+def test_only_the_turns_that_are_to_be_learnt_are_marked(cast: Cast, name: str) -> None:
+    agents = speaking(cast, name)
+    for group in talks(agents):
+        for dialogue in group.dialogues:
+            whole = [row for _, row in agents.lessons(group.question, dialogue)]
+            spoken = [k for k, turn in enumerate(dialogue.turns) if turn.ids]
+            for learnt in (set(spoken[1::2]), set(spoken[:1]), set()):
+                rows = [row for _, row in agents.lessons(group.question, dialogue, frozenset(learnt))]
+                spans = [row.ids[start:stop] for row in rows for start, stop in row.spans]
+                assert sorted(spans) == sorted(dialogue.turns[k].ids for k in learnt)
+                assert {row.ids for row in rows} <= {row.ids for row in whole}, "what is not learnt is still read"
+
+
 @pytest.mark.parametrize("name", ["tree", "ask_search_summarise", "planner_executor"])
 def test_a_dialogue_is_the_same_alone_and_among_others(cast: Cast, name: str) -> None:
     agents = speaking(cast, name)
@@ -72,6 +87,25 @@ def test_tools_are_recorded_and_cost_nothing(cast: Cast) -> None:
             assert dialogue.tokens == len(ask.ids) + len(answer.ids)
             assert reward.total == reward.task - 2 * 0.5, "two messages, and the tool's output is none"
     assert [from_json(Rollouts, to_json(group)) for group in scored] == scored
+
+
+def test_what_is_looked_up_elsewhere_is_cut_to_the_room_of_a_message(cast: Cast) -> None:
+    team = shipped("decompose_retrieve_answer")
+    library = replace(team, steps=tuple(replace(step, index="texts") if step.tool else step for step in team.steps))
+    facts = ("mother of Mira Tess", " ".join(["home of Mira"] * 100))
+    agents = replace(cast.pair, workflow=library, indexes={"texts": Index(facts)})
+    end = cast.policy.end_ids[0]
+
+    def found(asked: str) -> str:
+        dialogue = Dialogue(ASKED[0].id, 0, (Turn(0, (5, end), asked),))
+        (turn,) = agents.speak([(ASKED[0], agents.next_cue(dialogue))], sampling=Sampling(1.0, 1.0, 16), seed=(0,))
+        assert turn.ids == ()
+        return turn.text
+
+    assert found("1. mother") == "- mother of Mira Tess"
+    cut = found("1. home")
+    assert cut.startswith("- home of Mira") and len(agents.renderer.encode(cut)) <= 16
+    assert found("1. birthplace") == "(nothing found)", "not even in the question's own facts"
 
 
 def test_facts_are_cut_so_that_every_prompt_fits(cast: Cast) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -59,6 +60,10 @@ def test_the_tree_of_a_question_that_somebody_asks(recipe: tuple[Path, str, Path
     assert outcome.code == 0, outcome.err
     assert outcome.out.startswith("What is the [home] of the mother of Mira?  (answer: Portham or P.)\nvalue ")
     assert visits(outcome) == [4]
+    printed = json.loads(call("search", *recipe, *FEW, *question, *facts, "--answer", "Portham", "--json").out)
+    (tree,) = printed["trees"]
+    assert tree["nodes"][0]["visits"] == 4 and tree["question"]["contexts"][1] == ["Tess home Portham"]
+    assert all(pair["question"]["id"] == "question" for pair in printed["pairs"])
 
 
 def test_the_tree_of_a_run_is_scaled_by_what_the_run_has_validated(finished: Finished) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from conftest import Finished
 from optima_lite.methods.plan import plan
 from optima_lite.runs.folder import read_run
-from optima_lite.settings.config import load_recipe
+from optima_lite.settings.config import load_machine, load_recipe
+from optima_lite.stage.pace import measure
 
 
 def test_a_run_goes_through_the_phases_that_were_planned(finished: Finished) -> None:
@@ -21,6 +24,15 @@ def test_what_the_plan_says_of_a_phase_s_size_is_what_the_run_then_does(finished
     for timing in read_run(finished.folder).timings()[: len(sizes)]:
         if timing.phase != "train":  # as many as are selected
             assert sizes[timing.iteration, timing.phase] == timing.units
+
+
+def test_a_short_talk_foretells_what_a_run_will_store(finished: Finished) -> None:
+    recipe = load_recipe(finished.arguments[0]).recipe
+    pace = measure(recipe, plan(recipe), machine=load_machine(Path(finished.arguments[2])))
+    kept = [path for path in finished.folder.rglob("*") if path.suffix in (".jsonl", ".safetensors")]
+    stored = sum(path.stat().st_size for path in kept if not path.parent.is_symlink())
+    assert stored / 1.5 < pace.stored < stored * 1.5
+    assert pace.seconds is not None and pace.seconds > 0
 
 
 @pytest.mark.parametrize("schedule", ["isft", "idpo", "isft-dpo"])

@@ -25,10 +25,12 @@ SMALL = tree("view", searches=2)
 ALL = SelectionSettings(pair_keep_fraction=1.0)
 
 
-def drawn(grown: Tree, marked: list[PreferencePair], *, width: int = 100, encoding: str = "utf-8") -> str:
+def drawn(
+    grown: Tree, marked: list[PreferencePair], *, width: int = 100, encoding: str = "utf-8", depth: int | None = None
+) -> str:
     raw = io.BytesIO()
     with io.TextIOWrapper(raw, encoding=encoding, newline="\n") as file:
-        Console(file=file, width=width, force_terminal=False).print(TreeView(grown, marked, PAIR.names))
+        Console(file=file, width=width, force_terminal=False).print(TreeView(grown, marked, PAIR.names, depth))
         file.flush()
         lines = raw.getvalue().decode(encoding).splitlines()
     return "".join(line.rstrip() + "\n" for line in lines)
@@ -47,6 +49,22 @@ def picture(name: str) -> str:
 @pytest.mark.parametrize("name", PICTURES)
 def test_a_small_tree(name: str) -> None:
     assert picture(name) == (GOLDEN / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("depth", [1, 2, 9])
+def test_what_lies_deeper_than_is_asked_for_is_counted(depth: int) -> None:
+    at = depths(SMALL)
+    text = drawn(SMALL, [], depth=depth)
+    assert text.count("value ") - 1 == sum(1 <= deep <= depth for deep in at)  # the question has a value, too
+    hidden = [int(line.split("──")[1].split()[0]) for line in text.splitlines() if "deeper" in line]
+    assert sum(hidden) == sum(deep > depth for deep in at)
+
+
+def depths(grown: Tree) -> list[int]:
+    found: list[int] = []
+    for node in grown.nodes:
+        found.append(0 if node.parent is None else found[node.parent] + 1)
+    return found
 
 
 def test_only_pairs_of_this_question_are_marked() -> None:

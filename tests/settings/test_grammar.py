@@ -150,6 +150,7 @@ WRONG = [  # what is written in place of what, and what is said of it
      "not `end`"),
     ("parse: verdict", "parse: verdict\n    at_most: 3", "16: steps.judge.at_most: is read with parse: list, or by tool: "
      "retrieve, only"),
+    ("parse: verdict", "parse: verdict\n    index: task", "16: steps.judge.index: is read by tool: retrieve only"),
     ("answer: [write, rewrite]", "answer: [write, write]", "27: answer: names a step twice"),
     ("roles:\n", "rolls: {}\nroles:\n", "1: rolls: no such key; did you mean roles?"),
 ]  # fmt: skip
@@ -323,6 +324,31 @@ def test_a_task_without_facts_has_none_to_share_or_to_look_up(tmp_path: Path) ->
         tmp_path, "team: solo\n", "task.metric=pass"
     )
     assert recipe_with(tmp_path, "team: tree\n", "task.name=gsm8k").team
+
+
+LOOKS_UP = """\
+team:
+  roles: {A: {system: a}}
+  steps:
+    look: {tool: retrieve, reads: "{question}", index: INDEX, then: say}
+    say: {speaker: A, reads: "{look}", then: end}
+  answer: say
+"""
+
+
+def test_where_facts_are_looked_up_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("library").mkdir()
+    said = refused(tmp_path, LOOKS_UP.replace("INDEX", "libary"))
+    assert said == "r.yaml:6: team.steps.look.index: there is no folder libary; did you mean library?"
+    assert "no folder taks; did you mean task?" in refused(tmp_path, LOOKS_UP.replace("INDEX", "taks"))
+    endless = "looks facts up in the whole task, and task.name world makes questions without end"
+    assert endless in refused(tmp_path, LOOKS_UP.replace("INDEX", "task"))
+    assert recipe_with(tmp_path, LOOKS_UP.replace("INDEX", "task"), "task.name=hotpotqa").team
+    bare = recipe_with(tmp_path, LOOKS_UP.replace("INDEX", "library"), "task.name=gsm8k", "task.metric=numeric")
+    assert team_of(bare).indexes == ("library",), "a folder is enough where the task has no facts"
+    Path("library").rmdir()
+    assert Recipe.from_dict(bare.to_dict(), where="manifest").team, "what a run has used need not be there any more"
 
 
 def test_a_schema_is_for_a_role_of_the_team(tmp_path: Path) -> None:

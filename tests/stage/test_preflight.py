@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from families import ALWAYS_THINKING, write_model
 from optima_lite.errors import ConfigError, ModelError
+from optima_lite.methods.plan import plan
 from optima_lite.model.memory import OVERHEAD, Setup, planned
 from optima_lite.model.shapes import LLAMA3
 from optima_lite.settings.config import LoadedRecipe, load_recipe
@@ -38,13 +40,17 @@ def found(findings: Any, subject: str) -> Finding:
 def test_a_missing_extra_is_found_before_anything_runs(
     loaded: LoadedRecipe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert not [one for one in check(loaded, machine=Machine(), folder=tmp_path / "r") if "extra" in one.subject]
+    assert not [
+        one
+        for one in check(loaded, plan(loaded.recipe), machine=Machine(), folder=tmp_path / "r")
+        if "extra" in one.subject
+    ]
     maths = load_recipe("small.yaml", overrides=["task.metric=math"])
     monkeypatch.setattr("optima_lite.tasks.mathematics.LIBRARY", "json")
-    metric = found(check(maths, machine=Machine(), folder=tmp_path / "r"), "extra math")
+    metric = found(check(maths, plan(maths.recipe), machine=Machine(), folder=tmp_path / "r"), "extra math")
     assert metric == Finding("extra math", Status.OK, "task.metric math compares answers with math-verify")
     monkeypatch.setattr("optima_lite.tasks.mathematics.LIBRARY", "no_such_library")
-    metric = found(check(maths, machine=Machine(), folder=tmp_path / "r"), "extra math")
+    metric = found(check(maths, plan(maths.recipe), machine=Machine(), folder=tmp_path / "r"), "extra math")
     assert metric.status is Status.PROBLEM and "math-verify, which is not installed" in metric.detail
     assert metric.hint is not None and metric.hint.startswith('pip install "optima-lite[math]"')
     with pytest.raises(ConfigError, match="math-verify"):
@@ -61,7 +67,7 @@ def test_segments_may_grow_before_the_card_is_looked_at(
     monkeypatch.setattr(
         preflight, "gpu", lambda: Finding("GPU", Status.OK, str(os.environ.get("PYTORCH_CUDA_ALLOC_CONF")))
     )
-    findings = check(loaded, machine=Machine(), folder=tmp_path / "r", probe=False)
+    findings = check(loaded, plan(loaded.recipe), machine=Machine(), folder=tmp_path / "r", probe=False)
     assert next(one for one in findings if one.subject == "GPU").detail == "expandable_segments:True"
 
 
@@ -77,7 +83,10 @@ def test_code_that_may_not_be_run_is_refused_before_a_run_folder_is_made(
     monkeypatch.setattr("optima_lite.tasks.sandbox.missing", lambda: None)
 
     def told(**settings: Any) -> Finding:
-        return found(check(coding, machine=Machine(**settings), folder=tmp_path / "r", probe=False), "generated code")
+        return found(
+            check(coding, plan(coding.recipe), machine=Machine(**settings), folder=tmp_path / "r", probe=False),
+            "generated code",
+        )
 
     refused = told()
     assert refused.status is Status.PROBLEM and "runs programs that the model writes" in refused.detail
@@ -99,8 +108,13 @@ def test_code_that_may_not_be_run_is_refused_before_a_run_folder_is_made(
 
 
 def test_check_of_a_recipe_that_can_run(loaded: LoadedRecipe) -> None:
-    findings = list(check(loaded, machine=Machine(), folder=Path("runs/small")))
+    findings = list(check(loaded, plan(loaded.recipe), machine=Machine(), folder=Path("runs/small")))
     assert not [finding for finding in findings if finding.status is Status.PROBLEM]
+    time = found(findings, "time")
+    assert re.fullmatch(
+        r"about \d+:\d\d here, and \d+ MiB to store, by 16 dialogues of the untrained team, \d+ tokens each",
+        time.detail,
+    )
     told = [found(findings, f"data to {use}") for use in ("train on", "decide on", "report on")]
     assert [one.detail for one in told] == [
         "endless training questions, 4 asked for in an iteration",
@@ -120,7 +134,7 @@ def test_check_of_a_recipe_that_can_run(loaded: LoadedRecipe) -> None:
 def test_a_model_of_the_hub_is_a_note(loaded: LoadedRecipe, name: str, machine: Machine, detail: str) -> None:
     pytest.importorskip("torch")
     hub = load_recipe("small.yaml", overrides=[f"model.name={name}"])
-    model = found(check(hub, machine=machine, folder=Path("runs/small")), "model")
+    model = found(check(hub, plan(hub.recipe), machine=machine, folder=Path("runs/small")), "model")
     assert (model.status, model.detail) == (Status.NOTE, detail)
 
 
@@ -131,7 +145,7 @@ def test_what_a_run_would_refuse_of_a_model_is_a_problem_here(
 
     def told(name: str, *overrides: str) -> Finding:
         recipe = load_recipe("small.yaml", overrides=[f"model.name={name}", *overrides])
-        return found(check(recipe, machine=Machine(), folder=Path("runs/small")), "model")
+        return found(check(recipe, plan(recipe.recipe), machine=Machine(), folder=Path("runs/small")), "model")
 
     (tmp_path / "config.json").write_text('{"architectures": ["Gemma2ForCausalLM"]}')
     monkeypatch.setattr(hub, "hf_hub_download", lambda *a, **k: str(tmp_path / "config.json"))
@@ -161,7 +175,7 @@ def test_a_model_that_is_not_here_yet_is_forecast_by_its_name(
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     named = load_recipe("small.yaml", overrides=[f"model.name={name}"])
-    sft = found(check(named, machine=Machine(), folder=Path("runs/small")), "memory to sft")
+    sft = found(check(named, plan(named.recipe), machine=Machine(), folder=Path("runs/small")), "memory to sft")
     assert f": weights {weights}, " in sft.detail
 
 
@@ -169,7 +183,7 @@ def test_a_file_with_few_held_out_questions_is_a_note(loaded: LoadedRecipe) -> N
     rows = [f'{{"question": "What is {i}?", "answers": "{i}", "context": []}}\n' for i in range(60)]
     Path("rows.jsonl").write_text("".join(rows))
     few = load_recipe("small.yaml", overrides=["task.name=jsonl", "task.path=rows.jsonl", "evaluation.questions=500"])
-    data = found(check(few, machine=Machine(), folder=Path("runs/small")), "data to report on")
+    data = found(check(few, plan(few.recipe), machine=Machine(), folder=Path("runs/small")), "data to report on")
     assert (data.status, data.detail) == (Status.NOTE, "12 held-out questions, fewer than the 500 asked for")
 
 
@@ -177,7 +191,7 @@ def test_the_run_folder_is_told_as_train_would_find_it(loaded: LoadedRecipe) -> 
     folder = Path("runs/small-seed0")
 
     def told() -> Finding:
-        return found(check(loaded, machine=Machine(), folder=folder), "run folder")
+        return found(check(loaded, plan(loaded.recipe), machine=Machine(), folder=folder), "run folder")
 
     assert told() == Finding("run folder", Status.OK, "runs/small-seed0")
     (folder / "iteration_00").mkdir(parents=True)

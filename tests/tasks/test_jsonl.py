@@ -50,6 +50,26 @@ def load(path: Path, **task: Any) -> list[Question]:
     return jsonl.load(settings(path, **task), split="train")
 
 
+def test_a_file_is_read_once_for_all_its_splits_and_anew_when_it_changes(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    rows = jsonl.rows
+
+    def counted(path: Path) -> Any:
+        read.append(path)
+        return rows(path)
+
+    monkeypatch.setattr(jsonl, "rows", counted)
+    path = write(*({"question": f"q{k}", "answers": "a", "context": []} for k in range(20)))
+    for _ in range(2):
+        for split in SPLITS:
+            jsonl.load(settings(path, held_out_share=0.2, validation_share=0.2), split=split)
+    assert len(read) == 1
+    write({"question": "another", "answers": "a", "context": []})
+    assert [question.text for question in load(path)] == ["another"] and len(read) == 2
+
+
 def only(path: Path, **task: Any) -> Question:
     (question,) = load(path, **task)
     return question

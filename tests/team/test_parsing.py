@@ -1,4 +1,4 @@
-"""What is taken from a message: items, verdicts, code, JSON; and what a search for facts finds."""
+"""What is taken from a message: items, verdicts, code, JSON."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optima_lite.records import Question
 from optima_lite.settings.workflow import Parse, Step
 from optima_lite.team import parsing
-from optima_lite.team.tools import NOTHING, best, retrieve
 
 
 def step(parse: Parse, at_most: int = 3) -> Step:
@@ -55,22 +53,3 @@ def test_no_text_is_trouble(text: str, parse: Parse) -> None:
     parsing.value(step(parse), text)
     parsing.valid(step(parse), text)
     assert isinstance(parsing.accepts(text), bool)
-
-
-FACTS = ("Mira mother Tess", "Tess home Oakton", "Ravik boss Mira", "Oakton country Alder")
-
-
-def test_each_line_finds_its_facts_the_best_first() -> None:
-    asked = Question("q", "?", ("x",), (FACTS[:2], FACTS[2:]))
-    assert (
-        retrieve(asked, "1. mother of Mira?\n2. home of Tess?", at_most=1) == "- Mira mother Tess\n- Tess home Oakton"
-    )
-    assert retrieve(asked, "nobody", at_most=3) == NOTHING
-    assert retrieve(Question("q", "?", ("x",), ((), ())), "Mira", at_most=3) == NOTHING
-    assert best(FACTS, "MIRA", at_most=9) == [0, 2], "equals in their order"
-
-
-@given(st.lists(st.text(max_size=30), max_size=6), st.text(max_size=30), st.integers(1, 9))
-def test_whatever_is_searched_for_what_is_found_shares_a_word(texts: list[str], query: str, at_most: int) -> None:
-    found = best(texts, query, at_most=at_most)
-    assert len(found) == len(set(found)) <= at_most

@@ -63,6 +63,17 @@ def test_a_tree_by_hand() -> None:
     assert (best(tree, [2, 3]), worst(tree, [2, 3])) == (2, 3)
 
 
+def test_each_message_may_get_its_own_part_of_a_reward() -> None:
+    growing = GrowingTree(Tree(QUESTION))
+    first = growing.add(ROOT, Turn(0, (1,), "a"))
+    second = growing.add(first, Turn(1, (2,), "b"))
+    growing.back_up(second, reward(1.0), [reward(0.25), reward(0.75)])
+    growing.back_up(second, reward(0.0))
+    assert [(node.visits, node.value) for node in growing.tree.nodes] == [(2, 0.5), (2, 0.125), (2, 0.375)]
+    with pytest.raises(ValueError, match="shorter"):
+        growing.back_up(second, reward(1.0), [reward(0.25)])
+
+
 def test_a_tree_that_was_taken_stays_as_it_was_when_it_grows_on() -> None:
     growing = GrowingTree(Tree(QUESTION))
     node = growing.add(ROOT, Turn(0, (1,), "a"))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ...errors import RunError
 from ...learn import reward
+from ...learn.credit import of_turns
 from ...learn.reward import Scale
-from ...learn.rollout import Advance, search_rewards
+from ...learn.rollout import Advance, credited, search_rewards
 from ...records import Dialogue, Question, Reward, Rollouts, Tree, Turn
 from ...runs.folder import IMITATED, PREFERRED, RunFolder
 from ...runs.progress import Observer, phase
@@ -43,6 +45,10 @@ def grow(
         advance(len(ended), 0)
         return rewards
 
+    def credit(question: Question, dialogue: Dialogue, reward: Reward) -> list[Reward] | None:
+        own = credited(pair, question, dialogue, settings=recipe.reward, final=reward.task)
+        return None if own is None else of_turns(reward, own)
+
     scale = _scale(cast, probe)
     trees: list[Tree] = []
     rollouts = [(question, [Dialogue(question.id, k) for k in range(recipe.search.rollouts)]) for question in asked]
@@ -51,7 +57,15 @@ def grow(
         rollouts, sampling=cast.sampling(pair), times=recipe.search.searches, sides=2 if read else 1
     ):
         chosen = [question for question, _ in window]
-        trees += search(chosen, workflow=pair.workflow, speak=speak, score=score, settings=recipe.search, seed=seed)
+        trees += search(
+            chosen,
+            workflow=pair.workflow,
+            speak=speak,
+            score=score,
+            settings=recipe.search,
+            seed=seed,
+            credit=credit,
+        )
     return trees
 
 
@@ -65,8 +79,10 @@ def explore(
     """A tree for every question, to be looked at; nothing is stored.
 
     probe: as `stored_probe` finds it; without one the pair answers some validation questions first. Raises DataError
-    when a question does not fit the model.
+    when a question does not fit the model, RunError for the agents of a market.
     """
+    if cast.pair.workflow.auctioned:
+        raise RunError("a market has no trees: who speaks next is decided by auction", hint="optima-lite chat RUN")
     probe = probe or _quick_probe(cast, observe)
     fitted, _ = cast.fit(cast.pair, asked)
     dialogues = len(fitted) * cast.recipe.search.searches * cast.recipe.search.rollouts

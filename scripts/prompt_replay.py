@@ -1,0 +1,118 @@
+"""Searches for prompts replayed on combinations that were all evaluated once: how far from the best, and how soon.
+
+    optima-lite train prompts_quickstart prompt_search.evaluations=225 prompt_search.questions=30 --run runs/table
+    python scripts/prompt_replay.py runs/table --seeds 5
+
+The first command evaluates every combination, the second reads what it has stored and runs each search on that table,
+without a model but for the embeddings. Told is the regret after 10, 20 and 50 evaluations: by how much the best so far
+is worse than the best of the table, the mean over the seeds. Beside the searches of `method: prompts` stand random
+search and the grid that people try by hand: one role's prompts after the other, the best kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from random import Random
+from statistics import fmean
+
+import torch
+
+from optima_lite.methods.prompts.acquisition import along
+from optima_lite.methods.prompts.choices import space_of
+from optima_lite.methods.prompts.search import search
+from optima_lite.methods.prompts.space import Combination, Space
+from optima_lite.records import Domain, Trial
+from optima_lite.runs.folder import read_run
+from optima_lite.runs.searches import DOMAINS, prompt_search
+from optima_lite.settings.config import load_machine
+from optima_lite.settings.prompt_search import PromptSearchSettings
+from optima_lite.stage.cast import recall
+
+AFTER = (10, 20, 50)
+Table = dict[Combination, Trial]
+Way = Callable[[Space, Table, int], list[Combination]]
+"""A space, its table and a seed to what is looked up, in order."""
+
+
+def guided(**changed: object) -> Way:
+    """A search as `method: prompts` makes it, with some settings changed."""
+
+    def way(space: Space, table: Table, seed: int) -> list[Combination]:
+        settings = PromptSearchSettings.model_validate(changed)
+        found = search(space, evaluate=table.__getitem__, history=[], settings=settings, seed=seed)
+        return [one.combination for one in found]
+
+    return way
+
+
+def without_edges(space: Space, table: Table, seed: int) -> list[Combination]:
+    """The kernel of single roles."""
+    return guided()(Space(space.features, ()), table, seed)
+
+
+def grid(space: Space, table: Table, seed: int) -> list[Combination]:
+    """Role by role in an order of the seed, each role's prompts in an order of the seed, the best one kept."""
+    rng, best = Random(seed), (0,) * len(space.sizes)
+    asked = [best]
+    for role in rng.sample(range(len(space.sizes)), len(space.sizes)):
+        ways = [way for way in along(best, role, space.sizes) if way not in asked]
+        asked += rng.sample(ways, len(ways))
+        best = max(asked, key=lambda one: table[one].value)
+    return asked
+
+
+WAYS: dict[str, Way] = {
+    "random": guided(warm_up=50),
+    "grid, role by role": grid,
+    "greedy": guided(exploration=0.0, repeated="count"),
+    "kernel without edges": without_edges,
+    "kernel": guided(),
+    "attention": guided(surrogate="attention"),
+}
+
+
+def main() -> None:
+    """Print a line for every search."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--ways", default=";".join(WAYS), help="names, with ; between")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    space, table = read(given.run)
+    values = sorted((one.value for one in table.values()), reverse=True)
+    own = table[(0,) * len(space.sizes)].value
+    told = f"best {values[0]:.3f}, tenth {values[9]:.3f}, mean {fmean(values):.3f}, everybody's own {own:.3f}"
+    print(f"{len(table)} combinations: {told}")
+    print(f"{'regret after':<24} {'  '.join(f'{n:>20}' for n in AFTER)}")
+    for name in given.ways.split(";"):
+        found = [[*regret(WAYS[name](space, table, seed), table)] for seed in range(given.seeds)]
+        cells = (f"{fmean(one):.3f} ({min(one):.3f}-{max(one):.3f})" for one in zip(*found, strict=True))
+        print(f"{name:<24} {'  '.join(f'{cell:>20}' for cell in cells)}", flush=True)
+
+
+def read(folder: Path) -> tuple[Space, Table]:
+    """The space of a run's prompts, and all its evaluations. Raises SystemExit where some are missing."""
+    run = read_run(folder)
+    found = prompt_search(run)
+    cast = recall(run, machine=load_machine(None), iteration=None)
+    space = space_of(cast.pair, run.read(DOMAINS, Domain))
+    table = {one.combination: one for one in (found.trials if found else ())}
+    if len(table) < space.combinations:
+        raise SystemExit(
+            f"{folder} holds {len(table)} of {space.combinations} combinations; evaluate all of them first"
+        )
+    return space, table
+
+
+def regret(asked: Sequence[Combination], table: Table) -> Iterator[float]:
+    """How much worse than the table's best the best of the first 10, 20, 50 is."""
+    best = max(one.value for one in table.values())
+    for count in AFTER:
+        yield best - max(table[one].value for one in asked[:count])
+
+
+if __name__ == "__main__":
+    main()
