@@ -122,6 +122,22 @@ class Rollouts:
 
 
 @dataclass(frozen=True, slots=True)
+class Payment:
+    """What the messages of a question's dialogues were worth to who said them, dialogue by dialogue and turn by turn;
+    None for a tool's turn.
+
+    advantages: by how much better that was than the other dialogues' at the same place (see `advantage`). groups:
+    places that were compared; flat: those of them where all were worth the same.
+    """
+
+    question: str
+    rewards: tuple[tuple[float | None, ...], ...]
+    advantages: tuple[tuple[float | None, ...], ...]
+    groups: int
+    flat: int
+
+
+@dataclass(frozen=True, slots=True)
 class Demonstration:
     """A selected dialogue, to be imitated from every speaker's view."""
 

@@ -25,6 +25,7 @@ from optima_lite.records import Dialogue, Ending, Question, Reward, Rollouts, Tu
 from optima_lite.runs.progress import silent
 from optima_lite.settings.config import load_recipe
 from optima_lite.settings.machine import Machine
+from optima_lite.stage import dialogues
 
 MACHINE = "threads = 1\nmax_batch_tokens = 8192\n"
 RECIPE = """\
@@ -87,7 +88,8 @@ def make_up(recipe: Path, folder: Path, *, rollouts: int, turns: int, turn_token
     def fine_tune(policy: Any, rows: Sequence[Any], **_: Any) -> TrainingFacts:
         return TrainingFacts(rows=len(rows), trainer_tokens=0, epochs=1, steps=1, loss=None)
 
-    vars(imitate).update(sample=sample, ranked=ranked, fine_tune=fine_tune)
+    vars(dialogues).update(sample=sample, ranked=ranked)
+    vars(imitate).update(fine_tune=fine_tune)
     train(load_recipe(recipe), machine=Machine(threads=1, max_batch_tokens=8192), folder=folder, observe=silent)
 
 

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from . import look, machine, many, measure, recipes, teams
+from . import look, machine, many, measure, outlets, recipes, teams
 from .console import PROGRAM, streams
 from .train import train
 
@@ -49,6 +49,7 @@ _verb(app, "sweep", many.sweep, "sweep quickstart reward.token_weight=0,0.6 seed
 _verb(app, "chat", look.chat, "chat runs/quickstart-seed0 --sample 3")
 _verb(app, "search", look.search, "search runs/quickstart-seed0")
 _verb(app, "report", look.report, "report runs/quickstart-seed0")
+_verb(app, "view", outlets.view, "view runs/quickstart-seed0")
 _verb(app, "doctor", machine.doctor, "doctor")
 _verb(app, "init", machine.init, "init")
 _verb(recipes_app, "list", recipes.recipes_list, "recipes list")

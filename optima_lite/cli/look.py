@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -41,9 +41,10 @@ def report(run: RunFolderArgument, config: ConfigOption = None, as_json: AsJson 
     with errors():
         from ..records import to_json
         from ..runs.evaluations import undone_remarks
+        from ..runs.market import trades
         from ..runs.report import overview
         from ..runs.searches import prompt_search
-        from ..runs.steps import imitations, preferences
+        from ..runs.steps import imitations, preferences, reinforcements
         from ..runs.summary import summary
 
         machine = machine_of(config)
@@ -55,9 +56,16 @@ def report(run: RunFolderArgument, config: ConfigOption = None, as_json: AsJson 
             "imitations": imitations(folder),
             "preferences": preferences(folder),
             "prompt_search": prompt_search(folder),
+            "reinforcements": reinforcements(folder),
             "undone": undone_remarks(folder),
         }
+        if found := trades(folder):
+            steps["trades"] = [asdict(one) | {"successions": _lines(one.successions)} for one in found]
         print(json.dumps(summary(folder) | to_json(steps)))
+
+
+def _lines(successions: Mapping[tuple[str, str], int]) -> list[dict[str, object]]:
+    return [{"after": first, "acts": then, "times": count} for (first, then), count in successions.items()]
 
 
 def runs_list(config: ConfigOption = None, as_json: AsJson = False) -> None:

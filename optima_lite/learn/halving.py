@@ -34,7 +34,7 @@ class Halving:
 
         Raises OptimaError when not even a single example fits.
         """
-        examples = len(inputs["input_ids"]) // self.blocks
+        examples = len(next(iter(inputs.values()))) // self.blocks
         weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
         before = [None if weight.grad is None else weight.grad.clone() for weight in weights]
         metrics: dict[str, list[float]] = self._metrics["train"]  # type: ignore[attr-defined]
@@ -83,7 +83,7 @@ def free() -> None:
 
 def _split(inputs: dict[str, Any], *, parts: int, blocks: int) -> Iterator[dict[str, Any]]:
     """The batch in equal parts, each with its examples' rows of every block."""
-    rows = len(inputs["input_ids"]) // blocks // parts
+    rows = len(next(iter(inputs.values()))) // blocks // parts
     for part in range(parts):
         yield {
             name: torch.cat([block[part * rows : (part + 1) * rows] for block in value.chunk(blocks)])

@@ -157,35 +157,41 @@ class Agents:
         themselves."""
         room = sampling.max_new_tokens
         said = {k: self._use(question, cue, room) for k, (question, cue) in enumerate(ready) if cue.step.tool}
-        for adapter in self.workflow.adapters:
-            numbers = [k for k, (_, cue) in enumerate(ready) if k not in said and self._adapter(cue.step) == adapter]
+        for adapter, most in dict.fromkeys((role.adapter, role.max_tokens) for role in self.workflow.roles):
+            alike = (adapter, most)
+            numbers = [k for k, (_, cue) in enumerate(ready) if k not in said and self._manner(cue.step) == alike]
             if not numbers:
                 continue
             cues = [cue for _, cue in (ready[k] for k in numbers)]
             prompts = [self._prompt(*ready[k]) for k in numbers]
             keys = [row_key(*seed, cue.dialogue.question, cue.dialogue.rollout, cue.number) for cue in cues]
+            limited = replace(sampling, max_new_tokens=min(most or room, room))
             self.generator.policy.wear(adapter)
-            sampled = self.generator.generate(prompts, sampling=sampling, keys=keys)
+            sampled = self.generator.generate(prompts, sampling=limited, keys=keys)
             said |= {k: self._turn(cue, ids) for k, cue, ids in zip(numbers, cues, sampled, strict=True)}
         return [said[k] for k in range(len(ready))]
 
-    def _adapter(self, step: Step) -> str:
-        return self.workflow.roles[self.workflow.speaker(step)].adapter
+    def _manner(self, step: Step) -> tuple[str, int | None]:
+        """The adapter of who takes a step, and the tokens that it may say."""
+        role = self.workflow.roles[self.workflow.speaker(step)]
+        return role.adapter, role.max_tokens
 
     def _use(self, question: Question, cue: Cue, most_tokens: int) -> Turn:
         done = moment(cue.dialogue.turns, self.workflow).done
         asked, step = filled(cue.step, done, given={"question": question.text}), cue.step
-        if step.speaker == "run_tests":
-            said = run_tests(question, asked)
-        elif step.speaker == "retrieve" and step.index == QUESTION:
-            said = retrieve(index_of(sum(question.contexts, ())), asked, at_most=step.at_most)
-        else:
-            said = self.renderer.cut(self._find(question, step, asked), most_tokens)  # there is room for a message
+        said = self.use(question, step, asked)
+        if step.speaker == "plugin" or step.index != QUESTION:  # from elsewhere than the question: room for a message
+            said = self.renderer.cut(said, most_tokens)
         return Turn(self.workflow.speaker(step), (), said)
 
-    def _find(self, question: Question, step: Step, asked: str) -> str:
+    def use(self, question: Question, step: Step, asked: str) -> str:
+        """What the tool of a step says to what it is asked."""
+        if step.speaker == "run_tests":
+            return run_tests(question, asked)
         if step.speaker == "retrieve":
-            return retrieve(self.indexes[step.index], asked, at_most=step.at_most)
+            own = step.index == QUESTION
+            index = index_of(sum(question.contexts, ())) if own else self.indexes[step.index]
+            return retrieve(index, asked, at_most=step.at_most)
         assert self.tool is not None, "a recipe with such a step is refused without the function"
         return self.tool(question, asked)
 
@@ -228,6 +234,14 @@ class Agents:
 
         learnt: the numbers of the turns that are marked as own in them, all for None; a view without any is left out.
         """
+        return [
+            (self.workflow.roles[who].adapter, row if learnt is None else _narrowed(row, own, learnt))
+            for who, own, row in self.readings(question, dialogue)
+            if learnt is None or not learnt.isdisjoint(own)
+        ]
+
+    def readings(self, question: Question, dialogue: Dialogue) -> list[tuple[int, list[int], Rendered]]:
+        """The views of a dialogue, each with who speaks in it and the numbers of the turns that are its spans."""
         workflow, layout = self.workflow, self.layout
         steps = taken(dialogue.turns, workflow)
         talked: dict[int, list[int]] = {}  # who reads the conversation, and the turns that they said in it
@@ -242,26 +256,20 @@ class Agents:
             if step.reads is not None and not step.tool:
                 messages = [*brief(question, before, step, workflow=workflow), Message("assistant", turns=(turn,))]
                 seen.append((turn.speaker, [number], messages))
-        rows = []
-        for who, own, messages in seen:
-            if learnt is None or not learnt.isdisjoint(own):
-                row = self.renderer.conversation(messages)
-                rows.append((workflow.roles[who].adapter, row if learnt is None else _narrowed(row, own, learnt)))
-        return rows
+        return [(who, own, self.renderer.conversation(messages)) for who, own, messages in seen]
+
+    def unfold(self, question: Question, *, sampling: Sampling, seed: Sequence[object]) -> Iterator[Dialogue]:
+        """One dialogue as it grows: yielded whenever something has been said, the last time with its ending."""
+        dialogue = Dialogue(question.id, 0)
+        while dialogue.ending is None:
+            (turn,) = self.speak([(question, self.next_cue(dialogue))], sampling=sampling, seed=seed)
+            dialogue = extend(dialogue, turn, workflow=self.workflow)
+            yield dialogue
 
 
 def _narrowed(row: Rendered, own: Sequence[int], learnt: frozenset[int]) -> Rendered:
     """A view in which of its own turns, by their numbers, only those to be learnt are marked."""
     return replace(row, spans=tuple(span for span, k in zip(row.spans, own, strict=True) if k in learnt))
-
-
-def unfold(agents: Agents, question: Question, *, sampling: Sampling, seed: Sequence[object]) -> Iterator[Dialogue]:
-    """One dialogue as it grows: yielded after every turn, the last time with its ending."""
-    dialogue = Dialogue(question.id, 0)
-    while dialogue.ending is None:
-        (turn,) = agents.speak([(question, agents.next_cue(dialogue))], sampling=sampling, seed=seed)
-        dialogue = extend(dialogue, turn, workflow=agents.workflow)
-        yield dialogue
 
 
 def sample(

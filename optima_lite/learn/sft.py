@@ -28,9 +28,12 @@ from ..model.loading import computing_dtype
 from ..model.policy import ADAPTER, Policy
 from ..model.render import Rendered
 from ..settings.recipe import DpoSettings, TrainingSettings
+from ..settings.reinforce import ReinforceSettings
 from .halving import Halving, free
 
 _IGNORED = -100  # label of tokens without loss
+Optimising = TrainingSettings | DpoSettings | ReinforceSettings
+"""The sections of a recipe that say how an optimiser works."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,7 @@ def fine_tune(
     )
 
 
-def planned_steps(rows: int, settings: TrainingSettings | DpoSettings) -> int:
+def planned_steps(rows: int, settings: Optimising) -> int:
     """How many optimiser steps so many rows will take."""
     return -(-rows // settings.batch_size) * settings.epochs
 
@@ -164,9 +167,7 @@ def _example(row: Rendered) -> dict[str, list[int]]:
     return {"input_ids": list(row.ids), "labels": labels}
 
 
-def arguments(
-    scratch: str, settings: TrainingSettings | DpoSettings, *, rows: int, micro_batch: int, seed: int
-) -> dict[str, Any]:
+def arguments(scratch: str, settings: Optimising, *, rows: int, micro_batch: int, seed: int) -> dict[str, Any]:
     """What every trainer's configuration says alike. settings: the optimiser's part of a recipe. rows: examples there
     are."""
     cuda = torch.cuda.is_available()

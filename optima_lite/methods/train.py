@@ -1,7 +1,7 @@
 """What a run of any method has in common: the folder, the agents, where they begin, and the table of how they do.
 
 `method` in the recipe says who improves the agents in between: `optima` by imitation and preference (`optima/loop`),
-`prompts` by a choice among prompts (`prompts/loop`).
+`prompts` by a choice among prompts (`prompts/loop`), `reinforce` by rewards for each message.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ..errors import RunError
 from ..records import Question
 from ..runs.folder import RunFolder
 from ..runs.progress import Note, Observer, Planned, RunStarted, Timings, fan_out, phase
@@ -24,7 +25,9 @@ from ..stage.preflight import require
 from ..stage.stage import Stage, require_something_right
 from ..stage.start import begin
 from ..tasks.questions import questions
-from .optima import loop as optima
+from . import reinforce
+from .market import loop as market
+from .optima import loop
 from .plan import improvement, plan
 from .prompts import choices
 from .prompts import loop as prompts
@@ -72,9 +75,12 @@ def train_alone(cast: Cast, run: RunFolder, *, observe: Observer) -> None:
     """The control of a run: its single agent, who sees everything, improved as its pair was, by the same recipe.
 
     It gets the same questions, steps, rewards, schedule and judge, and an adapter of its own, in a run folder within
-    the run's; the same call resumes. cast: the agents of the run; the policy is left with the control's adapter.
+    the run's; the same call resumes. cast: the agents of the run; the policy is left with the control's adapter. Raises
+    RunError for a market, which trains no weights.
     """
     recipe = cast.recipe
+    if recipe.method == "market":
+        raise RunError("a market trains no weights, so that its single agent has none either", where=run.folder)
     # An answer without a partner's word is all that there is: see `selection.skip_early_answers`.
     selection = recipe.selection.model_copy(update={"skip_early_answers": False})
     recipe = recipe.model_copy(update={"selection": selection})
@@ -93,7 +99,11 @@ def _improve(stage: Stage, held_out: Sequence[Question]) -> None:
     """The agents that the stage trains, improved by the recipe's method, and the summary of all."""
     match stage.cast.recipe.method:
         case "optima":
-            optima.improve(stage, held_out)
+            loop.improve(stage, held_out)
         case "prompts":
             prompts.improve(stage, held_out)
+        case "reinforce":
+            reinforce.improve(stage, held_out)
+        case "market":
+            market.improve(stage, held_out)
     stage.run.write_json("summary.json", summary(stage.run))

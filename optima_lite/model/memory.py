@@ -87,20 +87,31 @@ def planned(
         micro_batch=machine.micro_batch,
         cache_bytes=int((_CACHE_GIB if machine.max_cache_gib == "auto" else machine.max_cache_gib) * GIB),
     )
-    training, preference = recipe.schedule != "idpo", recipe.schedule != "isft"
-    sizes = ([recipe.training.batch_size] if training else []) + ([recipe.dpo.batch_size] if preference else [])
-    limits = fit(shape, setup, wanted, batch_size=min(sizes), room=room, preference=preference)
+    sizes = trained(recipe)
+    limits = fit(shape, setup, wanted, batch_size=min(sizes.values()), room=room, preference="dpo" in sizes)
     if given:
         limits = replace(limits, batch_tokens=given)
     if machine.max_cache_gib == "auto":
         limits = replace(limits, cache_bytes=_cache_that_fits(shape, setup, limits, room))
     phases = forecast(shape, setup, limits)
-    return limits, tuple(p for p in phases if (p.name != "sft" or training) and (p.name != "dpo" or preference))
+    return limits, tuple(phase for phase in phases if phase.name in ("sample", "read", *sizes))
+
+
+def trained(recipe: Recipe) -> dict[str, int]:
+    """The trainers that a recipe needs, each with the examples of its optimiser step."""
+    imitating, preferring = {"sft": recipe.training.batch_size}, {"dpo": recipe.dpo.batch_size}
+    if recipe.method == "reinforce":
+        reinforcing = {"rl": recipe.reinforce.batch_size}
+        return imitating | reinforcing if recipe.reinforce.imitations else reinforcing
+    # idpo imitates once, with rows that are half as long as its pairs
+    return {"isft": imitating, "idpo": preferring, "isft-dpo": imitating | preferring}[recipe.schedule]
 
 
 def forecast(shape: Shape, setup: Setup, limits: Limits) -> tuple[Phase, ...]:
-    """The peak of each phase: sampling dialogues, reading them for the reward, SFT, DPO."""
-    return tuple(phase(shape, setup, limits) for phase in (_sampling, _reading, _fine_tuning, _preference))
+    """The peak of each phase: sampling dialogues, reading them for the reward, SFT, DPO, reinforcement."""
+    return tuple(
+        phase(shape, setup, limits) for phase in (_sampling, _reading, _fine_tuning, _preference, _reinforcement)
+    )
 
 
 def fit(shape: Shape, setup: Setup, limits: Limits, *, batch_size: int, room: int, preference: bool = True) -> Limits:
@@ -213,6 +224,11 @@ def _preference(shape: Shape, setup: Setup, limits: Limits) -> Phase:
     """A pair is two rows; the reference is a second adapter on the same weights."""
     phase = _training("dpo", shape, setup, tokens=2 * limits.micro_batch * limits.row_tokens, limits=limits)
     return Phase(phase.name, {**phase.parts, "reference": adapter_bytes(shape, setup)})
+
+
+def _reinforcement(shape: Shape, setup: Setup, limits: Limits) -> Phase:
+    """What an agent says in a dialogue is one row; its log-probabilities before the step lie in main memory."""
+    return _training("rl", shape, setup, tokens=limits.micro_batch * limits.row_tokens, limits=limits)
 
 
 def _training(name: str, shape: Shape, setup: Setup, *, tokens: int, limits: Limits) -> Phase:

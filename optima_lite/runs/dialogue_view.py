@@ -12,6 +12,7 @@ from rich.text import Text
 
 from ..records import Dialogue, Ending, EvalRow, Question, Reward, Rollouts
 from ..settings.teams import speakers
+from . import market
 from .evaluations import DECODINGS, evaluation_stage, iteration_of
 from .folder import RunFolder
 
@@ -28,20 +29,22 @@ ENDINGS = {
 class DialoguePair:
     """Two dialogues on the same question: side by side where there is room, else one under the other.
 
-    titles: what each panel is called. roles: display names of the speakers.
+    titles: what each panel is called. roles: display names of the speakers in each.
     """
 
     question: Question
     dialogues: tuple[Dialogue, Dialogue]
     rewards: tuple[Reward, Reward]
     titles: tuple[str, str]
-    roles: Sequence[str]
+    roles: tuple[Sequence[str], Sequence[str]]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         yield Text(f"{printable(self.question.text)}  (answer: {printable(' or '.join(self.question.answers))})")
         panels = [
-            Panel(_talk(dialogue, reward, self.roles), title=Text(title), title_align="left")
-            for dialogue, reward, title in zip(self.dialogues, self.rewards, self.titles, strict=True)
+            Panel(_talk(dialogue, reward, roles), title=Text(title), title_align="left")
+            for dialogue, reward, title, roles in zip(
+                self.dialogues, self.rewards, self.titles, self.roles, strict=True
+            )
         ]
         if options.max_width < SIDE_BY_SIDE:
             yield from panels
@@ -85,12 +88,14 @@ def typical_pair(run: RunFolder, rows: Sequence[EvalRow]) -> DialoguePair | None
     found = min(shared, key=lambda question: _oddity(before[question], first) + _oddity(after[question], last))
     old, new = before[found], after[found]
     roles = speakers(run.manifest["recipe"])
+    ends_with = iteration_of(last)
+    names = (market.speakers(run, None), market.speakers(run, ends_with)) if market.is_market(run) else (roles, roles)
     return DialoguePair(
         old.question,
         (old.dialogues[0], new.dialogues[0]),
         (old.rewards[0], new.rewards[0]),
         (first.name, last.name),
-        roles,
+        names,
     )
 
 

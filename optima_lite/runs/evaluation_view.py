@@ -81,30 +81,53 @@ def baseline_table(contenders: Sequence[Contender]) -> Table:
     return table
 
 
-def gain_table(run: RunFolder, rows: Sequence[EvalRow]) -> Table | None:
-    """What training gained: the last iteration against the untrained pair and the single agent, for each decoding.
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """What training changed: an evaluation against an earlier one, decoded the same way.
 
-    The score's difference has a 95 % interval, paired by question, where both sides' rows exist. None while there is
-    nothing to compare.
+    score: the difference, interval: its 95 %, paired by question, None where not both sides' rows exist. tokens: the
+    share by which they grew, None without any before.
     """
+
+    after: str
+    before: str
+    decoding: str
+    score: float
+    interval: statistics.Interval | None
+    tokens: float | None
+
+
+def gains(run: RunFolder, rows: Sequence[EvalRow]) -> list[Gain]:
+    """The last iteration against the untrained team and the single agent, for each decoding; none while there is
+    nothing to compare."""
     trained = {row.decoding: row for row in rows if iteration_of(row) is not None}
-    pairs = [
-        (before, trained[before.decoding])
+    return [
+        Gain(
+            after.name,
+            before.name,
+            before.decoding,
+            after.score - before.score,
+            paired_interval(_scores(run, before), _scores(run, after)),
+            after.tokens / before.tokens - 1 if before.tokens else None,
+        )
         for name in ("untrained", "single_agent")
         for before in rows
-        if before.name == name and before.decoding in trained
+        if before.name == name and (after := trained.get(before.decoding))
     ]
-    if not pairs:
+
+
+def gain_table(run: RunFolder, rows: Sequence[EvalRow]) -> Table | None:
+    """The gains as a table, None where there are none."""
+    found = gains(run, rows)
+    if not found:
         return None
     table = table_of("gain")
     table.add_column("score", justify="right")
     table.add_column("tokens", justify="right")
-    for before, after in pairs:
-        interval = paired_interval(_scores(run, before), _scores(run, after))
-        bounds = f" [{interval[0]:+.2f}, {interval[1]:+.2f}]" if interval else ""
-        share = f"{after.tokens / before.tokens - 1:+.0%}" if before.tokens else "-"
-        label = f"{after.name} against {before.name}, {before.decoding}"
-        table.add_row(label, f"{after.score - before.score:+.3f}{bounds}", share)
+    for one in found:
+        bounds = f" [{one.interval[0]:+.2f}, {one.interval[1]:+.2f}]" if one.interval else ""
+        share = "-" if one.tokens is None else f"{one.tokens:+.0%}"
+        table.add_row(f"{one.after} against {one.before}, {one.decoding}", f"{one.score:+.3f}{bounds}", share)
     return table
 
 

@@ -24,6 +24,7 @@ from .progress import Timing
 from .rows import Rows, damaged_line, read_rows
 
 IMITATED, PREFERRED = "4_adapter", "8_adapter"  # the adapters of an iteration, by the step that makes them
+EPISODES, POPULATION = "1_episodes", "2_population"  # of an iteration of a market: what happened, and who came out
 STARTED = "start"  # a copy of the adapters that a run with `start` in its recipe has begun with
 
 
@@ -67,6 +68,8 @@ class RunFolder:
         verdicts = [self.read_json(f"{stage_name(iteration, name)}.json") for name in ("9_verdict", "5_verdict")]
         verdict = next((verdict for verdict in verdicts if verdict is not None), None)
         if verdict is None:
+            if iteration in self.trained():  # a market, whose agents all speak with what the run has begun with
+                return None
             raise KeyError(iteration)
         return None if verdict["adapter"] is None else self.folder / verdict["adapter"]
 
@@ -79,7 +82,8 @@ class RunFolder:
     def trained(self) -> list[int]:
         """The iterations of which at least one step is finished, in order."""
         begun = [(i, self.folder / f"iteration_{i:02d}") for i in self.iterations()]
-        return [i for i, folder in begun if any(folder.glob("[59]_verdict.json"))]
+        done = ("[59]_verdict.json", f"{POPULATION}.jsonl")
+        return [i for i, folder in begun if any(any(folder.glob(name)) for name in done)]
 
     def iterations(self) -> list[int]:
         """The iterations that have begun, in order."""

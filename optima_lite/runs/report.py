@@ -13,17 +13,18 @@ from .dialogue_view import printable, typical_pair
 from .evaluation_view import Curve, evaluation_table, gain_table, remarks
 from .evaluations import evaluations, undone_remarks
 from .folder import RunFolder
+from .market_view import market_parts
 from .search_view import search_parts
 from .searches import prompt_search
-from .step_view import format_lines, imitation_table, preference_table, verdict_lines
-from .steps import imitations, preferences
+from .step_view import format_lines, imitation_table, preference_table, reinforcement_table, verdict_lines
+from .steps import imitations, preferences, reinforcements
 from .summary import work
 
 
 def overview(run: RunFolder) -> RenderableType:
     """Everything that `optima-lite report` shows."""
     rows = evaluations(run)
-    imitated, preferred = imitations(run), preferences(run)
+    imitated, preferred, reinforced = imitations(run), preferences(run), reinforcements(run)
     variants = "".join(f", {variant}" for variant in run.manifest.get("variants", ()))
     title = f"{run.manifest.get('recipe_name')}{variants}, seed {run.manifest['recipe'].get('seed')}, in {run.folder}"
     parts: list[RenderableType] = [Text(title, style="bold")]
@@ -37,6 +38,8 @@ def overview(run: RunFolder) -> RenderableType:
         parts += [Text(""), imitation_table(imitated), *format_lines(imitated)]
     if preferred:
         parts += [Text(""), preference_table(preferred)]
+    if reinforced:
+        parts += [Text(""), reinforcement_table(reinforced)]
     if search := prompt_search(run):
         parts += [Text(""), *search_parts(search)]
     if (run.folder / PASTE).exists():
@@ -47,6 +50,7 @@ def overview(run: RunFolder) -> RenderableType:
             Text(printable(pasted), no_wrap=True, overflow="ignore"),
         ]
     parts += verdict_lines(run)
+    parts += [part for table in market_parts(run) for part in (Text(""), table)]
     pair, line = typical_pair(run, rows), work_line(run)
     parts += [Text(""), pair] if pair else []
     parts += [Text(""), line] if line else []
@@ -59,13 +63,8 @@ def result(run: RunFolder) -> RenderableType:
     evaluated = Group(evaluation_table(rows, undone_remarks(run)), *remarks(rows), *verdict_lines(run))
     search = prompt_search(run)
     told = Group(*search_parts(search)) if search else None
-    parts: list[RenderableType | None] = [
-        evaluated,
-        gain_table(run, rows),
-        told,
-        typical_pair(run, rows),
-        work_line(run),
-    ]
+    after = (typical_pair(run, rows), work_line(run))
+    parts: list[RenderableType | None] = [evaluated, gain_table(run, rows), told, *market_parts(run), *after]
     return Group(*[line for part in parts if part is not None for line in (Text(""), part)])
 
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from .. import statistics
 from ..learn.reward import mean
-from ..records import Demonstration, Ending, PreferencePair, Record, Reward, Rollouts, Tree
+from ..records import Demonstration, Ending, Payment, PreferencePair, Record, Reward, Rollouts, Tree
+from ..settings.teams import speakers
 from .folder import IMITATED, PREFERRED, RunFolder, stage_name
 
 
@@ -88,15 +89,95 @@ class Preference:
     verdict: Verdict | None
 
 
+@dataclass(frozen=True, slots=True)
+class Reinforcement:
+    """What a step of reinforcement sampled, paid and trained on. None: not stored (yet).
+
+    paid: what a message was worth on average, by who said it. groups: places of the workflow at which the dialogues
+    about a question were compared; flat: those where all were worth the same, so that nothing could be learnt. kl,
+    entropy, clipped, value_error, stopped: see `rl.ReinforceFacts`. All others: as in `Imitation`.
+    """
+
+    iteration: int
+    dialogues: int
+    tokens: int
+    endings: Mapping[Ending, float]
+    two_messages: float
+    reward: Reward | None
+    paid: Mapping[str, float]
+    groups: int | None
+    flat: int | None
+    trainer_tokens: int | None
+    kl: float | None
+    entropy: float | None
+    clipped: float | None
+    value_error: float | None
+    stopped: bool | None
+    shortened: int | None
+    verdict: Verdict | None
+    formatted: bool = False
+
+
 def imitations(run: RunFolder) -> list[Imitation]:
     """The imitation steps that have dialogues, in the order of the iterations."""
-    found = []
-    for iteration in run.iterations():
-        rollouts = run.read(stage_name(iteration, "2_rewards"), Rollouts)
-        rollouts = rollouts or run.read(stage_name(iteration, "1_dialogues"), Rollouts)
-        if any(one.dialogues for one in rollouts):
-            found.append(_imitation(run, iteration, rollouts))
-    return found
+    talked = ((iteration, _talked(run, iteration)) for iteration in run.iterations() if not _reinforces(run, iteration))
+    return [_imitation(run, iteration, rollouts) for iteration, rollouts in talked if rollouts]
+
+
+def reinforcements(run: RunFolder) -> list[Reinforcement]:
+    """The steps of reinforcement that have dialogues, in the order of the iterations."""
+    talked = ((iteration, _talked(run, iteration)) for iteration in run.iterations() if _reinforces(run, iteration))
+    return [_reinforcement(run, iteration, rollouts) for iteration, rollouts in talked if rollouts]
+
+
+def _reinforces(run: RunFolder, iteration: int) -> bool:
+    recipe = run.manifest["recipe"]
+    return recipe.get("method") == "reinforce" and iteration >= int(recipe["reinforce"]["imitations"])
+
+
+def _talked(run: RunFolder, iteration: int) -> Sequence[Rollouts]:
+    """The dialogues that an iteration learns from, with rewards where it has come so far; none before."""
+    rollouts = run.read(stage_name(iteration, "2_rewards"), Rollouts)
+    rollouts = rollouts or run.read(stage_name(iteration, "1_dialogues"), Rollouts)
+    return rollouts if any(one.dialogues for one in rollouts) else ()
+
+
+def _reinforcement(run: RunFolder, iteration: int, rollouts: Sequence[Rollouts]) -> Reinforcement:
+    dialogues = [(each.tokens, len(each.turns), each.ending) for one in rollouts for each in one.dialogues]
+    rewards = [reward for one in rollouts for reward in one.rewards]
+    payments = _stored(run, stage_name(iteration, "3_payments"), Payment)
+    names = speakers(run.manifest["recipe"])
+    by_role: dict[str, list[float]] = {}
+    for one, payment in zip(rollouts, payments or (), strict=False):
+        for dialogue, worth in zip(one.dialogues, payment.rewards, strict=True):
+            for turn, reward in zip(dialogue.turns, worth, strict=True):
+                if reward is not None:
+                    by_role.setdefault(names[turn.speaker], []).append(reward)
+    training = _training(run, iteration, IMITATED)
+    return Reinforcement(
+        iteration,
+        dialogues=len(dialogues),
+        tokens=sum(tokens for tokens, _, _ in dialogues),
+        endings={ending: _share(how is ending for _, _, how in dialogues) for ending in Ending},
+        two_messages=_share(turns == 2 for _, turns, _ in dialogues),
+        reward=mean(rewards) if rewards else None,
+        paid={name: fmean(by_role[name]) for name in names if name in by_role},
+        groups=None if payments is None else sum(payment.groups for payment in payments),
+        flat=None if payments is None else sum(payment.flat for payment in payments),
+        trainer_tokens=_trainer_tokens(training),
+        kl=training.get("kl"),
+        entropy=training.get("entropy"),
+        clipped=training.get("clipped"),
+        value_error=training.get("value_error"),
+        stopped=training.get("stopped"),
+        shortened=_shortened(run, stage_name(iteration, "0_questions")),
+        verdict=verdict_of(run, stage_name(iteration, "5_verdict")),
+        formatted=_formatted(run),
+    )
+
+
+def _formatted(run: RunFolder) -> bool:
+    return bool(run.manifest["recipe"].get("reward", {}).get("format_weight"))
 
 
 def _imitation(run: RunFolder, iteration: int, rollouts: Sequence[Rollouts]) -> Imitation:
@@ -118,7 +199,7 @@ def _imitation(run: RunFolder, iteration: int, rollouts: Sequence[Rollouts]) -> 
         trainer_tokens=_trainer_tokens(training),
         shortened=_shortened(run, stage_name(iteration, "0_questions")),
         verdict=verdict_of(run, stage_name(iteration, "5_verdict")),
-        formatted=bool(run.manifest["recipe"].get("reward", {}).get("format_weight")),
+        formatted=_formatted(run),
     )
 
 

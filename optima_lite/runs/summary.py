@@ -8,8 +8,9 @@ from typing import Any
 from ..records import Rollouts, to_json
 from .evaluations import evaluations
 from .folder import STARTED, RunFolder, stage_name
+from .market import Trade, trades
 from .searches import prompt_search
-from .steps import Imitation, Preference, imitations, preferences
+from .steps import Imitation, Preference, Reinforcement, imitations, preferences, reinforcements
 
 
 def summary(run: RunFolder) -> dict[str, Any]:
@@ -45,9 +46,14 @@ def work(run: RunFolder) -> dict[str, int] | None:
 
 def training_tokens(run: RunFolder) -> dict[int, int | None]:
     """For each iteration that has begun, what its adapter has cost with those before; see `summary`."""
-    steps: list[Imitation | Preference] = [*imitations(run), *preferences(run)]
     if search := prompt_search(run):
         return {0: search.tokens}
+    steps: list[Imitation | Preference | Reinforcement | Trade] = [
+        *imitations(run),
+        *preferences(run),
+        *reinforcements(run),
+        *trades(run),
+    ]
     spent: dict[int, int | None] = {}
     total: int | None = 0
     for iteration in run.iterations():
@@ -90,5 +96,7 @@ def spent_before(run: RunFolder) -> int | None:
     return before
 
 
-def _training_cost(step: Imitation | Preference) -> int | None:
+def _training_cost(step: Imitation | Preference | Reinforcement | Trade) -> int | None:
+    if isinstance(step, Trade):
+        return step.spent
     return None if step.trainer_tokens is None else step.tokens + step.trainer_tokens

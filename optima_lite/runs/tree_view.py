@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -32,37 +32,23 @@ class TreeView:
         answers = printable(" or ".join(question.answers))  # nobody may know one
         known = f"  (answer: {answers})" if answers else ""
         trunk = Branch(Text(f"{printable(question.text)}{known}\n").append_text(_worth(root)))
-        self._grow(trunk, ROOT, children(self.tree), self._marks(), 1)
+        self._grow(trunk, ROOT, children(self.tree), marks(self.tree, self.pairs), 1)
         yield trunk
 
-    def _marks(self) -> dict[tuple[Turn, ...], set[str]]:
-        """Chosen and rejected, by all that has been said up to the message."""
-        marks: dict[tuple[Turn, ...], set[str]] = {}
-        for pair in self.pairs:
-            if pair.question.id == self.tree.question.id:
-                marks.setdefault((*pair.prefix, pair.chosen), set()).add("chosen")
-                marks.setdefault((*pair.prefix, pair.rejected), set()).add("rejected")
-        return marks
-
     def _grow(
-        self,
-        branch: Branch,
-        node: int,
-        following: Sequence[Sequence[int]],
-        marks: dict[tuple[Turn, ...], set[str]],
-        deep: int,
+        self, branch: Branch, node: int, following: Sequence[Sequence[int]], marked: Mapping[int, set[str]], deep: int
     ) -> None:
         if self.depth is not None and deep > self.depth and following[node]:
             hidden = _below(node, following)
             branch.add(Text(f"{hidden} message{'' if hidden == 1 else 's'} deeper", style="dim"))
             return
         for child in sorted(following[node], key=lambda child: -self.tree.nodes[child].value):
-            label = self._message(self.tree.nodes[child], marks.get(turns(self.tree, child), set()))
-            self._grow(branch.add(label), child, following, marks, deep + 1)
+            label = self._message(self.tree.nodes[child], marked.get(child, set()))
+            self._grow(branch.add(label), child, following, marked, deep + 1)
 
-    def _message(self, node: Node, marks: set[str]) -> Text:
+    def _message(self, node: Node, marked: set[str]) -> Text:
         text = Text()
-        for mark in sorted(marks):
+        for mark in sorted(marked):
             text.append(f"{mark} ", style="bold green" if mark == "chosen" else "bold red")
         if node.turn is not None:
             text.append(f"{self.roles[node.turn.speaker]}: ", style="bold")
@@ -74,6 +60,18 @@ class TreeView:
 def _below(node: int, following: Sequence[Sequence[int]]) -> int:
     """The messages below a node."""
     return sum(1 + _below(child, following) for child in following[node])
+
+
+def marks(tree: Tree, pairs: Sequence[PreferencePair]) -> dict[int, set[str]]:
+    """The nodes that pairs prefer or reject: for each of them `chosen`, `rejected` or both. Pairs of other questions do
+    not matter."""
+    said: dict[tuple[Turn, ...], set[str]] = {}
+    for pair in pairs:
+        if pair.question.id == tree.question.id:
+            said.setdefault((*pair.prefix, pair.chosen), set()).add("chosen")
+            said.setdefault((*pair.prefix, pair.rejected), set()).add("rejected")
+    found = ((node, said.get(turns(tree, node))) for node in range(1, len(tree.nodes)) if said)
+    return {node: marked for node, marked in found if marked}
 
 
 def _worth(node: Node) -> Text:

@@ -10,12 +10,42 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 _PLACEHOLDERS = ("{name}", "{partner}")
-_TRAINING = ("selection", "search", "training", "dpo", "schedule", "sampling.rollouts", "sampling.pool_temperature")
+_TRAINING = (
+    *("selection", "search", "training", "dpo", "reinforce", "schedule"),
+    *("sampling.rollouts", "sampling.pool_temperature"),
+)
 PLACEHOLDER = re.compile(r"(?<![\\\w^{}])\{[A-Za-z_]\w*\}")  # not \boxed{answer}, x_{i} or {{word}}
+_OF_IMITATION = (
+    "prompts.formats",
+    "sampling.pool_temperature",
+    *(f"training.{name}" for name in ("restart", "epochs", "learning_rate", "batch_size", "warmup_ratio")),
+)
 
 
 def _is_split_already(task: Mapping[str, Any]) -> bool:
     return isinstance(task["path"], Mapping) or task["fields"]["split"] is not None
+
+
+def _of_another_method(recipe: Mapping[str, Any], key: str) -> str:
+    """Why the recipe's method does not read a key; empty for one that it reads."""
+    section, _, name = key.partition(".")
+    if recipe["method"] == "prompts":
+        about_training = section in _TRAINING or key in _TRAINING
+        return "is about training, and method: prompts changes no weights" if about_training else ""
+    if section == "prompt_search":
+        return f"is read by method: prompts only, and the method is {recipe['method']}"
+    if recipe["method"] != "reinforce":
+        return "is read by method: reinforce" if section == "reinforce" else ""
+    settings = recipe["reinforce"]
+    if section == "reinforce":
+        if name in ("discount", "gae_lambda", "value_learning_rate") and settings["advantage"] != "value":
+            return "is read with reinforce.advantage: value"
+        return "is read where reinforce.kl_weight is above 0" if name == "kl_to" and not settings["kl_weight"] else ""
+    if section in ("schedule", "dpo") or (section == "search" and name != "normaliser_percentile"):
+        return "is not read by method: reinforce"
+    if (section == "selection" or key in _OF_IMITATION) and not settings["imitations"]:
+        return "is read by method: reinforce where reinforce.imitations is above 0"
+    return ""
 
 
 def idle(recipe: Mapping[str, Any], stated: Collection[str]) -> Iterator[tuple[str, str]]:
@@ -44,13 +74,17 @@ def idle(recipe: Mapping[str, Any], stated: Collection[str]) -> Iterator[tuple[s
             "selection.min_credit",
             f"tells no messages apart: reward.credit {credit} gives all of a dialogue the same",
         )
+    for key in stated:
+        if why := _of_another_method(recipe, key):
+            yield key, why
+    if recipe["method"] == "reinforce" and recipe["sampling"]["top_p"] < 1:
+        yield "sampling.top_p", "must be 1 with method: reinforce, whose ratios are of the whole distribution"
     if recipe["schedule"] == "idpo" and recipe["training"]["iterations"] < 2:
         yield "schedule", "idpo prefers from the second iteration on; training.iterations must be at least 2"
     if recipe["start"] is not None:
         for section in ("training", "dpo"):
             if recipe[section]["restart"] == "base":
                 yield "start", f"is given up by {section}.restart: base, which trains new adapters in each iteration"
-    yield from _of_other_methods(recipe["method"], stated)
     formats = recipe["prompts"]["formats"]
     if again := next((name for i, name in enumerate(formats) if name in formats[:i]), None):
         yield "prompts.formats", f"holds {again} twice"
@@ -61,11 +95,3 @@ def idle(recipe: Mapping[str, Any], stated: Collection[str]) -> Iterator[tuple[s
                 inside = word.strip("{}")
                 known = " and ".join(_PLACEHOLDERS)
                 yield f"prompts.{key}", f"knows {known}, not {word}; write {{ {inside} }} for the word in braces"
-
-
-def _of_other_methods(method: str, stated: Collection[str]) -> Iterator[tuple[str, str]]:
-    for key in stated:
-        if key.startswith("prompt_search.") and method != "prompts":
-            yield key, f"is read by method: prompts only, and the method is {method}"
-        elif method == "prompts" and (key.split(".")[0] in _TRAINING or key in _TRAINING):
-            yield key, "is about training, and method: prompts changes no weights"

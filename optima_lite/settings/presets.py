@@ -38,4 +38,67 @@ def official(task: str | None, schedule: str | None) -> dict[str, Any]:
     return values
 
 
-PRESETS: Mapping[str, Callable[[str | None, str | None], dict[str, Any]]] = {"official": official}
+# The three domains of EoM's code (arXiv 2606.02859). What belongs to a domain and not to a market is left out: scores
+# that a design keeps from one episode to the next, and the prices of designs that are broken or fall back.
+_SCIENCE = {
+    "trials": 2,
+    "eps": 0.1,
+    "rent": 0.2,
+    "rent_interval": 3,
+    "birth_interval": 3,
+    "min_population": 2,
+    "max_population": 20,
+    "replace_by_richest": 0.334,
+    "replace_by_repair": 0.334,
+}
+_CLOUDCAST = {
+    "steps": 22,
+    "trials": 1,
+    "scheme": "fixed_with_eps",
+    "base_bid": 0.05,
+    "eps": 0.005,
+    "initial_wealth": 0.7,
+    "rent": 0.02,
+    "rent_interval": 1,
+    "births": 1,
+    "birth_interval": 3,
+    "min_population": 6,
+    "max_population": 20,
+    "replace_by_richest": 0.4,
+    "replace_by_repair": 0.4,
+    "births_of_richest": 0.6,
+    "centred": False,
+    "env_scale": 2.0,
+    "path_scale": 2.0,
+    "path_share": "author",
+    "bonus_scale": 0.0,
+}
+_ACCELERATOR = {
+    "steps": 80,
+    "trials": 1,
+    "scheme": "fixed_with_eps",
+    "eps": 0.05,
+    "rent": 0.02,
+    "rent_interval": 1,
+    "births": 1,
+    "birth_interval": 2,
+    "min_population": 6,
+    "max_population": 18,
+    "replace_by_richest": 0.334,
+    "replace_by_repair": 0.334,
+    "centred": False,
+    "env_scale": 0.5,
+    "bonus_scale": 1.0,
+}
+
+
+def _market(values: Mapping[str, Any]) -> Callable[[str | None, str | None], dict[str, Any]]:
+    return lambda task, schedule: {f"market.{key}": value for key, value in values.items()}
+
+
+PRESETS: Mapping[str, Callable[[str | None, str | None], dict[str, Any]]] = {
+    "official": official,
+    "market_science": _market(_SCIENCE),
+    "market_cloudcast": _market(_CLOUDCAST),
+    "market_accelerator": _market(_ACCELERATOR),
+}

@@ -16,8 +16,10 @@ from . import schemas, teams
 from .keys import Count, PathText, Section, Share, Text, TokenCount, checked, key_tree
 from .layers import Mistake, flatten, near_names, nearest
 from .machine import MACHINE_FILE, MACHINE_KEYS
+from .market import MarketSettings
 from .plugin import Plugin
 from .prompt_search import PromptSearchSettings
+from .reinforce import ReinforceSettings
 from .task import CODE_TASKS, TaskSettings
 from .workflow import QUESTION, TASK
 
@@ -27,6 +29,7 @@ FormatName = Literal[  # the keys of prompts.FORMATS
 ]  # fmt: skip
 ALL_FORMATS: tuple[FormatName, ...] = get_args(FormatName)
 
+PresetName = Literal["official", "market_science", "market_cloudcast", "market_accelerator"]  # the keys of PRESETS
 CreditScheme = Literal["trajectory", "split", "difference", "code", "own_step"]
 """How the task score of a dialogue is handed to its messages; see `learn.credit`."""
 
@@ -253,25 +256,33 @@ class EvaluationSettings(Section):
 
     questions: Count = Field(200, description="Held-out questions, the same for every model")
     validation_questions: Count = Field(50, description="Validation questions, asked after every training step")
+    every: Count = Field(1, description="Iterations from one asking of the held-out questions to the next")
     stop_if_none_right: bool = Field(
         True, description="Stop before any training when no question was answered right, not even by one agent alone"
     )
 
 
-_USED_BY = {"questions": "task.name plugin", "reward": "reward.plugin_weight", "tool": "a step with tool: plugin"}
+_USED_BY = {
+    "questions": "task.name plugin",
+    "reward": "reward.plugin_weight",
+    "tool": "a step or an agent with tool: plugin",
+}
 
 
 class Recipe(Section):
     """Everything that decides a run's results."""
 
     seed: int = Field(0, ge=0, lt=2**32, description="Varies sampling and training; held-out questions stay fixed")
-    preset: Literal["official"] | None = Field(
-        None, description="Defaults to start from; official: as in the authors' code; null: as in the paper"
+    preset: PresetName | None = Field(
+        None,
+        description="Defaults to start from; official: as in the authors' code; market_...: a published domain of EoM; "
+        "null: as in the paper",
     )
-    method: Literal["optima", "prompts"] = Field(
+    method: Literal["optima", "reinforce", "prompts", "market"] = Field(
         "optima",
-        description="What improves the team; optima: its weights learn from ranked dialogues and trees; prompts: the "
-        "best prompts are chosen",
+        description="What improves the team; optima: its weights learn from ranked dialogues and trees; reinforce: "
+        "from the rewards of their messages; prompts: the best prompts are chosen (docs/prompts.md); market: agents "
+        "bid for the right to act, and the poor go (docs/market.md)",
     )
     start: PathText | None = Field(
         None, description="A run, by name or folder, with whose trained adapters and chosen prompts this one begins"
@@ -290,10 +301,12 @@ class Recipe(Section):
     training: TrainingSettings = TrainingSettings()
     dpo: DpoSettings = DpoSettings()
     prompt_search: PromptSearchSettings = PromptSearchSettings()
+    reinforce: ReinforceSettings = ReinforceSettings()
     schedule: Literal["isft", "idpo", "isft-dpo"] = Field(
         "isft", description="Steps of an iteration: imitation, preference (after imitation in iteration 0), or both"
     )
     evaluation: EvaluationSettings = EvaluationSettings()
+    market: MarketSettings = Field(MarketSettings(), validate_default=True)
     plugin: PathText | None = Field(
         None, description="A Python file of yours in the recipe's folder, with functions that it runs (docs/plugins.md)"
     )
@@ -325,8 +338,27 @@ class Recipe(Section):
     @classmethod
     def _tells_the_roles(cls, prompts: PromptSettings, info: ValidationInfo) -> PromptSettings:
         if isinstance(prompts.system, dict):
+            if info.data.get("method") == "market":
+                raise ValueError("system must be one text with method: market, whose agents have prompts of their own")
             _require_roles("system has a prompt", [*prompts.system], info)
         return prompts
+
+    @field_validator("market")
+    @classmethod
+    def _suits_the_task(cls, market: MarketSettings, info: ValidationInfo) -> MarketSettings:
+        if info.data.get("method") != "market" or "task" not in info.data or "prompts" not in info.data:
+            return market
+        task, agents = info.data["task"], market.founders if market.agents else ()
+        tools = {agent.tool for agent in agents}
+        if not agents:
+            raise ValueError("has no agents, and method market needs some: market.agents (docs/market.md)")
+        if unprompted := [agent.name for agent in agents if not agent.prompt and not info.data["prompts"].system]:
+            raise ValueError(f"has no prompt for {', '.join(unprompted)}; give one to each agent, or prompts.system")
+        if "run_tests" in tools and not task.runs_code:
+            raise ValueError(f"runs tests, and task.name {task.name} has none; {' and '.join(CODE_TASKS)} have")
+        if not task.has_facts and ("retrieve" in tools or any(agent.facts == "share" for agent in agents)):
+            raise ValueError(f"deals facts out or looks them up, and task.name {task.name} has none")
+        return market
 
     @field_validator("reward")
     @classmethod
@@ -347,7 +379,7 @@ class Recipe(Section):
             "questions": self.task.name == "plugin",
             "score": self.task.code is not None and "score" in self.task.code.offers,
             "reward": self.reward.plugin_weight > 0,
-            "tool": any(step.get("tool") == "plugin" for step in steps),
+            "tool": any(step.get("tool") == "plugin" for step in (*steps, *self.market.agents.values())),
         }
         return tuple(name for name, needed in needs.items() if needed)
 

@@ -32,13 +32,17 @@ Kind = Literal["answered", "agreed", "accepted", "passed", "says", "rounds", "mo
 @dataclass(frozen=True, slots=True)
 class Role:
     """One agent. system: its prompt, with {name} and {partner} for its own and everybody else's names. adapter: the
-    weights that it speaks with. formats: whether the format pool of iteration 0 is for its messages."""
+    weights that it speaks with. formats: whether the format pool of iteration 0 is for its messages. voice: the name
+    that others know it by, which several may share; its own unless given. max_tokens: of a message; None: the
+    recipe's."""
 
     name: str
     system: str
     facts: Facts = "all"
     adapter: str = SHARED
     formats: bool = False
+    voice: str = ""
+    max_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,8 @@ class Step:
 @dataclass(frozen=True, slots=True)
 class Workflow:
     """A team. start: the first steps, side by side. answer: the steps whose answers count; the last one stated is the
-    team's. max_steps: of one dialogue. metric: how the task scores answers, which decides when two are the same."""
+    team's. max_steps: of one dialogue. metric: how the task scores answers, which decides when two are the same.
+    auctioned: no way leads from step to step, and who speaks next is decided by auction (see `team.environment`)."""
 
     name: str
     roles: tuple[Role, ...]
@@ -103,12 +108,18 @@ class Workflow:
     answer: tuple[str, ...]
     max_steps: int
     metric: Metric = "f1"
+    auctioned: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
         """Everybody who has turns, by `Turn.speaker`: the roles, then the tools."""
         tools = dict.fromkeys(step.speaker for step in self.steps if step.tool)
         return (*(role.name for role in self.roles), *tools)
+
+    @property
+    def voices(self) -> tuple[str, ...]:
+        """The name that each of `names` is known by in the talk."""
+        return (*(role.voice or role.name for role in self.roles), *self.names[len(self.roles) :])
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -122,8 +133,8 @@ class Workflow:
 
     @property
     def holders(self) -> tuple[str, ...]:
-        """The roles that hold a share of the facts each, in the order of the shares; none where nothing is shared."""
-        return tuple(role.name for role in self.roles if role.facts == "share")
+        """Who holds a share of the facts each, by voice, in the order of the shares; none where nothing is shared."""
+        return tuple(dict.fromkeys(role.voice or role.name for role in self.roles if role.facts == "share"))
 
     @property
     def views(self) -> int:
@@ -149,7 +160,7 @@ class Workflow:
 
     def share(self, speaker: int) -> int:
         """Which share of the facts is this role's, of those that are held by somebody alone."""
-        return self.holders.index(self.names[speaker])
+        return self.holders.index(self.voices[speaker])
 
 
 def told(workflow: Workflow, system: str | tuple[str, ...] | Mapping[str, str] | None) -> Workflow:

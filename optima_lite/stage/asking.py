@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import DataError
-from ..learn.rollout import unfold
 from ..records import Ending, Question
 from ..settings.layers import near_names
 from ..settings.workflow import Workflow
@@ -77,11 +76,11 @@ class Team:
         (fitted,), shortened = self._cast.fit(self._cast.pair, [asked])
         workflow, sampling = self._cast.pair.workflow, self._cast.sampling(self._cast.pair, greedy=not sample)
         turns: list[Said] = []
-        for dialogue in unfold(self._cast.pair, fitted, sampling=sampling, seed=(seed, "chat")):
-            turn = dialogue.turns[-1]
-            turns.append(Said(workflow.names[turn.speaker], turn.text, len(turn.ids), turn.answer, turn.finished))
-            if hear:
-                hear(turns[-1])
+        for dialogue in self._cast.pair.unfold(fitted, sampling=sampling, seed=(seed, "chat")):
+            for turn in dialogue.turns[len(turns) :]:
+                turns.append(Said(workflow.names[turn.speaker], turn.text, len(turn.ids), turn.answer, turn.finished))
+                if hear:
+                    hear(turns[-1])
         assert dialogue.ending is not None
         return Answer(dialogue.answer, tuple(turns), dialogue.ending, dialogue.tokens, bool(shortened))
 

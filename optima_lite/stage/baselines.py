@@ -30,7 +30,7 @@ from ..tasks import jsonl
 from ..tasks.questions import questions
 from ..team.prompts import AUTOFORM, marked
 from ..team.talks import debate
-from .cast import Cast, with_chosen, workflows
+from .cast import Cast, agents_after, workflows
 from .doctor import versions
 from .evaluate import parts_of, summarise, table_row, undecided
 from .scaling import Sample, ScalingRow, coverage, largest_group, majority, sizes
@@ -111,7 +111,7 @@ def compare(
     The policy speaks with the run's last adapter afterwards.
     """
     recipe = cast.recipe
-    cast = _with_own_prompts(cast)
+    cast = _as_the_recipe_has_it(cast, run)
     drawn = questions(recipe.task, "held_out", wanted or recipe.evaluation.questions, seed=0)
     found = []
     with _opened(cast, run, "baselines", wanted=wanted, samples=samples, seed=seed, observe=observe) as bench:
@@ -251,7 +251,7 @@ def debaters(cast: Cast) -> Agents:
     team = debate(settings.roles, settings.max_turns, metric=cast.recipe.task.metric)
     equals = marked(told(team, words), team.metric)
     equals = speaking_with(told(equals, cast.recipe.prompts.system or None), cast.pair.workflow.adapters[0])
-    return replace(cast.pair, workflow=equals)
+    return replace(cast.single, workflow=equals, layout=cast.pair.layout)
 
 
 def autoform(cast: Cast) -> Agents:
@@ -288,8 +288,10 @@ def _weights(adapter: Path | None) -> str:
     return whole.hexdigest()
 
 
-def _with_own_prompts(cast: Cast) -> Cast:
-    """The same agents with the prompts of the recipe, whatever a run has chosen."""
+def _as_the_recipe_has_it(cast: Cast, run: RunFolder) -> Cast:
+    """The same agents as the recipe has them, whatever prompts or population the run has come to."""
+    if cast.recipe.method == "market":
+        return replace(cast, pair=agents_after(cast, run, None))
     return replace(cast, pair=replace(cast.pair, workflow=workflows(cast.recipe)[0]))
 
 
@@ -301,7 +303,7 @@ def speak_after(cast: Cast, run: RunFolder, iteration: int | None) -> Agents:
         cast.begin()
     else:
         cast.policy.load_adapter(adapter)
-    return with_chosen(cast.pair, run, iteration)
+    return agents_after(cast, run, iteration)
 
 
 def scaling(
@@ -319,7 +321,7 @@ def scaling(
     more."""
     recipe = cast.recipe
     drawn = questions(recipe.task, "held_out", wanted, seed=0)
-    cast = _with_own_prompts(cast)
+    cast = _as_the_recipe_has_it(cast, run)
     trained_ones = [] if iteration is None else [(f"iteration_{iteration}", iteration)]
     rows = []
     with _opened(cast, run, "scaling", wanted=wanted, samples=samples, seed=seed, observe=observe) as bench:

@@ -10,6 +10,7 @@ import torch
 
 from ..errors import RunError
 from ..learn import reward
+from ..learn.bidders import Bidders
 from ..learn.rollout import Agents
 from ..model.generate import Generator, fastest_threads
 from ..model.loading import load
@@ -22,9 +23,10 @@ from ..model.sampling import Sampling
 from ..model.selftest import agreement
 from ..records import Question
 from ..runs.chosen import BEGUN, chosen, has_adapters, read_prompts, require_roles
-from ..runs.folder import STARTED, RunFolder
+from ..runs.folder import POPULATION, STARTED, RunFolder, stage_name
 from ..runs.opened import require_iteration
 from ..settings import plugin
+from ..settings.agents import Agent
 from ..settings.machine import Machine
 from ..settings.recipe import Recipe
 from ..settings.workflow import QUESTION, Workflow, speaking_with, told
@@ -33,7 +35,7 @@ from ..tasks.answers import Scoring
 from ..tasks.questions import facts
 from ..team.domains import with_prompts
 from ..team.retrieval import index_of
-from ..team.talks import solo, team_of
+from ..team.talks import founders_of, solo, team_of
 
 # What comes from the other recipe.
 TRANSFERRED = ("task", "protocol", "team", "prompts", "sampling", "evaluation", "plugin")
@@ -129,7 +131,11 @@ def assemble(
     indexes = {name: index_of(facts(recipe.task, name)) for name in team.indexes if name != QUESTION}
     if start is not None:
         team = with_prompts(team, read_prompts(start / BEGUN))
-    pair = Agents(generator, renderer, team, scoring, recipe.prompts.layout, own, tool, indexes)
+    agents = (generator, renderer, team, scoring, recipe.prompts.layout, own, tool, indexes)
+    if recipe.method == "market":
+        pair: Agents = Bidders(*agents, living=founders_of(recipe), rules=recipe.market)
+    else:
+        pair = Agents(*agents)
     single = Agents(generator, renderer, alone, scoring, own=own)
     cast = Cast(recipe, policy, pair, single, settle("micro_batch", lambda: limits.micro_batch), start)
     if start is not None:
@@ -142,7 +148,9 @@ def workflows(recipe: Recipe) -> tuple[Workflow, Workflow]:
 
     Who is not of the team speaks with its first adapter, which then holds what the team has not learnt."""
     prompts = recipe.prompts
-    team = told(team_of(recipe), prompts.system or None)
+    team = team_of(recipe)
+    if recipe.method != "market":  # whose agents have prompts of their own
+        team = told(team, prompts.system or None)
     alone = told(solo(metric=recipe.task.metric), prompts.solo_system or None)
     return team, speaking_with(alone, team.adapters[0])
 
@@ -184,15 +192,19 @@ def recall(run: RunFolder, *, machine: Machine, iteration: int | None, other: Re
     cast = assemble(recipe, machine=machine, settle=settled, start=start if start.is_dir() else None)
     if adapter is not None:
         cast.policy.load_adapter(adapter)
-    return replace(cast, pair=with_chosen(cast.pair, run, iteration))
+    return replace(cast, pair=agents_after(cast, run, iteration))
 
 
-def with_chosen(agents: Agents, run: RunFolder, iteration: int | None) -> Agents:
-    """The agents with the prompts that were in force after an iteration of a run, or before the first for None.
+def agents_after(cast: Cast, run: RunFolder, iteration: int | None) -> Agents:
+    """Who talks after an iteration, or in the beginning for None: of a market the population that came out of it, else
+    the same agents with the prompts that were in force then.
 
     Raises RunError where prompts were chosen for roles that are none of theirs.
     """
-    prompts = chosen(run, iteration)
+    if isinstance(cast.pair, Bidders):
+        first = founders_of(cast.recipe)
+        return cast.pair.of(first if iteration is None else run.read(stage_name(iteration, POPULATION), Agent))
+    prompts, agents = chosen(run, iteration), cast.pair
     require_roles(prompts, agents.workflow, where=run.folder)
     return replace(agents, workflow=with_prompts(agents.workflow, prompts))
 

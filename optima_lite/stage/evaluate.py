@@ -9,8 +9,9 @@ from .. import statistics
 from ..learn.rollout import Agents, flexible_score, ranked, sample
 from ..model.sampling import Sampling
 from ..records import Ending, EvalRow, Question, Rollouts
+from ..runs.evaluations import DECODINGS
 from ..runs.progress import Advance, Evaluated, Observer, phase
-from ..settings.recipe import RewardSettings
+from ..settings.recipe import Recipe, RewardSettings
 from ..tasks.answers import Scoring, hotpot_f1
 from ..tasks.questions import questions
 from .cast import Cast
@@ -43,6 +44,13 @@ def examine(
 def parts_of(roles: int) -> tuple[str, str]:
     """The kinds of work that an evaluation is made of, by the number of agents: one alone is quicker than a talk."""
     return ("sample alone", "read alone") if roles == 1 else ("sample", "read")
+
+
+def decodings(recipe: Recipe, iteration: int, *, last: bool) -> tuple[str, ...]:
+    """How the held-out questions are asked after an iteration; not at all where its turn has not come."""
+    if last:
+        return DECODINGS
+    return DECODINGS[:1] if (iteration + 1) % recipe.evaluation.every == 0 else ()
 
 
 def summarise(examined: Sequence[Rollouts], *, name: str, decoding: str, scoring: Scoring) -> EvalRow:

@@ -21,7 +21,7 @@ from ..statistics import FEWEST, of_change
 from ..tasks.questions import questions
 from .stage import Stage
 
-_NUMBERS = {"imitate": 5, "prefer": 9}  # of the files that follow each step's adapter
+_NUMBERS = {"imitate": 5, "reinforce": 5, "prefer": 9}  # of the files that follow each step's adapter
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ class Judge:
         return Standing(None, probe, self._rewards(probe))
 
     def after(self, step: str, iteration: int, adapter: Path, before: Standing) -> Standing:
-        """The standing after a step (imitate or prefer) that made `adapter`; the policy speaks with what is kept."""
+        """The standing after a step (imitate, prefer, reinforce) that made `adapter`; the policy speaks with what is
+        kept."""
         probe = self._ask(stage_name(iteration, f"{_NUMBERS[step]}_validation"), f"validate {step}", iteration)
         after = Standing(adapter, probe, self._rewards(probe))
         name = stage_name(iteration, f"{_NUMBERS[step]}_verdict")

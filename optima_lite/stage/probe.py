@@ -16,6 +16,8 @@ from typing import Any
 import torch
 
 from ..learn.dpo import PairIds, optimise
+from ..learn.episodes import Episode
+from ..learn.rl import reinforce
 from ..learn.sft import fine_tune
 from ..model.generate import Generator
 from ..model.memory import Limits
@@ -23,8 +25,9 @@ from ..model.policy import Policy
 from ..model.render import Rendered
 from ..model.sampling import Sampling
 from ..settings.recipe import DpoSettings, TrainingSettings
+from ..settings.reinforce import ReinforceSettings
 
-PHASES = ("sample", "read", "sft", "dpo")  # of `memory.forecast`
+PHASES = ("sample", "read", "sft", "dpo", "rl")  # of `memory.forecast`
 _STATUS = Path("/proc/self/status")
 
 
@@ -92,7 +95,13 @@ def measure(
         settings = DpoSettings(batch_size=limits.micro_batch, sft_weight=1.0)
         optimise(policy, [ids.pair(limits) for _ in examples], settings=settings, **how)
 
-    for phase in (sample, read, sft, dpo):
+    def rl() -> None:
+        generator.release()
+        settings = ReinforceSettings(batch_size=limits.micro_batch)
+        made_up = [Episode(ids.row(limits), (1.0,), (1.0,)) for _ in examples]
+        reinforce(policy, made_up, settings=settings, temperature=1.0, **how)
+
+    for phase in (sample, read, sft, dpo, rl):
         if phase.__name__ in phases:
             with watch(policy.device) as peak:
                 phase()

@@ -11,8 +11,10 @@ from typing import Any
 
 from ..errors import DataError
 from ..learn.dpo import PairIds, PreferenceFacts
+from ..learn.episodes import Episode
+from ..learn.rl import ReinforceFacts
 from ..learn.rollout import Agents
-from ..learn.sft import TrainingFacts, planned_steps
+from ..learn.sft import Optimising, TrainingFacts, planned_steps
 from ..model.policy import places
 from ..model.render import Rendered
 from ..model.sampling import seed_of
@@ -22,9 +24,9 @@ from ..runs.evaluations import evaluation_stage, evaluations, undecided_note, un
 from ..runs.folder import stage_name
 from ..runs.progress import Advance, Evaluated, Note, Observer, phase
 from ..runs.store import Run
-from ..settings.recipe import DpoSettings, Recipe, TrainingSettings
+from ..settings.recipe import Recipe
 from .cast import Cast
-from .evaluate import examine, parts_of, summarise, undecided
+from .evaluate import decodings, examine, parts_of, summarise, undecided
 
 CHUNK = 400  # dialogues written at a time: the most that a kill can cost
 
@@ -64,19 +66,21 @@ class Stage:
 
     def adapt(
         self,
-        optimise: Callable[..., TrainingFacts | PreferenceFacts],
-        rows: Mapping[str, Sequence[Rendered]] | Mapping[str, Sequence[PairIds]],
+        optimise: Callable[..., TrainingFacts | PreferenceFacts | ReinforceFacts],
+        rows: Mapping[str, Sequence[Rendered]] | Mapping[str, Sequence[PairIds]] | Mapping[str, Sequence[Episode]],
         *,
-        settings: TrainingSettings | DpoSettings,
+        settings: Optimising,
         iteration: int,
         name: str,
         label: str,
+        beside: Callable[[str, Path], None] = lambda adapter, place: None,
     ) -> Path:
         """The folder of the adapters after a training step, each on its own of the `rows`; the policy speaks with them
         already.
 
-        optimise: `sft.fine_tune` or `dpo.optimise`, whichever rows and settings are for; without rows an adapter stays
-        as it is. rows: of every adapter of the team. name: of the stage. label: of the phase.
+        optimise: `sft.fine_tune`, `dpo.optimise` or `rl.reinforce`, whichever rows and settings are for; without rows
+        an adapter stays as it is. rows: of every adapter of the team. name: of the stage. label: of the phase. beside:
+        puts what else an adapter needs into its folder.
         """
         recipe, policy = self.cast.recipe, self.cast.policy
 
@@ -103,6 +107,7 @@ class Stage:
             for adapter, place in places(folder, [*rows]).items():
                 facts = learn(adapter)
                 policy.save_adapter(place)
+                beside(adapter, place)
                 self._describe(place, adapter, iteration, facts)
                 found.append(facts)
             _write_facts(folder, together(found))
@@ -165,6 +170,12 @@ class Stage:
         row = summarise(examined, name=name, decoding=decoding, scoring=agents.scoring)
         self.run.write_json(f"{where}.json", row)
         self.observe(Evaluated(row, "" if iteration is None else undone_remark(self.run, iteration)))
+
+    def evaluate_after(self, iteration: int, held_out: Sequence[Question], *, last: bool) -> None:
+        """The lines of an iteration: sampled where its turn has come, and after the last one greedily, too."""
+        for decoding in decodings(self.cast.recipe, iteration, last=last):
+            name, greedy = f"iteration_{iteration}", decoding == "greedy"
+            self.evaluate(self.cast.pair, held_out, name, greedy=greedy, iteration=iteration)
 
 
 def together(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:

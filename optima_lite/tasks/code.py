@@ -1,6 +1,7 @@
 """Programming tasks: questions whose gold answers are tests, and what share of them an answer passes.
 
-A gold answer is a program with the line `SOLUTION` in it, where the answer goes. It runs in the sandbox alone.
+A gold answer is a program with the line `SOLUTION` in it, where the answer goes: what stands before it is for both, and
+what stands after it tests the answer. Both run in the sandbox alone, in a process each.
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ def all_passed(answer: str | None, tests: Sequence[str]) -> float:
 @lru_cache(maxsize=4096)
 def outcome(answer: str, test: str) -> Outcome:
     """How a solution ended in one test; each is run once in a process."""
-    return run(test.replace(SOLUTION, answer), LIMITS)
+    before, _, checks = test.partition(SOLUTION)
+    return run(answer, LIMITS, before=before, test=checks)
 
 
 def require(*, allowed: bool) -> None:

@@ -1,7 +1,11 @@
-"""The inside of the sandbox: a program of its own, which walls itself in and then runs what it is given.
+"""The inside of the sandbox: a program of its own, which starts what it is given behind walls, and tests it.
 
-`sandbox` starts it in new namespaces (user, process, network, mount). It imports nothing of the package, because it
-runs with the bare interpreter. Its standard input is a JSON object: `source`, `folder`, `readable` and `limits`.
+`sandbox` starts it in new namespaces (user, process, network, mount), as their first process. It imports nothing of the
+package, because it runs with the bare interpreter. Its standard input is a JSON object: `program`, `before` and `test`
+(see `calls.judge`), `calls` (the text of that file), `folder`, `readable` and `limits`. It ends with 0 where the
+program passes, which nothing else can bring about: it holds the test, it is the first process, to which the others can
+send no signal, and the program is in a domain of Landlock of its own, from which it can neither trace this process nor
+read its memory and its files.
 """
 
 from __future__ import annotations
@@ -12,6 +16,8 @@ import json
 import os
 import resource
 import sys
+import time
+from typing import Any
 
 _PATH_BENEATH = 1  # LANDLOCK_RULE_PATH_BENEATH
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same numbers on every architecture
@@ -50,23 +56,51 @@ class _PathBeneath(ctypes.Structure):
 
 
 def main() -> None:
-    """Reads the job, builds the walls, runs the source, and ends as it ended."""
+    """Reads the job, starts the program, builds the walls around either side, and ends as the test did."""
     job = json.loads(sys.stdin.buffer.read())
     limits, folder = job["limits"], job["folder"]
     size = f"size={limits['files']},nr_inodes=1000,mode=0700".encode()
     _checked(_libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", _NO_SUID_NO_DEVICES, size))
     os.chdir(folder)
     with open("program.py", "w", encoding="utf-8", errors="surrogatepass") as file:
-        file.write(job["source"])
+        file.write(f"{job['before']}\n{job['program']}")
+    asked, calls = os.pipe()
+    replies, answered = os.pipe()
     child = os.fork()
-    if child:
-        _, status = os.waitpid(child, 0)
-        os._exit(os.waitstatus_to_exitcode(status) % 256)  # the first process of its namespace: everything ends with it
-    _limit(limits)
+    _limit(limits)  # of either side; a domain each, too, so that neither can trace the other
     _allow(readable=job["readable"], writable=folder)
     _forbid_processes()
+    if not child:
+        _become_the_program(job["calls"], asked, answered, folder)
+    os.close(asked)
+    os.close(answered)
+    side: dict[str, Any] = {"__name__": "calls"}
+    exec(compile(job["calls"], "calls.py", "exec"), side)
+    with os.fdopen(calls, "wb") as to_program, os.fdopen(replies, "rb") as from_program:
+        passed = side["judge"](job["before"], job["test"], to_program, from_program)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0 if passed else _ending(child))  # everything in the namespace ends with its first process
+
+
+def _become_the_program(calls: str, asked: int, answered: int, folder: str) -> None:
+    """From here on this process knows what it is given here, and nothing of the test."""
+    for pipe in (asked, answered):
+        os.set_inheritable(pipe, True)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     environment = {"HOME": folder, "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "TMPDIR": folder}
-    os.execve(sys.executable, [sys.executable, "-s", "-S", "-B", "program.py"], environment)
+    side = f"{calls}\nserve({asked}, {answered})\n"
+    os.execve(sys.executable, [sys.executable, "-s", "-S", "-B", "-c", side], environment)
+
+
+def _ending(child: int) -> int:
+    """The exit code for a test that was not passed: how the program has ended, where that was by a signal."""
+    for _ in range(20):  # its pipes are closed a moment before it can be asked for its end
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status) % 256 or 1
+        time.sleep(0.005)
+    return 1
 
 
 def _limit(limits: dict[str, int]) -> None:

@@ -1,9 +1,11 @@
-"""Runs Python that a model wrote, in a process that can reach nothing: no network, no file but its own, no secret.
+"""Runs Python that a model wrote, in a process that can reach nothing: no network, no file but its own, no secret, and
+not the test that it is to pass.
 
 Five walls of the Linux kernel: namespaces (processes, network, mounts), Landlock (files), seccomp (no new processes), a
 file system in memory of bounded size, and resource limits; and a supervisor that counts output and seconds. Where the
 kernel lacks one of them nothing runs; `missing` says what. They contain mistakes and mischief of a model; they are no
-fortress against somebody who knows a hole in the kernel.
+fortress against somebody who knows a hole in the kernel. The test runs in a process of its own, which calls the program
+and alone has a say in the verdict; see `calls`.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ import enum
 import functools
 import json
 import os
-import secrets
 import select
 import shutil
 import signal
@@ -72,16 +73,19 @@ def missing() -> str | None:
     return f"this kernel gives no user namespaces or no Landlock to this process ({reason[0]})"
 
 
-def run(source: str, limits: Limits) -> Outcome:
-    """Runs a program to its last line, or to its limit.
+def run(program: str, limits: Limits, *, before: str = "", test: str = "") -> Outcome:
+    """Runs a program to its last line, then the test of it, or to a limit, which each has for itself.
 
-    source: Python that needs the standard library alone. It passes when its last line was reached: a program that
-    leaves early with exit code 0 does not. Nothing that it does outlives this call.
+    program: Python that needs the standard library alone. before: what stands before both, such as imports. It passes
+    when the last line of the test was reached (without a test: its own): a program that leaves early does not, whatever
+    its exit code. Nothing that it does outlives this call.
     """
-    token = secrets.token_hex(16)
     with tempfile.TemporaryDirectory(prefix="optima-lite-") as folder:
         job = {
-            "source": f"{source}\nimport os, sys\nsys.stdout.flush()\nos.write(1, {token!r}.encode())\n",
+            "program": program,
+            "before": before,
+            "test": test,
+            "calls": Path(__file__).with_name("calls.py").read_text(encoding="utf-8"),
             "folder": folder,
             "readable": [*_READABLE, sys.base_prefix, *_library_folders()],
             "limits": asdict(limits),
@@ -97,9 +101,9 @@ def run(source: str, limits: Limits) -> Outcome:
             _end(process)
     text = printed.decode("utf-8", "replace")
     if verdict is None:
-        verdict = _verdict(process.returncode, text, token)
+        verdict = _verdict(process.returncode, text)
     # An error names the file it is in; the folder has another name each time.
-    return Outcome(verdict, text.replace(token, "").replace(f"{folder}/", "")[-_TAIL:])
+    return Outcome(verdict, text.replace(f"{folder}/", "")[-_TAIL:])
 
 
 def _library_folders() -> list[str]:
@@ -149,8 +153,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             stream.close()
 
 
-def _verdict(code: int, text: str, token: str) -> Verdict:
-    if code == 0 and token in text:
+def _verdict(code: int, text: str) -> Verdict:
+    if code == 0:
         return Verdict.PASSED
     if "MemoryError" in text[-_TAIL:]:
         return Verdict.MEMORY

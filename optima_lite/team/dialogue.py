@@ -58,6 +58,9 @@ def moment(turns: Sequence[Turn], workflow: Workflow) -> Moment:
 
 def taken(turns: Sequence[Turn], workflow: Workflow) -> list[tuple[Step, Turn, Done]]:
     """Every turn with the step that it was said at, and what had been said when that was read."""
+    if workflow.auctioned:  # whoever has said a turn had won its step
+        done = tuple((workflow.step(workflow.names[turn.speaker]), turn) for turn in turns)
+        return [(step, turn, done[:k]) for k, (step, turn) in enumerate(done)]
     found: list[tuple[Step, Turn, Done]] = []
     while len(found) < len(turns):
         now = moment(turns[: len(found)], workflow)

@@ -65,6 +65,9 @@ def marked(workflow: Workflow, metric: Metric) -> Workflow:
     return replace(workflow, roles=roles, steps=steps, metric=metric)
 
 
+YES, NO = "Yes", "No"  # what an agent's wake question is answered by
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """One chat message. Its content is `text`, written by us, followed by the sampled `turns`, spliced in as token
@@ -95,7 +98,7 @@ def view(
     format: a name of the pool, whose instruction is added to the system message of a role that takes formats. Raises
     KeyError for a format that is not in the pool.
     """
-    names = workflow.names
+    names = workflow.voices
     own = _own(turns, speaker, workflow)
     told = instructed(workflow, speaker, format)
     facts = facts_and_question(question, speaker, workflow=workflow)
@@ -104,26 +107,27 @@ def view(
 
     messages = [Message("system", told)]
     said = list(zip(turns, own, strict=True))
-    if said and said[0][0].speaker != speaker:
+    if said and names[said[0][0].speaker] != names[speaker]:
         first, _ = said.pop(0)
         messages.append(_foreign("user", f"{facts}\n{names[first.speaker]}:\n", first))
     else:
         messages.append(Message("user", facts))
     for turn, mine in said:
-        if turn.speaker == speaker:
+        if names[turn.speaker] == names[speaker]:
             messages.append(Message("assistant", turns=(turn,), foreign=not mine))
         else:
-            messages.append(_foreign("user", f"{names[turn.speaker]}:\n" if len(names) > 2 else "", turn))
+            messages.append(_foreign("user", f"{names[turn.speaker]}:\n" if len(set(names)) > 2 else "", turn))
     return messages
 
 
 def instructed(workflow: Workflow, speaker: int, format: str | None = None) -> str:
     """A role's system prompt, filled in, with the instruction of a format if it takes them. Raises KeyError for a
     format that is not in the pool."""
-    role = workflow.roles[speaker]
-    partner = " and ".join(one.name for one in workflow.roles if one.name != role.name)
+    role, name = workflow.roles[speaker], workflow.voices[speaker]
+    others = dict.fromkeys(workflow.voices[: len(workflow.roles)])
+    partner = " and ".join(one for one in others if one != name)
     instruction = f" {FORMATS[format]}" if format and role.formats else ""
-    return role.system.replace("{name}", role.name).replace("{partner}", partner) + instruction
+    return role.system.replace("{name}", name).replace("{partner}", partner) + instruction
 
 
 def _own(turns: Sequence[Turn], speaker: int, workflow: Workflow) -> list[bool]:
@@ -147,9 +151,19 @@ def _foreign(role: str, label: str, turn: Turn) -> Message:
     return Message(role, label, (turn,), foreign) if turn.ids else Message(role, label + turn.text, (), foreign)
 
 
+def wake_question(
+    question: Question, turns: Sequence[Turn], speaker: int, ask: str, *, workflow: Workflow
+) -> list[Message]:
+    """What the model reads before it says whether an agent is to take part: the agent's own facts and the talk so far,
+    as a text, and the question that is to be answered by yes or no."""
+    said = [f"{workflow.voices[turn.speaker]}: {turn.text}" for turn in turns]
+    state = "\n".join([facts_and_question(question, speaker, workflow=workflow), "", *(said or ["(nothing said yet)"])])
+    return [Message("system", f"{ask} Answer {YES} or {NO}."), Message("user", state)]
+
+
 def opening(workflow: Workflow, speaker: int, *, layout: Layout) -> str:
     """What stands at the beginning of a message before anything is sampled."""
-    return f"{workflow.names[speaker]}:" if layout == "assistant" else ""
+    return f"{workflow.voices[speaker]}:" if layout == "assistant" else ""
 
 
 def facts_and_question(question: Question, speaker: int, *, workflow: Workflow) -> str:
@@ -238,7 +252,7 @@ def longest_talks(workflow: Workflow) -> list[tuple[int, list[int]]]:
     if not steps:
         return []
     speakers = [workflow.speaker(steps[k % len(steps)]) for k in range(workflow.max_steps)]
-    in_turn = all(
+    in_turn = not workflow.auctioned and all(
         way.to in ((), (following.name,))
         for step, following in zip(workflow.steps, (*workflow.steps[1:], workflow.steps[0]), strict=True)
         for way in step.ways

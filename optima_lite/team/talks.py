@@ -6,19 +6,29 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..records import Metric
+from ..settings.agents import Agent
 from ..settings.recipe import Recipe
 from ..settings.teams import shipped, workflow
 from ..settings.workflow import Workflow, renamed, stopping
+from .population import population
 from .prompts import marked
 
 
 def team_of(recipe: Recipe) -> Workflow:
-    """Who takes part and what they do, by the recipe's `team`, else by its `protocol`."""
+    """Who takes part and what they do, by the recipe's `team`, else by its `protocol`; in a market its founders."""
     metric, protocol = recipe.task.metric, recipe.protocol
+    if recipe.method == "market":
+        return population(founders_of(recipe), recipe.market, metric=metric)
     if recipe.team is not None:
         return marked(workflow(recipe.team), metric)
     talk = {"exchange": exchange, "debate": debate}[protocol.name]
     return stopping(talk(protocol.roles, protocol.max_turns, metric=metric), protocol.stop)
+
+
+def founders_of(recipe: Recipe) -> tuple[Agent, ...]:
+    """The agents that a recipe's market begins with; who has no prompt of its own has the recipe's."""
+    system = recipe.prompts.system if isinstance(recipe.prompts.system, str) else ""
+    return tuple(replace(agent, prompt=agent.prompt or system) for agent in recipe.market.founders)
 
 
 def exchange(roles: Sequence[str], max_turns: int, *, metric: Metric = "f1") -> Workflow:

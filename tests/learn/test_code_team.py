@@ -86,7 +86,7 @@ def test_wrong_code_is_mended_by_what_the_tests_say() -> None:
     assert speakers(dialogue, agents) == ["Planner", "Coder", "run_tests", "Reviewer", "Coder", "run_tests"]
     told = dialogue.turns[2].text
     assert told.splitlines()[0] == "passed 1 of 2" and told.endswith("AssertionError")
-    assert "program.py" in told and "optima-lite-" not in told, "the folder has another name each time"
+    assert "test.py" in told and "optima-lite-" not in told, "the folder has another name each time"
     assert told in scripted.read[2], "the reviewer reads it"
     assert "1. Mend it (1)." in scripted.read[3], "the coder reads the advice"
     assert dialogue.ending is Ending.AGREED

@@ -21,7 +21,6 @@ from optima_lite.learn.rollout import (  # noqa: E402
     sample,
     score,
     search_rewards,
-    unfold,
     worst_losses,
 )
 from optima_lite.methods.optima.explore import grow  # noqa: E402
@@ -91,7 +90,7 @@ def test_a_dialogue_hangs_neither_on_its_company_nor_on_the_number_of_rollouts(
 
 
 def test_one_dialogue_as_it_grows_is_the_sampled_one(cast: Cast, talks: list[Rollouts]) -> None:
-    grown = list(unfold(cast.pair, QUESTIONS[0], sampling=SAMPLING, seed=(0, 1)))
+    grown = list(cast.pair.unfold(QUESTIONS[0], sampling=SAMPLING, seed=(0, 1)))
     final = talks[0].dialogues[0]
     assert grown[-1] == final
     assert [dialogue.turns for dialogue in grown] == [final.turns[: k + 1] for k in range(len(final.turns))]

@@ -116,7 +116,13 @@ def evaluate(run: Run, row: EvalRow, *, terse: bool, scores: tuple[float, ...]) 
 
 def judged(run: Run, name: str, *, after: float, verdict: str, interval: tuple[float, float] | None = None) -> None:
     """interval: None as in runs of earlier versions."""
-    value = {"step": "imitate", "before": 0.5, "after": after, "verdict": verdict, "adapter": None}
+    value = {
+        "step": "prefer" if "9_verdict" in name else "imitate",
+        "before": 0.5,
+        "after": after,
+        "verdict": verdict,
+        "adapter": None,
+    }
     run.write_json(name, value if interval is None else value | {"interval": interval})
 
 

@@ -82,8 +82,9 @@ def test_the_last_fenced_block_is_the_answer(text: str, found: str | None) -> No
 def test_the_same_solution_is_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
     runs: list[str] = []
 
-    def run(source: str, limits: sandbox.Limits) -> sandbox.Outcome:
-        runs.append(source)
+    def run(program: str, limits: sandbox.Limits, *, before: str, test: str) -> sandbox.Outcome:
+        assert program == "counted = 1" and before.strip() == "import math"
+        runs.append(test)
         return sandbox.Outcome(sandbox.Verdict.PASSED)
 
     monkeypatch.setattr(code, "run", run)

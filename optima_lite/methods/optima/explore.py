@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ...errors import RunError
 from ...learn import reward
 from ...learn.credit import of_turns
 from ...learn.reward import Scale
@@ -78,8 +79,10 @@ def explore(
     """A tree for every question, to be looked at; nothing is stored.
 
     probe: as `stored_probe` finds it; without one the pair answers some validation questions first. Raises DataError
-    when a question does not fit the model.
+    when a question does not fit the model, RunError for the agents of a market.
     """
+    if cast.pair.workflow.auctioned:
+        raise RunError("a market has no trees: who speaks next is decided by auction", hint="optima-lite chat RUN")
     probe = probe or _quick_probe(cast, observe)
     fitted, _ = cast.fit(cast.pair, asked)
     dialogues = len(fitted) * cast.recipe.search.searches * cast.recipe.search.rollouts

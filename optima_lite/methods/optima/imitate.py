@@ -7,87 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 
-from ...learn.reward import mean
-from ...learn.rollout import credited, ranked, sample
+from ...learn.rollout import credited
 from ...learn.selection import demonstrations, worth_learning
 from ...learn.sft import fine_tune
 from ...model.render import Rendered
-from ...records import Demonstration, Question, Rollouts
+from ...records import Demonstration
 from ...runs.folder import IMITATED, stage_name
-from ...runs.progress import Ranked
-from ...stage.evaluate import undecided
-from ...stage.stage import CHUNK, Stage
-from ...tasks.questions import training_questions
+from ...stage.dialogues import rewarded, sampled
+from ...stage.stage import Stage
 
 
 def imitate(stage: Stage, iteration: int) -> Path:
     """The folder of the adapter after the step; the policy speaks with it already."""
-    dialogues = _sample(stage, iteration)
-    scored = _rank(stage, iteration, dialogues)
+    scored = rewarded(stage, iteration, sampled(stage, iteration, pool=iteration == 0))
     chosen = stage.run.whole(
         stage_name(iteration, "3_demonstrations"),
         Demonstration,
         lambda: demonstrations(scored, settings=stage.cast.recipe.selection),
     )
     return _train(stage, iteration, chosen)
-
-
-def _sample(stage: Stage, iteration: int) -> Sequence[Rollouts]:
-    recipe, pair = stage.cast.recipe, stage.cast.pair
-    rollouts = recipe.sampling.rollouts
-    drawn = training_questions(recipe, iteration, preference=False)
-    fitted = stage.fit(pair, drawn, stage_name(iteration, "0_questions"))
-    total = len(fitted) * rollouts
-    with stage.phase(
-        "generate", iteration=iteration, total=total, unit="dialogues", parts=("sample siblings",)
-    ) as advance:
-
-        def work(chunk: Sequence[Question]) -> list[Rollouts]:
-            return sample(
-                pair,
-                chunk,
-                rollouts=rollouts,
-                sampling=stage.cast.sampling(pair, pool=iteration == 0),
-                seed=(recipe.seed, iteration),
-                formats=stage.cast.formats if iteration == 0 else (),
-                advance=lambda done, tokens: advance(done, tokens=tokens),
-            )
-
-        return stage.run.chunks(
-            stage_name(iteration, "1_dialogues"),
-            Rollouts,
-            fitted,
-            size=max(1, CHUNK // rollouts),
-            work=work,
-            stored=lambda found: advance(found * rollouts, stored=True),
-        )
-
-
-def _rank(stage: Stage, iteration: int, rollouts: Sequence[Rollouts]) -> Sequence[Rollouts]:
-    recipe = stage.cast.recipe
-    each = recipe.sampling.rollouts
-    total = len(rollouts) * each
-    with stage.phase("rank", iteration=iteration, total=total, unit="dialogues", parts=("read siblings",)) as advance:
-
-        def work(chunk: Sequence[Rollouts]) -> list[Rollouts]:
-            scored = ranked(stage.cast.pair, chunk, settings=recipe.reward)
-            advance(len(chunk) * each)
-            return scored
-
-        scored = stage.run.chunks(
-            stage_name(iteration, "2_rewards"),
-            Rollouts,
-            rollouts,
-            size=max(1, CHUNK // each),
-            work=work,
-            stored=lambda found: advance(found * each, stored=True),
-        )
-    stage.tell_undecided(undecided(scored))
-    tokens = fmean(dialogue.tokens for group in scored for dialogue in group.dialogues)
-    stage.observe(Ranked(iteration, mean([reward for group in scored for reward in group.rewards]), tokens))
-    return scored
 
 
 def _train(stage: Stage, iteration: int, chosen: Sequence[Demonstration]) -> Path:

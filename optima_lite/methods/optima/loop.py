@@ -32,7 +32,6 @@ def improve(stage: Stage, held_out: Sequence[Question]) -> None:
             if judge.stopped:
                 break
         last = judge.stopped or iteration == recipe.training.iterations - 1
-        for greedy in (False, True) if last else (False,):
-            stage.evaluate(stage.cast.pair, held_out, f"iteration_{iteration}", greedy=greedy, iteration=iteration)
+        stage.evaluate_after(iteration, held_out, last=last)
         if last:
             break

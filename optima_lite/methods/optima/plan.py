@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from ...learn.sft import planned_steps
 from ...runs.progress import PhaseStarted
 from ...settings.recipe import Recipe
-from ...stage.evaluate import parts_of
+from ...stage.evaluate import decodings, parts_of
 from ...team.talks import team_of
 
 
@@ -24,20 +24,26 @@ def improvement(recipe: Recipe, *, roles: int) -> Iterator[PhaseStarted]:
     yield PhaseStarted("validate untrained", None, validation, "questions", parts_of(roles))
     for iteration in range(recipe.training.iterations):
         for step in steps(recipe, iteration):
-            yield from _imitation(recipe, iteration) if step == "imitate" else _preference(recipe, iteration)
+            yield from imitation(recipe, iteration) if step == "imitate" else _preference(recipe, iteration)
             yield PhaseStarted(f"validate {step}", iteration, validation, "questions", parts_of(roles))
         last = iteration == recipe.training.iterations - 1
-        for decoding in ("sampled", "greedy") if last else ("sampled",):
+        for decoding in decodings(recipe, iteration, last=last):
             yield PhaseStarted(f"evaluate {decoding}", iteration, held_out, "questions", parts_of(roles))
 
 
-def _imitation(recipe: Recipe, iteration: int) -> Iterator[PhaseStarted]:
+def imitation(recipe: Recipe, iteration: int) -> Iterator[PhaseStarted]:
+    """The phases of an imitation step."""
     questions, training = recipe.training.questions, recipe.training
     rows = max(1, round(questions * recipe.selection.keep_fraction)) * team_of(recipe).views
-    dialogues = questions * recipe.sampling.rollouts
-    yield PhaseStarted("generate", iteration, dialogues, "dialogues", ("sample siblings",))
-    yield PhaseStarted("rank", iteration, dialogues, "dialogues", ("read siblings",))
+    yield from dialogues(recipe, iteration)
     yield PhaseStarted("train", iteration, planned_steps(rows, training), "steps", ("train",))
+
+
+def dialogues(recipe: Recipe, iteration: int) -> Iterator[PhaseStarted]:
+    """The phases in which the training questions are talked about, and the dialogues ranked."""
+    count = recipe.training.questions * recipe.sampling.rollouts
+    yield PhaseStarted("generate", iteration, count, "dialogues", ("sample siblings",))
+    yield PhaseStarted("rank", iteration, count, "dialogues", ("read siblings",))
 
 
 def _preference(recipe: Recipe, iteration: int) -> Iterator[PhaseStarted]:

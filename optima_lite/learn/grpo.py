@@ -1,0 +1,293 @@
+"""TRL's GRPOTrainer on episodes that our agents have had, on exactly the sampled token ids.
+
+The loss is TRL's own, as everybody's GRPO computes it: the clipped ratio, the KL term, the mean over tokens. What that
+trainer does around it is done elsewhere and passed over: it samples nothing, rewards nothing and groups nothing. The
+log-probabilities that a ratio is taken to are computed by the trainer's own path before its first step, at the
+temperature that was sampled with; so the ratio is 1 on the first batch.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from trl import GRPOConfig, GRPOTrainer
+
+from ..model.memory import is_out_of_memory
+from ..model.policy import Policy
+from ..settings.reinforce import ReinforceSettings
+from .advantage import gae
+from .episodes import Episode
+from .halving import Halving, free
+from .value import ValueHead
+
+_FLOOR = 1e-4  # beside the standard deviation of all advantages, where a value head gave them
+
+
+@dataclass
+class _Tensors:
+    """An episode from its first learnt message on, after a prompt: what the trainer calls a completion. own: where its
+    tokens are learnt; spans: of the messages in it. advantages, old, reference: for each token of the completion."""
+
+    prompt: Tensor
+    completion: Tensor
+    own: Tensor
+    spans: list[tuple[int, int]]
+    rewards: tuple[float, ...]
+    advantages: Tensor
+    old: Tensor
+    reference: Tensor
+
+    @property
+    def length(self) -> int:
+        """Tokens of the whole row."""
+        return len(self.prompt) + len(self.completion)
+
+
+def _tensors(episode: Episode) -> _Tensors:
+    ids, begin = torch.tensor(episode.row.ids), episode.row.spans[0][0]
+    completion = ids[begin:]
+    own, advantages = torch.zeros_like(completion), torch.zeros(len(completion))
+    spans = [(start - begin, end - begin) for start, end in episode.row.spans]
+    for (start, end), advantage in zip(spans, episode.advantages, strict=True):
+        own[start:end], advantages[start:end] = 1, advantage
+    none = torch.zeros(len(completion))
+    return _Tensors(ids[:begin], completion, own, spans, episode.rewards, advantages, none, none)
+
+
+class EpisodeTrainer(Halving, GRPOTrainer):
+    """TRL's loss on episodes, not depending on how a batch is split. Call `recall` before `train`.
+
+    arguments: of every trainer. temperature: that was sampled with.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        episodes: Sequence[Episode],
+        *,
+        settings: ReinforceSettings,
+        temperature: float,
+        arguments: dict[str, Any],
+        callbacks: list[Any],
+    ) -> None:
+        own = {key: value for key, value in arguments.items() if key != "max_length"}
+        super().__init__(
+            model=policy.model,
+            reward_funcs=_paid_elsewhere,
+            args=GRPOConfig(
+                **own | {"lr_scheduler_type": "constant_with_warmup"},
+                epsilon=settings.clip,
+                importance_sampling_level=settings.ratio,
+                loss_type="grpo" if settings.ratio == "sequence" else "dapo",
+                temperature=temperature,
+                disable_dropout=True,  # else the first ratio, to log-probabilities with other units dropped, is not 1
+                num_generations=2,  # of nothing: it only has to divide the batch that the trainer would sample
+                steps_per_generation=2,
+            ),
+            train_dataset=Dataset.from_dict({"episode": [*range(len(episodes))]}),
+            processing_class=policy.tokenizer,
+            callbacks=callbacks,
+        )
+        self.rows, self.pad_id, self.settings = [_tensors(one) for one in episodes], policy.pad_id, settings
+        self.data_collator = self._batch
+        self.beta = settings.kl_weight  # only now: the reference is found by `recall`, without a copy of the adapter
+
+    def recall(self, *, head: ValueHead | None, seed: int) -> float | None:
+        """What each token's log-probability was when the step began; with a head also the advantages, and its mean
+        squared error. Rows of like length go together."""
+        order = sorted(range(len(self.rows)), key=lambda number: self.rows[number].length)
+        size = self.args.per_device_train_batch_size
+        batches = [order[start : start + size] for start in range(0, len(order), size)]
+        random.Random(seed).shuffle(batches)  # a head should not meet all short rows first
+        self.model.train()
+        errors = [error for batch in batches for error in self._recall(batch, head)]
+        if head is None:
+            return None
+        _standardise(self.rows)
+        return sum(errors) / len(errors)
+
+    def _recall(self, numbers: Sequence[int], head: ValueHead | None) -> list[float]:
+        try:
+            with torch.no_grad(), self._states() as states:
+                batch = self._on_device(numbers)
+                old = reference = self._logps(batch)
+                before = states[0][:, batch["prompt_ids"].size(1) - 1 : -1]
+                if self.settings.kl_weight and self.settings.kl_to == "base":
+                    with self.model.disable_adapter():
+                        reference = self._logps(batch)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or len(numbers) == 1:
+                raise
+        else:
+            rows = [self.rows[number] for number in numbers]
+            for row, one, other in zip(rows, old.float().cpu(), reference.float().cpu(), strict=True):
+                row.old, row.reference = one[: len(row.completion)], other[: len(row.completion)]
+            return [] if head is None else [_foretell(rows, before, head, self.settings)]
+        # Outside the handler, because the exception keeps the failed attempt's tensors alive.
+        free()
+        half = (len(numbers) + 1) // 2
+        return self._recall(numbers[:half], head) + self._recall(numbers[half:], head)
+
+    @contextmanager
+    def _states(self) -> Iterator[list[Tensor]]:
+        """The last hidden states of every forward pass inside."""
+        found: list[Tensor] = []
+        backbone = self.model.get_base_model().base_model
+        handle = backbone.register_forward_hook(lambda module, given, out: found.append(out.last_hidden_state))
+        try:
+            yield found
+        finally:
+            handle.remove()
+
+    def measure(self) -> dict[str, float]:
+        """KL and entropy of the adapter as it stands, on as many episodes as a step has."""
+        found = {"tokens": 0.0, "kl": 0.0, "entropy": 0.0}
+        numbers = range(min(len(self.rows), self.settings.batch_size))
+        self.model.train()
+        for start in range(0, len(numbers), size := max(1, self.args.per_device_train_batch_size // self.halved)):
+            with torch.no_grad():
+                batch = self._on_device(numbers[start : start + size])
+                sums = _sums(self._logps(batch), self._entropies, batch)
+            found = {name: found[name] + sums[name] for name in found}
+        return {name: found[name] / found["tokens"] for name in ("kl", "entropy")}
+
+    @property
+    def halved(self) -> int:
+        """Into how many parts memory has made a micro-batch fall."""
+        size = self.args.per_device_train_batch_size
+        return 1 if self._fits == math.inf else -(-size // int(self._fits))
+
+    def _logps(self, batch: dict[str, Tensor]) -> Tensor:
+        ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+        mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+        width = batch["completion_ids"].size(1)
+        with self.accelerator.autocast():
+            logps, _, _ = self._get_per_token_logps_and_entropies(self.model, ids, mask, width, compute_entropy=True)
+        return logps
+
+    def _on_device(self, numbers: Sequence[int]) -> dict[str, Tensor]:
+        batch: dict[str, Tensor] = self._prepare_inputs(self._batch([{"episode": number} for number in numbers]))
+        return batch
+
+    def _batch(self, examples: Sequence[dict[str, int]]) -> dict[str, Tensor]:
+        """Prompts end, and completions begin, where the trainer looks for it."""
+        rows = [self.rows[example["episode"]] for example in examples]
+        ones = [(torch.ones_like(row.prompt), torch.ones_like(row.completion)) for row in rows]
+
+        def padded(tensors: Sequence[Tensor], fill: int = 0, side: str = "right") -> Tensor:
+            return pad_sequence([*tensors], batch_first=True, padding_value=fill, padding_side=side)
+
+        return {
+            "prompt_ids": padded([row.prompt for row in rows], self.pad_id, "left"),
+            "prompt_mask": padded([prompt for prompt, _ in ones], side="left"),
+            "completion_ids": padded([row.completion for row in rows], self.pad_id),
+            "completion_mask": padded([completion for _, completion in ones]),
+            "tool_mask": padded([row.own for row in rows]),  # TRL's name for what was not said by the model itself
+            "advantages": padded([row.advantages for row in rows]),
+            "old_per_token_logps": padded([row.old for row in rows]),
+            "ref_per_token_logps": padded([row.reference for row in rows]),
+        }
+
+    # --- What TRL's trainer does around its loss, and this one does not --------------------------------
+
+    def get_train_dataloader(self) -> Any:
+        """Batches of the data set as they come, where TRL's would be questions to sample answers to."""
+        return super(GRPOTrainer, self).get_train_dataloader()
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        return super(GRPOTrainer, self)._get_train_sampler(dataset)
+
+    def _prepare_inputs(self, batch: Any) -> Any:
+        return super(GRPOTrainer, self)._prepare_inputs(batch)
+
+    # --- The loss -----------------------------------------------------------------------------------
+
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> Any:
+        """Counts what the whole batch holds, see `compute_loss`."""
+        samples, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._tokens = sum(int(sample["tool_mask"].sum()) for sample in samples)
+        self._episodes, self._batches = sum(len(sample["tool_mask"]) for sample in samples), len(samples)
+        return samples, items
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """TRL's, a mean over the whole batch's tokens (or episodes, for a ratio of sequences), however it is split."""
+        # TRL scales this number from the batch it would have sampled to the one of a step, `Halving` to its parts.
+        whole = self._tokens / self.parts * self.args.steps_per_generation / self.current_gradient_accumulation_steps
+        own = inputs["tool_mask"]
+        told = inputs | {"num_items_in_batch": torch.tensor(whole, device=own.device)}
+        loss = super().compute_loss(model, told, *args, **kwargs)
+        if self.settings.ratio == "sequence":
+            loss = loss * (len(own) * self.parts * self._batches / self._episodes)
+        sums = _sums(self._seen.detach(), self._entropies.detach(), inputs)
+        for name, value in (sums | {"broken": float(not math.isfinite(loss.item()))}).items():
+            self._metrics["train"][f"sum/{name}"].append(value)
+        del self._seen, self._entropies  # which hold what the backward pass is done with
+        return loss
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+        """TRL's; remembers what it found, which its loss does not tell."""
+        found = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        self._seen, self._entropies = found[:2]
+        return found
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Adds what was summed over the step's tokens, which means of micro-batches hide."""
+        metrics = self._metrics["train"]
+        sums = {name: metrics.pop(name) for name in [*metrics] if name.startswith("sum/")}
+        if sums:
+            tokens = sum(sums["sum/tokens"])
+            logs |= {
+                "approximate_kl": sum(sums["sum/kl"]) / tokens if not any(sums["sum/broken"]) else math.nan,
+                "token_entropy": sum(sums["sum/entropy"]) / tokens,
+                "ratio_off": max(sums["sum/ratio_off"]),
+            }
+        super().log(logs, *args, **kwargs)
+
+
+def _sums(logps: Tensor, entropies: Tensor, batch: dict[str, Tensor]) -> dict[str, float]:
+    """Over the learnt tokens: their number, the KL divergence from the adapter as the step began (Schulman's estimator
+    k3) and the entropy, in nats; and by how much a ratio is off 1 at most."""
+    own = batch["tool_mask"] == 1
+    ratio = (logps - batch["old_per_token_logps"])[own].double()
+    return {
+        "tokens": float(own.sum()),
+        "kl": float((ratio.exp() - 1 - ratio).sum()),
+        "entropy": float(entropies[own].double().sum()),
+        "ratio_off": float((ratio.exp() - 1).abs().max()) if len(ratio) else 0.0,
+    }
+
+
+def _foretell(rows: Sequence[_Tensors], states: Tensor, head: ValueHead, settings: ReinforceSettings) -> float:
+    """The advantages of a batch's messages by what the head expects before each token, of which it then learns; its
+    mean squared error. states: the last hidden ones before each token of the padded completions."""
+    seen, wanted = [], []
+    for row, own in zip(rows, states, strict=True):
+        values = head(own).detach().tolist()
+        for (start, end), reward in zip(row.spans, row.rewards, strict=True):
+            advantages = gae(reward, values[start:end], discount=settings.discount, gae_lambda=settings.gae_lambda)
+            row.advantages[start:end] = torch.tensor(advantages)
+            seen.append(own[start:end])
+            wanted += [gained + value for gained, value in zip(advantages, values[start:end], strict=True)]
+    return head.learn(torch.cat(seen), torch.tensor(wanted, device=states.device))
+
+
+def _standardise(rows: Sequence[_Tensors]) -> None:
+    """Advantages of all learnt tokens with mean 0 and deviation 1, as PPO takes them."""
+    everything = torch.cat([row.advantages[row.own == 1] for row in rows])
+    mean, spread = everything.mean(), everything.std() if len(everything) > 1 else torch.tensor(0.0)
+    for row in rows:
+        row.advantages = torch.where(row.own == 1, (row.advantages - mean) / (spread + _FLOOR), 0.0)
+
+
+def _paid_elsewhere(**_: Any) -> list[float]:
+    """The trainer wants a function of rewards, and never calls it."""
+    raise AssertionError("the rewards were given before")
