@@ -266,11 +266,12 @@ class EvalRow:
     """One line of the final table and of summary.json: means over `questions`, with 95 % intervals (see `statistics`;
     tokens of one question have none).
 
-    tokens and turns are per dialogue; agreement is the share of dialogues that ended in agreement; tokens_per_correct
-    is all tokens over the summed score, None when nothing was right; readability_loss is the mean worst message loss
-    in nats. score reads only marked answers; flexible_score takes the last number where nothing is marked (None in
-    runs of earlier versions). undecided: answers that count as wrong because they could not be compared in time.
-    hotpot_f1: the score by HotpotQA's own evaluation, None for other metrics than f1 and in runs of earlier versions.
+    tokens and turns are per dialogue; agreement is the share of dialogues that ended in agreement, None for a team in
+    which no way to the end asks for any; tokens_per_correct is all tokens over the summed score, None when nothing was
+    right; readability_loss is the mean worst message loss in nats. score reads only marked answers; flexible_score
+    takes the last number where nothing is marked (None in runs of earlier versions). undecided: answers that count as
+    wrong because they could not be compared in time. hotpot_f1: the score by HotpotQA's own evaluation, None for other
+    metrics than f1 and in runs of earlier versions.
     """
 
     name: str
@@ -283,7 +284,7 @@ class EvalRow:
     tokens_low: float | None
     tokens_high: float | None
     turns: float
-    agreement: float
+    agreement: float | None
     tokens_per_correct: float | None
     readability_loss: float
     flexible_score: float | None = None
@@ -300,6 +301,21 @@ class Contender:
 
     row: EvalRow
     preparation: int | None = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TransferRow:
+    """A way to hand messages on, measured. ticks: of a dialogue on the virtual clock; None where messages have no
+    steps. seconds: of a dialogue alone, by the clock. first: seconds until the first tokens of the step that answers.
+    together: seconds of a dialogue when all questions are asked at once. reused: share of the prompt tokens of these
+    that the cache knew."""
+
+    row: EvalRow
+    ticks: float | None
+    seconds: float
+    first: float
+    together: float
+    reused: float
 
 
 def to_json(record: Any) -> Any:

@@ -59,11 +59,9 @@ def call(*arguments: str | Path, stdin: str = "") -> Outcome:
 
 def small_chunks() -> None:
     """From here on this process writes CHUNK dialogues at a time."""
-    import optima_lite.methods.train  # noqa: F401  (and with it all modules that know the chunk)
+    import optima_lite.stage.cast
 
-    for name, module in list(sys.modules.items()):
-        if name.startswith("optima_lite.") and hasattr(module, "CHUNK"):
-            module.CHUNK = CHUNK
+    optima_lite.stage.cast.CHUNK = optima_lite.stage.cast.SMALL_CHUNK = CHUNK
 
 
 def start(arguments: Sequence[str | Path], *, output: Path) -> Any:

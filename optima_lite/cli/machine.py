@@ -35,10 +35,11 @@ def check(
 ) -> None:
     """Read a recipe, say what its run would do and what it needs, memory above all; nothing is written."""
     with errors():
+        from ..runs.market_view import agents_view
         from ..runs.naming import run_folder
         from ..runs.team_view import TeamView
         from ..runs.team_view import mermaid as drawn
-        from ..team.talks import team_of
+        from ..team.talks import founders_of, team_of
 
         loaded, machine = load(recipe, overrides, variant, config)
         if mermaid:
@@ -48,7 +49,8 @@ def check(
         console = console_of(machine)
         say(console, f"{loaded.name}: what its run would do here, and what it needs", quiet=as_json)
         if not as_json:
-            console.print(TeamView(team_of(loaded.recipe)))
+            market = loaded.recipe.method == "market"
+            console.print(agents_view(founders_of(loaded.recipe)) if market else TeamView(team_of(loaded.recipe)))
         import_libraries()
         from ..methods.plan import plan
         from ..stage.data import samples

@@ -1,9 +1,11 @@
-"""`view`: ways out of a run folder."""
+"""`view`, `export` and `push`: ways out of a run folder."""
 
 from __future__ import annotations
 
+import enum
 import os
 import sys
+import tempfile
 import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,9 +14,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from ..errors import OptimaError
-from .arguments import ConfigOption, machine_of, open_run
-from .console import console_of, errors
+from ..errors import OptimaError, RunError
+from .arguments import ConfigOption, Iteration, RunFolderArgument, iteration_number, machine_of, open_run
+from .console import console_of, errors, import_libraries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,6 +51,119 @@ def view(
         console.print(f"wrote {escape(str(path))} ({len(text) / 1e6:,.1f} MB)", soft_wrap=True)
         if opened:
             _open(path.resolve().as_uri())
+
+
+class ExportKind(enum.StrEnum):
+    """What `export` can make."""
+
+    ADAPTER = "adapter"
+    MERGED = "merged"
+    GGUF = "gguf"
+    LORA_GGUF = "lora-gguf"
+    OLLAMA = "ollama"
+
+
+class Numbers(enum.StrEnum):
+    """How a GGUF file holds its matrices."""
+
+    F32 = "f32"
+    F16 = "f16"
+    BF16 = "bf16"
+    Q8_0 = "q8_0"
+
+
+class Base(enum.StrEnum):
+    """What an adapter is merged with."""
+
+    TRAINED = "trained"
+    ORIGINAL = "original"
+
+
+def export(
+    run: RunFolderArgument,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where it goes; new, or empty.")],
+    kind: Annotated[ExportKind, typer.Option("--as", help="What it becomes.")] = ExportKind.MERGED,
+    iteration: Iteration = "last",
+    base: Annotated[
+        Base, typer.Option(help="Merge with the weights as the run held them, or as they were before four bits.")
+    ] = Base.TRAINED,
+    numbers: Annotated[Numbers, typer.Option(help="Of a GGUF file's matrices.")] = Numbers.Q8_0,
+    questions: Annotated[
+        int, typer.Option("--check", min=0, help="Ask it so many held-out questions beside the run's own team.")
+    ] = 0,
+    config: ConfigOption = None,
+) -> None:
+    """A run's team as files for other programs: adapter, merged model, GGUF, or with Modelfiles for Ollama."""
+    with errors():
+        machine = machine_of(config)
+        console = console_of(machine)
+        found = open_run(run, machine)
+        number = iteration_number(found, iteration)
+        if number is None:
+            raise RunError("nothing has been trained, so there is nothing to export", where=found.folder)
+        import_libraries()
+        from ..outlets.checking import check
+        from ..outlets.export import Order, write
+
+        order = Order(kind.value, number, base.value, numbers.value)
+        write(found, folder, order, machine=machine)
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        console.print(f"wrote {escape(str(folder))} ({size / 1e6:,.1f} MB)", soft_wrap=True)
+        if questions:
+            agreed = check(found, folder, order.kind, machine=machine, iteration=number, count=questions)
+            console.print(
+                f"{agreed.same} of {agreed.questions} dialogues are the run's own, token for token; "
+                f"score {agreed.score:.3f} (the run's {agreed.own_score:.3f}), "
+                f"tokens {agreed.tokens:.2f} (the run's {agreed.own_tokens:.2f})",
+                soft_wrap=True,
+            )
+
+
+def push(
+    run: RunFolderArgument,
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="USER/NAME on the Hugging Face hub.")],
+    kind: Annotated[ExportKind, typer.Option("--as", help="What is sent.")] = ExportKind.ADAPTER,
+    iteration: Iteration = "last",
+    numbers: Annotated[Numbers, typer.Option(help="Of a GGUF file's matrices.")] = Numbers.Q8_0,
+    public: Annotated[bool, typer.Option("--public", help="Everybody may see it; else you alone.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go out, with its card.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Put a run's team on the Hugging Face hub, with its card; private by default, and asks before anything leaves."""
+    with errors():
+        machine = machine_of(config)
+        console = console_of(machine)
+        if machine.offline and not dry_run:
+            raise OptimaError("the machine file says offline", where="optima_lite.toml", hint="--dry-run")
+        found = open_run(run, machine)
+        number = iteration_number(found, iteration)
+        if number is None:
+            raise RunError("nothing has been trained, so there is nothing to send", where=found.folder)
+        import_libraries()
+        from huggingface_hub import HfApi
+
+        from ..outlets import hub
+        from ..outlets.export import Order, write
+
+        with tempfile.TemporaryDirectory() as between:
+            folder = Path(between) / "export"
+            write(found, folder, Order(kind.value, number, numbers=numbers.value), machine=machine)
+            if not machine.offline:
+                hub.add_licence(folder, found.manifest["recipe"]["model"]["name"], api=HfApi())
+            going = hub.outgoing(folder)
+            for name, size in going:
+                console.print(f"  {name}  {size / 1e6:,.2f} MB", markup=False, soft_wrap=True)
+            who = "everybody" if public else "you alone"
+            total = sum(size for _, size in going) / 1e6
+            console.print(f"{len(going)} files, {total:,.1f} MB, to {repo}, for {who}", markup=False, soft_wrap=True)
+            if dry_run:
+                console.print((folder / "README.md").read_text("utf-8"), markup=False)
+                return
+            if not yes and not typer.confirm("Send them?"):
+                raise typer.Exit(1)
+            message = f"{found.folder.resolve().name}, iteration {number}, as {kind.value}"
+            console.print(hub.push(folder, repo, private=not public, message=message, api=HfApi()), markup=False)
 
 
 def _write(path: Path, text: str) -> None:

@@ -70,19 +70,9 @@ def _is_finished(folder: Path, loaded: LoadedRecipe) -> bool:
 def _announce(console: Console, loaded: LoadedRecipe, folder: Path, *, quiet: bool, finished: bool) -> None:
     if quiet:
         return
-    from ..runs.live import counted
 
     recipe = loaded.recipe
-    if recipe.method == "prompts":
-        how = recipe.prompt_search
-        evaluations, each = counted(how.evaluations, "evaluations"), counted(how.questions, "questions")
-        work = f"{evaluations} of {each} x {how.repeats} dialogues"
-    else:
-        work = (
-            f"{counted(recipe.training.iterations, 'iterations')} of "
-            f"{counted(recipe.training.questions, 'questions')} x {recipe.sampling.rollouts} dialogues"
-        )
-    console.print(f"[bold]{loaded.name}[/bold]: {work}, model {escape(recipe.model.name)}, seed {recipe.seed}")
+    console.print(f"[bold]{loaded.name}[/bold]: {recipe.work}, model {escape(recipe.model.name)}, seed {recipe.seed}")
     if finished:
         console.print(f"finished already in {escape(str(folder))}")
 

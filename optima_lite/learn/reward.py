@@ -25,6 +25,7 @@ from ..errors import ConfigError
 from ..records import Dialogue, Ending, Question, Reward, Rollouts, Turn
 from ..settings import schemas
 from ..settings.recipe import RewardSettings
+from ..tasks import forms
 
 Own = Callable[[Question, Dialogue], float]
 """A term of the user's: a question and a finished dialogue in, its value before its weight out."""
@@ -91,7 +92,7 @@ def format_share(dialogue: Dialogue, *, settings: RewardSettings, roles: Sequenc
     """
     require(settings)
     by_turn = [(turn.text, settings.schemas.get(roles[turn.speaker])) for turn in dialogue.messages]
-    valid = [schemas.valid(text, schema) for text, schema in by_turn if schema is not None]
+    valid = [forms.valid(text, schema) for text, schema in by_turn if schema is not None]
     return sum(valid) / len(valid) if valid else 0.0
 
 

@@ -33,12 +33,12 @@ def improvement(recipe: Recipe, *, roles: int) -> Iterator[PhaseStarted]:
     match recipe.method:
         case "optima":
             yield from optima.improvement(recipe, roles=roles)
-        case "prompts":
-            yield from prompts.improvement(recipe, roles=roles)
         case "reinforce":
             yield from _reinforcement(recipe, roles=roles)
         case "market":
             yield from market.improvement(recipe, roles=roles)
+        case "prompts":
+            yield from prompts.improvement(recipe, roles=roles)
 
 
 def _reinforcement(recipe: Recipe, *, roles: int) -> Iterator[PhaseStarted]:

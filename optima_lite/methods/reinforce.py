@@ -23,7 +23,7 @@ from ..records import Payment, Question, Rollouts
 from ..runs.folder import IMITATED, stage_name
 from ..stage.dialogues import rewarded, sampled
 from ..stage.judge import Judge
-from ..stage.stage import CHUNK, Stage
+from ..stage.stage import Stage
 from .optima.imitate import imitate
 
 
@@ -59,7 +59,7 @@ def _pay(stage: Stage, iteration: int, scored: Sequence[Rollouts]) -> Sequence[P
     def work(chunk: Sequence[Rollouts]) -> list[Payment]:
         return [paid(pair, group, settings=recipe.reward) for group in chunk]
 
-    size = max(1, CHUNK // recipe.sampling.rollouts)
+    size = max(1, stage.cast.chunk // recipe.sampling.rollouts)
     payments = stage.run.chunks(stage_name(iteration, "3_payments"), Payment, scored, size=size, work=work)
     if all(payment.flat == payment.groups for payment in payments) and recipe.reinforce.advantage == "group":
         why = "all dialogues about a question were worth the same"

@@ -1,7 +1,8 @@
 """What a run of any method has in common: the folder, the agents, where they begin, and the table of how they do.
 
 `method` in the recipe says who improves the agents in between: `optima` by imitation and preference (`optima/loop`),
-`prompts` by a choice among prompts (`prompts/loop`), `reinforce` by rewards for each message.
+`reinforce` by rewards for each message.
+`prompts` by a choice among prompts (`prompts/loop`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ..settings.config import LoadedRecipe
 from ..settings.machine import Machine
 from ..stage.baselines import ALONE
 from ..stage.cast import Cast, assemble, workflows
+from ..stage.crew import helped
 from ..stage.doctor import versions
 from ..stage.preflight import require
 from ..stage.stage import Stage, require_something_right
@@ -27,7 +29,7 @@ from ..stage.start import begin
 from ..tasks.questions import questions
 from . import reinforce
 from .market import loop as market
-from .optima import loop
+from .optima import loop as optima
 from .plan import improvement, plan
 from .prompts import choices
 from .prompts import loop as prompts
@@ -62,13 +64,14 @@ def train(loaded: LoadedRecipe, *, machine: Machine, folder: Path, observe: Obse
                 recipe, machine=machine, settle=run.settle, notify=lambda text: observe(Note(text)), start=start
             )
             advance(1)
-        stage = Stage(cast, run, observe)
         held_out = questions(recipe.task, "held_out", recipe.evaluation.questions, seed=0)
-        for greedy in (False, True):
-            stage.evaluate(cast.pair, held_out, "untrained", greedy=greedy)
-            stage.evaluate(cast.single, held_out, "single_agent", greedy=greedy)
-        require_something_right(run, recipe)
-        _improve(stage, held_out)
+        with helped(cast, machine=machine, notify=lambda text: observe(Note(text))) as helper:
+            stage = Stage(cast, run, observe, helper)
+            for greedy in (False, True):
+                stage.evaluate(cast.pair, held_out, "untrained", greedy=greedy)
+                stage.evaluate(cast.single, held_out, "single_agent", greedy=greedy)
+            require_something_right(run, recipe)
+            _improve(stage, held_out)
 
 
 def train_alone(cast: Cast, run: RunFolder, *, observe: Observer) -> None:
@@ -99,11 +102,11 @@ def _improve(stage: Stage, held_out: Sequence[Question]) -> None:
     """The agents that the stage trains, improved by the recipe's method, and the summary of all."""
     match stage.cast.recipe.method:
         case "optima":
-            loop.improve(stage, held_out)
-        case "prompts":
-            prompts.improve(stage, held_out)
+            optima.improve(stage, held_out)
         case "reinforce":
             reinforce.improve(stage, held_out)
+        case "prompts":
+            prompts.improve(stage, held_out)
         case "market":
             market.improve(stage, held_out)
     stage.run.write_json("summary.json", summary(stage.run))

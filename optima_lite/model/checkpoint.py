@@ -103,7 +103,7 @@ def read(folder: Path) -> Checkpoint:
         hint = "the folder of its base model; or take adapter_config.json out of this one"
         raise ModelError("this folder holds an adapter", where=folder, hint=hint)
     config = check_config(folder / "config.json")
-    tensors = _tensors(_weight_files(folder))
+    tensors = _tensors(weight_files(folder))
     tokenizer = _if_there(folder / "special_tokens_map.json") | _if_there(folder / "tokenizer_config.json")
     special = {name: token for name in _SPECIAL if (token := _token(tokenizer.get(name), name, folder))}
     template = _template(folder, tokenizer)
@@ -149,8 +149,9 @@ def first_line(error: Exception) -> str:
 # --- Weights --------------------------------------------------------------------------------------
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    """As transformers chooses them: one file, else those of an index."""
+def weight_files(folder: Path) -> list[Path]:
+    """The files of a model's weights, as transformers chooses them: one file, else those of an index. Raises ModelError
+    for files that are missing or that no honest index names."""
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if os.path.isfile(single):
         return [single]

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import BitsAndBytesConfig, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
@@ -25,6 +24,7 @@ from ..settings.workflow import SHARED
 from .checkpoint import Checkpoint, explained, read
 from .families import longest_row
 from .hub import download, locate
+from .libraries import LoraConfig, PeftModel, get_peft_model
 from .memory import GIB
 from .policy import ADAPTER, Policy, lora_layers
 from .render import Renderer
@@ -44,8 +44,7 @@ def load(settings: ModelSettings, *, machine: Machine, seed: int, adapters: Sequ
     if machine.max_vram_gib != "auto" and torch.cuda.is_available():
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, machine.max_vram_gib * GIB / total))
-    source = locate(settings.name, machine=machine)
-    folder = Path(source) if Path(source).is_dir() else download(source, offline=machine.offline)
+    folder = found(settings.name, machine=machine)
     checkpoint = read(folder)
     with explained(folder):
         tokenizer, model = checkpoint.tokenizer(), _adapted(checkpoint, settings)
@@ -60,7 +59,7 @@ def load(settings: ModelSettings, *, machine: Machine, seed: int, adapters: Sequ
         # Rows are no longer than the window, so it hides nothing; but masks count columns, of which padding takes some.
         base.config.sliding_window = _NO_WINDOW
     renderer = Renderer(tokenizer, end_ids=())
-    ends = _end_ids(checkpoint, tokenizer, renderer)
+    ends = end_ids(checkpoint, tokenizer, renderer)
     with explained(folder):
         _require_numbers(base, ends, folder)
     policy = Policy(
@@ -80,6 +79,13 @@ def load(settings: ModelSettings, *, machine: Machine, seed: int, adapters: Sequ
     policy.restart(seed=seed)
     policy.wear(adapters[0])
     return policy
+
+
+def found(name: str, *, machine: Machine) -> Path:
+    """The folder of a recipe's model, fetched from the hub first if need be. Raises ModelError as `locate` and
+    `download` do."""
+    source = locate(name, machine=machine)
+    return Path(source) if Path(source).is_dir() else download(source, offline=machine.offline)
 
 
 def _adapted(checkpoint: Checkpoint, settings: ModelSettings) -> PeftModel:
@@ -154,7 +160,7 @@ def _require_numbers(base: Any, ids: tuple[int, ...], folder: Path) -> None:
         raise ModelError(what, where=folder, hint="download the model again")
 
 
-def _end_ids(checkpoint: Checkpoint, tokenizer: Any, renderer: Renderer) -> tuple[int, ...]:
+def end_ids(checkpoint: Checkpoint, tokenizer: Any, renderer: Renderer) -> tuple[int, ...]:
     """All ids that end a turn. Not every copy of a model names them all: Llama 3 has two, <|eot_id|> and
     <|end_of_text|>, and what the chat template closes a turn with may be another than the tokenizer's own."""
     stated = checkpoint.end_ids or checkpoint.config["eos_token_id"]

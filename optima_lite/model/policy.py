@@ -17,15 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
-from peft.tuners.lora import LoraLayer
-from peft.utils import load_peft_weights, set_peft_model_state_dict
 from torch.nn import Parameter
 
 from ..errors import ModelError
 from ..settings.workflow import SHARED
 from .adapter import beside, merged
 from .checkpoint import whole
+from .libraries import LoraLayer, PeftModel, load_peft_weights, set_peft_model_state_dict
 from .memory import Setup
 from .resources import let_segments_grow
 from .sampling import seed_of
@@ -110,6 +108,13 @@ class Policy:
                 place.weight = weight
             self.worn = name
 
+    def take(self, weights: Sequence[torch.Tensor]) -> None:
+        """All adapters get these weights, in the order of `names` and, of each, of `weights`."""
+        own = (weight for name in self.names for weight in self.weights(name))
+        with self.changing(), torch.no_grad():
+            for mine, given in zip(own, weights, strict=True):
+                mine.copy_(given)
+
     def _places(self) -> list[Any]:
         """The linear maps that hold the weights worn."""
         layers = self.mergeable or lora_layers(self.model)
@@ -161,8 +166,12 @@ class Policy:
         missing or do not fit."""
         alone = (folder / _WEIGHTS).is_file() or len(self.names) == 1
         for name, place in places(folder, self.names[:1] if alone else self.names).items():
-            self.wear(name)
-            self._load(place)
+            self.load_one(name, place)
+
+    def load_one(self, name: str, folder: Path) -> None:
+        """Replaces the weights of one adapter by those in a folder, and wears it. Raises as `load_adapter`."""
+        self.wear(name)
+        self._load(folder)
 
     def _load(self, folder: Path) -> None:
         path = folder / _WEIGHTS

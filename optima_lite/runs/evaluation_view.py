@@ -28,7 +28,7 @@ def evaluation_table(rows: Sequence[EvalRow], remarks: Mapping[str, str] | None 
             with_interval(f"{row.score:.3f}", row.score_low, row.score_high, decimals=2),
             with_interval(f"{row.tokens:.1f}", row.tokens_low, row.tokens_high, decimals=1),
             f"{row.turns:.1f}",
-            f"{row.agreement:.0%}" if row.turns > 1 else "-",  # nobody to agree with
+            "-" if row.agreement is None or row.turns <= 1 else f"{row.agreement:.0%}",  # nobody to agree with
             "-" if row.tokens_per_correct is None else f"{row.tokens_per_correct:.1f}",
             f"{row.readability_loss:.2f}",
         )

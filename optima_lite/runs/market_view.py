@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ..settings.agents import Agent, Wake
 from .dialogue_view import printable
 from .folder import RunFolder
 from .market import Trade, evaluation_checks, living, trades
@@ -23,17 +24,37 @@ def market_parts(run: RunFolder) -> Iterator[RenderableType]:
     found = trades(run)
     if not found:
         return
-    yield trade_table(found)
-    yield token_table(found)
-    yield succession_table(found)
-    yield population_table(run, found)
-    if line := _checks_line(run, found):
+    yield Group(Text("the market"), trade_table(found))
+    yield Group(Text("tokens of training"), token_table(found))
+    yield Group(Text("who acts after whom"), succession_table(found))
+    yield population_table(run)
+    if line := _checks_line(run):
         yield line
+
+
+def agents_view(agents: Sequence[Agent]) -> RenderableType:
+    """Who bids in a market, when, and within which limits."""
+    table = Table("agent", "wakes", "facts", "tool", "may say", "answers", "strategy", box=None, padding=(0, 2, 0, 0))
+    for agent in agents:
+        limit = f"{agent.max_tokens} tokens" if agent.max_tokens else ""
+        told = printable(agent.strategy)
+        table.add_row(
+            Text(agent.name, "bold"), Text(waking(agent.wake)), agent.facts, agent.tool or "", limit,
+            "yes" if agent.terminal else "", Text(told if len(told) <= _LONGEST else told[: _LONGEST - 3] + "..."),
+        )  # fmt: skip
+    return Group(Text(f"a market of {len(agents)} agents: whoever bids most of those awake speaks next"), table)
+
+
+def waking(wake: Wake) -> str:
+    """A wake rule as a recipe states it."""
+    clauses = (f"{'not ' * one.negated}{one.kind}{one.of and f' {one.of}'}" for one in wake.when)
+    asked = [f"the model says yes to: {wake.ask}"] if wake.ask else []
+    return " and ".join([*clauses, *asked]) or "always"
 
 
 def trade_table(found: Sequence[Trade]) -> Table:
     """The economy over the iterations."""
-    table = Table(title="the market", title_justify="left", box=None, padding=(0, 1, 0, 0))
+    table = Table(box=None, padding=(0, 1, 0, 0))
     for heading in ("iteration", "episodes", "score", "agents", "wealth", "minted", "burned", "deaths", "replays"):
         table.add_column(heading, justify="right")
     table.add_column("births")
@@ -46,12 +67,13 @@ def trade_table(found: Sequence[Trade]) -> Table:
 
 
 def token_table(found: Sequence[Trade]) -> Table:
-    """What the iterations have sampled, all attempts counted."""
-    table = Table(title="tokens sampled in training", title_justify="left", box=None, padding=(0, 1, 0, 0))
-    for heading in ("iteration", "said", "wake checks", "births", "all"):
+    """What the iterations have sampled, all attempts counted, and trained on, times epochs."""
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for heading in ("iteration", "said", "wake checks", "births", "trained", "all"):
         table.add_column(heading, justify="right")
     for one in found:
-        table.add_row(str(one.iteration), *(f"{n:,}" for n in (one.tokens, one.checks, one.written, one.spent)))
+        counts = (one.tokens, one.checks, one.written, one.trained, one.spent)
+        table.add_row(str(one.iteration), *(f"{count:,}" for count in counts))
     return table
 
 
@@ -62,7 +84,7 @@ def succession_table(found: Sequence[Trade]) -> Table:
         total.update(one.successions)
     after = list(dict.fromkeys(first for first, _ in total))
     then = list(dict.fromkeys(second for _, second in total))
-    table = Table("after", title="who acts after whom", title_justify="left", box=None, padding=(0, 1, 0, 0))
+    table = Table("after", box=None, padding=(0, 1, 0, 0))
     for role in then:
         table.add_column(role, justify="right")
     for role in after:
@@ -71,13 +93,12 @@ def succession_table(found: Sequence[Trade]) -> Table:
     return table
 
 
-def population_table(run: RunFolder, found: Sequence[Trade]) -> Table:
+def population_table(run: RunFolder) -> RenderableType:
     """The richest of those who live after the last whole iteration."""
     done = run.trained()
     agents = living(run, done[-1] if done else None)
     richest = sorted(agents, key=lambda agent: -agent.wealth)[:_RICHEST]
-    title = f"the richest of {len(agents)} agents"
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    table = Table(box=None, padding=(0, 1, 0, 0))
     for heading in ("agent", "wealth", "status", "born", "child of", "strategy"):
         table.add_column(heading, justify="right" if heading == "wealth" else "left")
     for agent in richest:
@@ -85,13 +106,13 @@ def population_table(run: RunFolder, found: Sequence[Trade]) -> Table:
         strategy = Text(told if len(told) <= _LONGEST else told[: _LONGEST - 3] + "...")
         born = "founder" if agent.born is None else f"episode {agent.born}"
         table.add_row(agent.name, f"{agent.wealth:.2f}", agent.status, born, agent.parent or "", strategy)
-    return table
+    return Group(Text(f"the richest of {len(agents)} agents"), table)
 
 
-def _checks_line(run: RunFolder, found: Sequence[Trade]) -> RenderableType | None:
+def _checks_line(run: RunFolder) -> RenderableType | None:
     """What the evaluations' tables leave out: a token for every wake check."""
     done = run.trained()
     if not done:
         return None
     checks = evaluation_checks(run, f"iteration_{done[-1]}", "sampled", done[-1])
-    return Group(Text(f"{checks:,} wake checks in the last evaluation, sampled, beside its tokens")) if checks else None
+    return Text(f"{checks:,} wake checks in the last evaluation, sampled, beside its tokens") if checks else None

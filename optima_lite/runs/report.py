@@ -63,8 +63,8 @@ def result(run: RunFolder) -> RenderableType:
     evaluated = Group(evaluation_table(rows, undone_remarks(run)), *remarks(rows), *verdict_lines(run))
     search = prompt_search(run)
     told = Group(*search_parts(search)) if search else None
-    after = (typical_pair(run, rows), work_line(run))
-    parts: list[RenderableType | None] = [evaluated, gain_table(run, rows), told, *market_parts(run), *after]
+    after = (told, *market_parts(run), typical_pair(run, rows), work_line(run))
+    parts: list[RenderableType | None] = [evaluated, gain_table(run, rows), *after]
     return Group(*[line for part in parts if part is not None for line in (Text(""), part)])
 
 

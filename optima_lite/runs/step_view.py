@@ -16,7 +16,12 @@ from .folder import RunFolder, stage_name
 from .steps import Imitation, Preference, Reinforcement, verdict_of
 
 ITERATIONS_A_TABLE = 7  # as many as 80 columns hold
-_STEPS = {"imitate": "imitation", "prefer": "preference", "reinforce": "reinforcement", "prompts": "choice of prompts"}
+_STEPS = {
+    "imitate": "imitation",
+    "prefer": "preference",
+    "reinforce": "reinforcement",
+    "prompts": "choice of prompts",
+}
 _VERDICTS = {"keep": "kept", "revert": "undone", "stop": "undone"}
 
 Step = TypeVar("Step", Imitation, Preference, Reinforcement)

@@ -46,14 +46,14 @@ def work(run: RunFolder) -> dict[str, int] | None:
 
 def training_tokens(run: RunFolder) -> dict[int, int | None]:
     """For each iteration that has begun, what its adapter has cost with those before; see `summary`."""
-    if search := prompt_search(run):
-        return {0: search.tokens}
     steps: list[Imitation | Preference | Reinforcement | Trade] = [
         *imitations(run),
         *preferences(run),
         *reinforcements(run),
         *trades(run),
     ]
+    if search := prompt_search(run):
+        return {0: search.tokens}
     spent: dict[int, int | None] = {}
     total: int | None = 0
     for iteration in run.iterations():

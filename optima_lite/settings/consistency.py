@@ -10,30 +10,48 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 _PLACEHOLDERS = ("{name}", "{partner}")
-_TRAINING = (
-    *("selection", "search", "training", "dpo", "reinforce", "schedule"),
-    *("sampling.rollouts", "sampling.pool_temperature"),
-)
-PLACEHOLDER = re.compile(r"(?<![\\\w^{}])\{[A-Za-z_]\w*\}")  # not \boxed{answer}, x_{i} or {{word}}
 _OF_IMITATION = (
     "prompts.formats",
     "sampling.pool_temperature",
     *(f"training.{name}" for name in ("restart", "epochs", "learning_rate", "batch_size", "warmup_ratio")),
 )
+_TRAINING = ("selection", "search", "training", "dpo", "schedule", "sampling.rollouts", "sampling.pool_temperature")
+PLACEHOLDER = re.compile(r"(?<![\\\w^{}])\{[A-Za-z_]\w*\}")  # not \boxed{answer}, x_{i} or {{word}}
+
+_MARKET_LEAVES = (
+    "team", "protocol.", "selection.", "search.", "dpo.", "schedule", "prompts.formats", "sampling.rollouts",
+    "sampling.pool_temperature", "training.", "reward.", "evaluation.validation_questions",
+)  # fmt: skip
+_MARKET_READS = ("training.iterations", "training.questions", "reward.loss_condition")
+_BY_SCHEME = {"market.tycoon_wealth": ("holland",), "market.tycoon_share": ("holland",)}
 
 
 def _is_split_already(task: Mapping[str, Any]) -> bool:
     return isinstance(task["path"], Mapping) or task["fields"]["split"] is not None
 
 
+def _unread_by_market(recipe: Mapping[str, Any], stated: Collection[str]) -> Iterator[tuple[str, str]]:
+    """What a market, or its scheme of bidding, does not look at, and what nothing else does."""
+    market = recipe["method"] == "market"
+    for key in stated:
+        if key.startswith("market.") and not market:
+            yield key, f"is read by method market only, not by {recipe['method']}"
+        elif market and key.startswith("training.") and recipe["market"]["imitation"]:
+            continue
+        elif market and key not in _MARKET_READS and key.startswith(_MARKET_LEAVES):
+            yield key, "is not read by method market, which trains no weights and lays no ways (docs/market.md)"
+        elif market and key in _BY_SCHEME and recipe["market"]["scheme"] not in _BY_SCHEME[key]:
+            yield key, f"is not read by market.scheme {recipe['market']['scheme']}"
+    own = [key for key, one in recipe["market"]["agents"].items() if one.get("adapter") == "own"]
+    if market and own and recipe["start"] is not None:
+        yield "start", f"gives agents without adapters of their own something to speak with; {', '.join(own)} has one"
+    if market and recipe["market"]["births_by"] == "model" and "market.variants" in stated:
+        yield "market.variants", "is read with market.births_by: variants only"
+
+
 def _of_another_method(recipe: Mapping[str, Any], key: str) -> str:
     """Why the recipe's method does not read a key; empty for one that it reads."""
     section, _, name = key.partition(".")
-    if recipe["method"] == "prompts":
-        about_training = section in _TRAINING or key in _TRAINING
-        return "is about training, and method: prompts changes no weights" if about_training else ""
-    if section == "prompt_search":
-        return f"is read by method: prompts only, and the method is {recipe['method']}"
     if recipe["method"] != "reinforce":
         return "is read by method: reinforce" if section == "reinforce" else ""
     settings = recipe["reinforce"]
@@ -53,6 +71,7 @@ def idle(recipe: Mapping[str, Any], stated: Collection[str]) -> Iterator[tuple[s
 
     recipe: all its settings as nested plain values. stated: the keys that somebody wrote.
     """
+    yield from _unread_by_market(recipe, stated)
     task = recipe["task"]
     from_a_file = task["name"] not in ("world", "plugin") and task["path"] is not None
     if isinstance(task["path"], Mapping) and task["fields"]["split"] is not None:
@@ -77,6 +96,10 @@ def idle(recipe: Mapping[str, Any], stated: Collection[str]) -> Iterator[tuple[s
     for key in stated:
         if why := _of_another_method(recipe, key):
             yield key, why
+    taking_part = recipe["team"]["roles"] if recipe["team"] else recipe["protocol"]["roles"]
+    for name in recipe["reinforce"]["roles"] or ():
+        if name not in taking_part:
+            yield "reinforce.roles", f"names {name}, who has no part in the team; these have: {', '.join(taking_part)}"
     if recipe["method"] == "reinforce" and recipe["sampling"]["top_p"] < 1:
         yield "sampling.top_p", "must be 1 with method: reinforce, whose ratios are of the whole distribution"
     if recipe["schedule"] == "idpo" and recipe["training"]["iterations"] < 2:
@@ -85,6 +108,7 @@ def idle(recipe: Mapping[str, Any], stated: Collection[str]) -> Iterator[tuple[s
         for section in ("training", "dpo"):
             if recipe[section]["restart"] == "base":
                 yield "start", f"is given up by {section}.restart: base, which trains new adapters in each iteration"
+    yield from _of_other_methods(recipe["method"], stated)
     formats = recipe["prompts"]["formats"]
     if again := next((name for i, name in enumerate(formats) if name in formats[:i]), None):
         yield "prompts.formats", f"holds {again} twice"
@@ -95,3 +119,11 @@ def idle(recipe: Mapping[str, Any], stated: Collection[str]) -> Iterator[tuple[s
                 inside = word.strip("{}")
                 known = " and ".join(_PLACEHOLDERS)
                 yield f"prompts.{key}", f"knows {known}, not {word}; write {{ {inside} }} for the word in braces"
+
+
+def _of_other_methods(method: str, stated: Collection[str]) -> Iterator[tuple[str, str]]:
+    for key in stated:
+        if key.startswith("prompt_search.") and method != "prompts":
+            yield key, f"is read by method: prompts only, and the method is {method}"
+        elif method == "prompts" and (key.split(".")[0] in _TRAINING or key in _TRAINING):
+            yield key, "is about training, and method: prompts changes no weights"

@@ -281,8 +281,8 @@ class Recipe(Section):
     method: Literal["optima", "reinforce", "prompts", "market"] = Field(
         "optima",
         description="What improves the team; optima: its weights learn from ranked dialogues and trees; reinforce: "
-        "from the rewards of their messages; prompts: the best prompts are chosen (docs/prompts.md); market: agents "
-        "bid for the right to act, and the poor go (docs/market.md)",
+        "from the rewards of their messages; prompts: the best prompts are chosen; market: agents bid for the right to "
+        "act, and the poor go (docs/market.md)",
     )
     start: PathText | None = Field(
         None, description="A run, by name or folder, with whose trained adapters and chosen prompts this one begins"
@@ -300,8 +300,8 @@ class Recipe(Section):
     search: SearchSettings = SearchSettings()
     training: TrainingSettings = TrainingSettings()
     dpo: DpoSettings = DpoSettings()
-    prompt_search: PromptSearchSettings = PromptSearchSettings()
     reinforce: ReinforceSettings = ReinforceSettings()
+    prompt_search: PromptSearchSettings = PromptSearchSettings()
     schedule: Literal["isft", "idpo", "isft-dpo"] = Field(
         "isft", description="Steps of an iteration: imitation, preference (after imitation in iteration 0), or both"
     )
@@ -328,20 +328,23 @@ class Recipe(Section):
             if (holders or looks_up) and not task.has_facts:
                 needs = "shares its facts out" if holders else "looks facts up"
                 raise ValueError(f"{needs}, and task.name {task.name} has none")
+            if workflow.streams and info.data.get("method") == "reinforce":
+                raise ValueError("hands on steps (transfer: stream), and method reinforce learns from whole messages")
             if TASK in looks_up and task.endless:
                 raise ValueError(
                     f"looks facts up in the whole task, and task.name {task.name} makes questions without end"
                 )
         return team
 
-    @field_validator("prompts")
+    @field_validator("schedule")
     @classmethod
-    def _tells_the_roles(cls, prompts: PromptSettings, info: ValidationInfo) -> PromptSettings:
-        if isinstance(prompts.system, dict):
-            if info.data.get("method") == "market":
-                raise ValueError("system must be one text with method: market, whose agents have prompts of their own")
-            _require_roles("system has a prompt", [*prompts.system], info)
-        return prompts
+    def _compares_whole_messages(cls, schedule: str, info: ValidationInfo) -> str:
+        streams = (info.data.get("team") or {}).get("transfer") == "stream"
+        if streams and schedule != "isft":
+            raise ValueError(
+                f"{schedule} prefers whole messages to others, and team.transfer is stream; isft can learn"
+            )
+        return schedule
 
     @field_validator("market")
     @classmethod
@@ -360,6 +363,13 @@ class Recipe(Section):
             raise ValueError(f"deals facts out or looks them up, and task.name {task.name} has none")
         return market
 
+    @field_validator("prompts")
+    @classmethod
+    def _tells_the_roles(cls, prompts: PromptSettings, info: ValidationInfo) -> PromptSettings:
+        if isinstance(prompts.system, dict):
+            _require_roles("system has a prompt", [*prompts.system], info)
+        return prompts
+
     @field_validator("reward")
     @classmethod
     def _knows_the_roles(cls, reward: RewardSettings, info: ValidationInfo) -> RewardSettings:
@@ -370,6 +380,19 @@ class Recipe(Section):
     def iterations(self) -> int:
         """How many times the team is improved and evaluated: a search for prompts is one."""
         return 1 if self.method == "prompts" else self.training.iterations
+
+    @property
+    def work(self) -> str:
+        """What the method plays out, in words."""
+        if self.method == "prompts":
+            how = self.prompt_search
+            evaluations, questions = _counted(how.evaluations, "evaluation"), _counted(how.questions, "question")
+            return f"{evaluations} of {questions} x {_counted(how.repeats, 'dialogue')}"
+        if self.method == "market":
+            played = _counted(self.training.questions, "episode")
+        else:
+            played = f"{_counted(self.training.questions, 'question')} x {self.sampling.rollouts} dialogues"
+        return f"{_counted(self.training.iterations, 'iteration')} of {played}"
 
     @property
     def uses(self) -> tuple[str, ...]:
@@ -415,6 +438,10 @@ def _require_roles(what: str, named: Sequence[str], info: ValidationInfo) -> Non
     for role in named:
         if role not in roles:
             raise ValueError(f"{what} for {role}, who has no part in the {where}; {near_names(role, roles)}")
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 RECIPE_KEYS = key_tree(Recipe)

@@ -170,7 +170,8 @@ def _contenders(bench: _Bench, run: RunFolder, drawn: Sequence[Question], *, sam
         how = " greedy" if greedy else ""
         stored = f"{file}{how}".replace(" ", "_") if file else None
         asked = bench.ask(agents, drawn, f"{label}{how}", file=stored, greedy=greedy)
-        return summarise(asked, name=name, decoding="greedy" if greedy else "sampled", scoring=scoring)
+        decoding, agrees = "greedy" if greedy else "sampled", agents.workflow.agrees
+        return summarise(asked, name=name, decoding=decoding, scoring=scoring, agrees=agrees)
 
     cast.policy.restart(seed=cast.recipe.seed)
     alone = bench.ask(cast.single, drawn, "single agent", samples=samples)
@@ -184,7 +185,9 @@ def _contenders(bench: _Bench, run: RunFolder, drawn: Sequence[Question], *, sam
     if cast.formats:
         best, tokens = best_format(bench)
         asked = bench.ask(cast.pair, drawn, BEST_FORMAT, file=f"format_{best}", formats=(best,))
-        yield Contender(summarise(asked, name=f"format_{best}", decoding="sampled", scoring=scoring), tokens)
+        agrees = cast.pair.workflow.agrees
+        found = summarise(asked, name=f"format_{best}", decoding="sampled", scoring=scoring, agrees=agrees)
+        yield Contender(found, tokens)
     else:
         bench.observe(Note("the recipe's format pool is empty, so there is no best format to compare with"))
     if control := trained_alone(run):
@@ -322,12 +325,13 @@ def scaling(
     recipe = cast.recipe
     drawn = questions(recipe.task, "held_out", wanted, seed=0)
     cast = _as_the_recipe_has_it(cast, run)
-    trained_ones = [] if iteration is None else [(f"iteration_{iteration}", iteration)]
+    ways: list[tuple[str, int | None]] = [] if iteration is None else [(f"iteration_{iteration}", iteration)]
+    ways += [("untrained", None), ("single_agent", None)]
     rows = []
     with _opened(cast, run, "scaling", wanted=wanted, samples=samples, seed=seed, observe=observe) as bench:
-        for name, trained in [*trained_ones, ("untrained", None), ("single_agent", None)]:
-            pair = speak_after(cast, run, trained)
-            agents = cast.single if name == "single_agent" else pair
+        for name, trained in ways:
+            team = speak_after(cast, run, trained)
+            agents = cast.single if name == "single_agent" else team
             file = name if trained is None else f"{name}_{_weights(run.adapter(trained))}"
             asked = bench.ask(agents, drawn, f"sample {name}", file=file, samples=samples, rewards=False)
             drawn_samples = [_samples(group, cast) for group in asked]

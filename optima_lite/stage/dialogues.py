@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import fmean
 
 from ..learn.reward import mean
-from ..learn.rollout import ranked, sample
-from ..records import Question, Rollouts
+from ..learn.rollout import Agents, ranked, sample
+from ..records import Rollouts
 from ..runs.folder import stage_name
 from ..runs.progress import Ranked
+from ..settings.recipe import RewardSettings
 from ..tasks.questions import training_questions
 from .evaluate import undecided
-from .stage import CHUNK, Stage
+from .stage import Stage
 
 
 def sampled(stage: Stage, iteration: int, *, pool: bool) -> Sequence[Rollouts]:
@@ -25,24 +27,20 @@ def sampled(stage: Stage, iteration: int, *, pool: bool) -> Sequence[Rollouts]:
     with stage.phase(
         "generate", iteration=iteration, total=total, unit="dialogues", parts=("sample siblings",)
     ) as advance:
-
-        def work(chunk: Sequence[Question]) -> list[Rollouts]:
-            return sample(
-                pair,
-                chunk,
-                rollouts=rollouts,
-                sampling=stage.cast.sampling(pair, pool=pool),
-                seed=(recipe.seed, iteration),
-                formats=stage.cast.formats if pool else (),
-                advance=lambda done, tokens: advance(done, tokens=tokens),
-            )
-
+        work = partial(
+            sample,
+            pair,
+            rollouts=rollouts,
+            sampling=stage.cast.sampling(pair, pool=pool),
+            seed=(recipe.seed, iteration),
+            formats=stage.cast.formats if pool else (),
+        )
         return stage.run.chunks(
             stage_name(iteration, "1_dialogues"),
             Rollouts,
             fitted,
-            size=max(1, CHUNK // rollouts),
-            work=work,
+            size=max(1, stage.cast.chunk // rollouts),
+            work=lambda chunk: stage.share(work, chunk, lambda done, tokens: advance(done, tokens=tokens)),
             stored=lambda found: advance(found * rollouts, stored=True),
         )
 
@@ -53,21 +51,24 @@ def rewarded(stage: Stage, iteration: int, rollouts: Sequence[Rollouts]) -> Sequ
     each = recipe.sampling.rollouts
     total = len(rollouts) * each
     with stage.phase("rank", iteration=iteration, total=total, unit="dialogues", parts=("read siblings",)) as advance:
-
-        def work(chunk: Sequence[Rollouts]) -> list[Rollouts]:
-            scored = ranked(stage.cast.pair, chunk, settings=recipe.reward)
-            advance(len(chunk) * each)
-            return scored
-
+        work = partial(_ranked, stage.cast.pair, settings=recipe.reward)
         scored = stage.run.chunks(
             stage_name(iteration, "2_rewards"),
             Rollouts,
             rollouts,
-            size=max(1, CHUNK // each),
-            work=work,
+            size=max(1, stage.cast.chunk // each),
+            work=lambda chunk: stage.share(work, chunk, lambda questions: advance(questions * each)),
             stored=lambda found: advance(found * each, stored=True),
         )
     stage.tell_undecided(undecided(scored))
     tokens = fmean(dialogue.tokens for group in scored for dialogue in group.dialogues)
     stage.observe(Ranked(iteration, mean([reward for group in scored for reward in group.rewards]), tokens))
+    return scored
+
+
+def _ranked(
+    agents: Agents, rollouts: Sequence[Rollouts], *, settings: RewardSettings, advance: Callable[[int], None]
+) -> list[Rollouts]:
+    scored = ranked(agents, rollouts, settings=settings)
+    advance(len(rollouts))
     return scored

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean
 
 from .. import statistics
@@ -53,12 +54,14 @@ def decodings(recipe: Recipe, iteration: int, *, last: bool) -> tuple[str, ...]:
     return DECODINGS[:1] if (iteration + 1) % recipe.evaluation.every == 0 else ()
 
 
-def summarise(examined: Sequence[Rollouts], *, name: str, decoding: str, scoring: Scoring) -> EvalRow:
+def summarise(
+    examined: Sequence[Rollouts], *, name: str, decoding: str, scoring: Scoring, agrees: bool = True
+) -> EvalRow:
     """The means over questions with their intervals; at least one question is needed. scoring: of the answers that a
-    dialogue gives without marking them."""
+    dialogue gives without marking them. agrees: whether the team's dialogues can end in agreement."""
     dialogues = [group.dialogues[0] for group in examined]
     rewards = [group.rewards[0] for group in examined]
-    return table_row(
+    row = table_row(
         name,
         decoding,
         scores=[reward.task for reward in rewards],
@@ -78,6 +81,7 @@ def summarise(examined: Sequence[Rollouts], *, name: str, decoding: str, scoring
         if scoring.metric == "f1" and scoring.own is None
         else None,
     )
+    return row if agrees else replace(row, agreement=None)
 
 
 def undecided(examined: Sequence[Rollouts]) -> int:
@@ -141,7 +145,9 @@ def evaluate_again(
                 settings=recipe.reward,
                 advance=advance,
             )
-        found = summarise(examined, name=name, decoding=decoding, scoring=cast.pair.scoring)
+        agents = cast.pair
+        agrees = agents.workflow.agrees
+        found = summarise(examined, name=name, decoding=decoding, scoring=agents.scoring, agrees=agrees)
         observe(Evaluated(found))
         return found
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ..learn.episodes import Episode
 from ..learn.rl import ReinforceFacts
 from ..learn.rollout import Agents
 from ..learn.sft import Optimising, TrainingFacts, planned_steps
+from ..model.helper import Helper, Made, Work, serial
 from ..model.policy import places
 from ..model.render import Rendered
 from ..model.sampling import seed_of
@@ -28,16 +30,16 @@ from ..settings.recipe import Recipe
 from .cast import Cast
 from .evaluate import decodings, examine, parts_of, summarise, undecided
 
-CHUNK = 400  # dialogues written at a time: the most that a kill can cost
-
 
 @dataclass(frozen=True)
 class Stage:
-    """The agents, the run folder, and who is told of progress."""
+    """The agents, the run folder, and who is told of progress. helper: another process that shares the work, if there
+    is one."""
 
     cast: Cast
     run: Run
     observe: Observer
+    helper: Helper | None = None
 
     def note(self, text: str) -> None:
         """One sentence that the user should read, and that the log keeps."""
@@ -50,6 +52,13 @@ class Stage:
         """A phase of the run, with the activities of the agents' model; see `progress.phase`."""
         meter = self.cast.meter
         return phase(self.observe, label, iteration=iteration, total=total, unit=unit, parts=parts, meter=meter)
+
+    def share(self, work: Work[Made], items: Sequence[Any], advance: Callable[..., None]) -> list[Made]:
+        """What work makes of the items, in the parts that the run has settled on; see `helper`. So who does it, and how
+        many cores there are, changes nothing."""
+        size = -(-len(items) // self.cast.parts)
+        parts = [items[start : start + size] for start in range(0, len(items), size)]
+        return self.helper.share(work, parts, advance) if self.helper else serial(work, parts, advance)
 
     def tell_undecided(self, count: int) -> None:
         """A note about answers that could not be compared in time, if there are any."""
@@ -141,19 +150,15 @@ class Stage:
         recipe = self.cast.recipe
         parts = parts_of(len(agents.workflow.roles))
         with self.phase(label, iteration=iteration, total=len(fitted), unit="questions", parts=parts) as advance:
-
-            def work(chunk: Sequence[Question]) -> list[Rollouts]:
-                return examine(
-                    agents,
-                    chunk,
-                    sampling=self.cast.sampling(agents, greedy=greedy),
-                    seed=recipe.seed,
-                    settings=recipe.reward,
-                    advance=advance,
-                )
-
+            sampling = self.cast.sampling(agents, greedy=greedy)
+            work = partial(examine, agents, sampling=sampling, seed=recipe.seed, settings=recipe.reward)
             examined = self.run.chunks(
-                name, Rollouts, fitted, size=CHUNK, work=work, stored=lambda found: advance(found, stored=True)
+                name,
+                Rollouts,
+                fitted,
+                size=self.cast.chunk,
+                work=lambda chunk: self.share(work, chunk, advance),
+                stored=lambda found: advance(found, stored=True),
             )
         self.tell_undecided(undecided(examined))
         return examined
@@ -167,7 +172,8 @@ class Stage:
         label = f"evaluate {decoding}" if iteration is not None else f"evaluate {name} {decoding}"
         fitted = self.fit(agents, held_out, f"evaluation/{agents.workflow.name}_questions")
         examined = self.examine(agents, fitted, where, greedy=greedy, label=label, iteration=iteration)
-        row = summarise(examined, name=name, decoding=decoding, scoring=agents.scoring)
+        agrees = agents.workflow.agrees
+        row = summarise(examined, name=name, decoding=decoding, scoring=agents.scoring, agrees=agrees)
         self.run.write_json(f"{where}.json", row)
         self.observe(Evaluated(row, "" if iteration is None else undone_remark(self.run, iteration)))
 

@@ -9,9 +9,9 @@ import json
 import re
 from typing import Any
 
-from ..settings import schemas
 from ..settings.workflow import Step
 from ..tasks import code as programs
+from ..tasks import forms
 from ..tasks.answers import extract
 
 _ITEM = re.compile(r"^[ \t]*(?:[-*•]|\(?[0-9]{1,3}[.):])[ \t]+(\S.*?)[ \t]*$", re.MULTILINE)
@@ -77,7 +77,7 @@ def code(text: str) -> str:
 
 def parsed_json(text: str, step: Step) -> Any:
     """The JSON that a message is, valid by its step's schema if it has one; None if it is none."""
-    if len(text) > schemas.LONGEST or (step.schema and not schemas.valid(text, step.schema)):
+    if len(text) > forms.LONGEST or (step.schema and not forms.valid(text, step.schema)):
         return None
     try:
         return json.loads(text)

@@ -22,7 +22,7 @@ from itertools import islice
 from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
-from ..records import Dialogue, Question, Reward, Tree, Turn
+from ..records import Dialogue, Metric, Question, Reward, Tree, Turn
 from ..settings.recipe import SearchSettings
 from ..settings.workflow import Workflow
 from ..tasks.answers import agree
@@ -143,7 +143,7 @@ def _say(rollout: _Rollout, turn: Turn, *, workflow: Workflow, merge: float) -> 
     tree = rollout.tree
     tree.sampled += len(turn.ids)
     decides = partial(decided, rollout.dialogue, workflow=workflow)
-    if twin := _twin(tree, rollout.node, turn, decides, distance=merge):
+    if twin := _twin(tree, rollout.node, turn, decides, distance=merge, metric=workflow.metric):
         node, stored = twin
         return replace(rollout, node=node, dialogue=extend(rollout.dialogue, stored, workflow=workflow))
     dialogue = extend(rollout.dialogue, turn, workflow=workflow)
@@ -152,7 +152,7 @@ def _say(rollout: _Rollout, turn: Turn, *, workflow: Workflow, merge: float) -> 
 
 
 def _twin(
-    tree: GrowingTree, parent: int, turn: Turn, decides: Callable[[Turn], object], *, distance: float
+    tree: GrowingTree, parent: int, turn: Turn, decides: Callable[[Turn], object], *, distance: float, metric: Metric
 ) -> tuple[int, Turn] | None:
     """The child of `parent` that says nearly the same as `turn`, the nearest if there are several, and its message."""
     siblings = [(child, other) for child in tree.following[parent] if (other := tree.nodes[child].turn) is not None]
@@ -167,14 +167,14 @@ def _twin(
         (apart, *siblings[place])
         for _, apart, place in found
         if (apart < distance or apart == 0)
-        and _same_outcome(turn, siblings[place][1])
+        and _same_outcome(turn, siblings[place][1], metric)
         and decides(turn) == decides(siblings[place][1])
     ]
     return min(near)[1:] if near else None
 
 
-def _same_outcome(one: Turn, other: Turn) -> bool:
-    """Whether both or neither was cut, and both gave the same answer or neither any."""
+def _same_outcome(one: Turn, other: Turn, metric: Metric) -> bool:
+    """Whether both or neither was cut, and both gave the same answer, as the task compares answers, or neither any."""
     both = one.answer is not None and other.answer is not None
-    same_answer = agree(one.answer or "", other.answer or "") if both else one.answer is other.answer
+    same_answer = agree(one.answer or "", other.answer or "", metric=metric) if both else one.answer is other.answer
     return same_answer and one.finished == other.finished

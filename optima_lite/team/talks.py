@@ -27,8 +27,14 @@ def team_of(recipe: Recipe) -> Workflow:
 
 def founders_of(recipe: Recipe) -> tuple[Agent, ...]:
     """The agents that a recipe's market begins with; who has no prompt of its own has the recipe's."""
-    system = recipe.prompts.system if isinstance(recipe.prompts.system, str) else ""
-    return tuple(replace(agent, prompt=agent.prompt or system) for agent in recipe.market.founders)
+    stated = recipe.prompts.system or ""
+    by_name = stated if isinstance(stated, dict) else dict.fromkeys((a.name for a in recipe.market.founders), stated)
+    return tuple(replace(agent, prompt=agent.prompt or by_name.get(agent.name, "")) for agent in recipe.market.founders)
+
+
+def adapters_of(recipe: Recipe) -> tuple[str, ...]:
+    """The adapters that a recipe's model holds: those of its roles; in a market all that agents may come to have."""
+    return recipe.market.adapters if recipe.method == "market" else team_of(recipe).adapters
 
 
 def exchange(roles: Sequence[str], max_turns: int, *, metric: Metric = "f1") -> Workflow:

@@ -171,11 +171,8 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 
 def test_missing_recipe_suggests_near_names(write: Write) -> None:
     write(BASE)
-    assert refusal(Path("quikstart")) == "quikstart: no such recipe\n  try: quickstart or prompts_quickstart"
-    assert (
-        refusal(Path("recipes/quickstart.yml"))
-        == "recipes/quickstart.yml: no such recipe\n  try: quickstart or prompts_quickstart"
-    )
+    assert refusal(Path("quikstart")).startswith("quikstart: no such recipe\n  try: quickstart")
+    assert refusal(Path("recipes/quickstart.yml")) == "recipes/quickstart.yml: no such recipe\n  try: quickstart"
     assert refusal(Path("rr.yaml")) == "rr.yaml: no such recipe\n  try: r.yaml"
     assert "try: a path, or a shipped recipe: " in refusal(Path("zzzzzz"))
     assert "no such recipe" in refusal(Path("x" * 5000))

@@ -14,6 +14,8 @@ from optima_lite.errors import ConfigError
 from optima_lite.settings import schemas
 from optima_lite.settings.config import load_recipe
 from optima_lite.settings.recipe import Recipe
+from optima_lite.tasks import forms
+from optima_lite.tasks.bounded import Worker
 from support import SMALL
 
 pytest.importorskip("jsonschema")
@@ -44,27 +46,43 @@ JSON = st.recursive(
         ("Mira mother Tess", False),
         ("", False),
         ("[" * 9_000, False),
-        ('{"facts": ["' + "x" * schemas.LONGEST + '"]}', False),
+        ('{"facts": ["' + "x" * forms.LONGEST + '"]}', False),
     ],
 )
 def test_a_message_is_valid_as_a_whole(message: str, valid: bool) -> None:
-    assert schemas.valid(message, FACTS) is valid
+    assert forms.valid(message, FACTS) is valid
 
 
 @pytest.mark.parametrize("message", ["NaN", "-Infinity", "1e999", "9" * 6_000, "1e400"])
 def test_numbers_that_no_float_holds_are_no_error(message: str) -> None:
-    assert schemas.valid(message, {"multipleOf": 0.1}) is False
+    assert forms.valid(message, {"multipleOf": 0.1}) is False
+
+
+@pytest.mark.parametrize(
+    ("message", "valid"),
+    [('{"a": "bb"}', True), ('{"a": "c"}', False), ("no JSON", False), ('{"a": "' + "b" * 60 + '!"}', False)],
+)
+def test_a_pattern_may_search_for_ever_and_is_stopped(
+    message: str, valid: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last of them takes 2^60 steps: it counts as not valid, and the next message is checked as ever."""
+    worker = Worker("optima_lite.tasks.fitting:fits", seconds=0.1)
+    monkeypatch.setattr(forms, "_in_time", worker)
+    schema = {"properties": {"a": {"pattern": "^(b+)+$"}}}
+    assert forms.valid(message, schema) is valid
+    assert worker.undecided == (len(message) > 60)
+    assert forms.valid('{"a": "b"}', schema)
 
 
 @given(st.text() | JSON.map(json.dumps))
 def test_no_message_is_an_error(message: str) -> None:
-    assert schemas.valid(message, FACTS) in (True, False)
+    assert forms.valid(message, FACTS) in (True, False)
 
 
 @given(st.lists(st.text()), st.none() | st.text())
 def test_what_follows_the_schema_is_valid(facts: list[str], answer: str | None) -> None:
     message = json.dumps({"facts": facts, "answer": answer})
-    assert schemas.valid(message, FACTS) == (len(message) <= schemas.LONGEST)
+    assert forms.valid(message, FACTS) == (len(message) <= forms.LONGEST)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ pytest.importorskip("torch")
 from optima_lite.records import Dialogue, Ending, Question, Reward, Rollouts, Turn
 from optima_lite.runs.progress import Evaluated, PhaseStarted
 from optima_lite.settings.recipe import RewardSettings
+from optima_lite.settings.teams import shipped, shipped_teams
 from optima_lite.stage.cast import Cast
 from optima_lite.stage.evaluate import evaluate_again, examine, summarise
 from optima_lite.tasks import world
@@ -44,6 +45,15 @@ def test_a_row_holds_the_means() -> None:
     assert row.readability_loss == 2.0
     assert row.score_low <= row.score <= row.score_high
     assert row.tokens_low <= row.tokens <= row.tokens_high
+
+
+def test_a_team_that_never_has_to_agree_has_no_agreement() -> None:
+    talks = [talk(10, 1.0, Ending.DONE, turns=3)] * 2
+    assert summarise(talks, name="x", decoding="sampled", scoring=Scoring(), agrees=False).agreement is None
+    assert summarise(talks, name="x", decoding="sampled", scoring=Scoring()).agreement == 0.0
+    agreeing = {name for name in shipped_teams() if shipped(name).agrees}
+    assert {"exchange", "proposer_critic", "plan_code_test_reflect"} <= agreeing
+    assert agreeing.isdisjoint({"planner_executor", "chain", "tree", "ask_search_summarise"})
 
 
 def test_nothing_right_has_no_price() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from optima_lite.errors import ConfigError
 from optima_lite.settings import schemas
-from optima_lite.tasks import answers
+from optima_lite.tasks import answers, forms
 from optima_lite.tasks.bounded import Worker
 from optima_lite.tasks.mathematics import boxed, canonical
 
@@ -249,7 +249,7 @@ def test_no_message_breaks_or_hangs_scoring(monkeypatch: pytest.MonkeyPatch) -> 
         for metric in ("f1", "exact", "numeric"):
             assert 0 <= answers.score(metric, message, ["72"]) <= 1
         for text in (message, json.dumps({"facts": [message]})):
-            assert schemas.valid(text, FORM) in (True, False)
+            assert forms.valid(text, FORM) in (True, False)
         slowest = max(slowest, time.monotonic() - started)
     print(f"{compared} scores, {worker.undecided} undecided comparisons, slowest message {slowest:.1f} s")
     assert slowest < 30

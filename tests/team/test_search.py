@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
-from optima_lite.records import Dialogue, Ending, Question, Reward, Tree, Turn, from_json, to_json
+from optima_lite.records import Dialogue, Ending, Metric, Question, Reward, Tree, Turn, from_json, to_json
 from optima_lite.settings.recipe import SearchSettings
 from optima_lite.team import search as searching
 from optima_lite.team.search import Chooser, search
@@ -202,7 +202,7 @@ def test_no_question_no_tree() -> None:
 # --- Merging --------------------------------------------------------------------------------------
 
 
-def scripted(*rollouts: list[Turn], merge: float = 0.1) -> Tree:
+def scripted(*rollouts: list[Turn], merge: float = 0.1, metric: Metric = "f1") -> Tree:
     """The tree of one search step in which each rollout says its own lines, whatever it has heard."""
 
     def lines(drafts: Sequence[tuple[Question, Dialogue]]) -> list[Turn]:
@@ -212,7 +212,8 @@ def scripted(*rollouts: list[Turn], merge: float = 0.1) -> Tree:
         return [Reward(float(dialogue.rollout), 0, 0, 0, 0) for _, dialogue in finished]
 
     once = SearchSettings(searches=1, rollouts=len(rollouts), merge_distance=merge)
-    (grown,) = search([question("q")], workflow=PAIR, speak=lines, score=reward, settings=once, seed=())
+    team = replace(PAIR, metric=metric)
+    (grown,) = search([question("q")], workflow=team, speak=lines, score=reward, settings=once, seed=())
     return grown
 
 
@@ -244,6 +245,19 @@ def test_near_texts_with_another_answer_stay_apart() -> None:
     one, two = (said(talk.format(value), speaker=0, answer=value) for value in "12")
     yes, no = (said(f"<A>{value}</A>", speaker=1, answer=value) for value in "12")
     assert children(scripted([one, yes], [two, no], merge=0.5)) == [[1, 2], [3], [4], [], []]
+
+
+def test_near_texts_merge_when_their_answers_are_the_same_to_the_task() -> None:
+    """A half is a half under `math`, and another text under `f1`; programs that differ in a bracket are two."""
+    talk = "The answer must be <A>{}</A>, as you have told me."
+
+    def merged(metric: Metric, *answers: str) -> bool:
+        one, two = (said(talk.format(value), speaker=0, answer=value) for value in answers)
+        rests = [[said(f"<A>{value}</A>", speaker=1, answer=value)] for value in answers]
+        return len(children(scripted([one, *rests[0]], [two, *rests[1]], merge=0.5, metric=metric))[ROOT]) == 1
+
+    assert merged("math", r"\tfrac12", r"\frac{1}{2}") and not merged("f1", r"\tfrac12", r"\frac{1}{2}")
+    assert merged("f1", "The Town", "town") and not merged("pass", "The Town", "town")
 
 
 def test_a_cut_message_does_not_become_a_finished_one() -> None:

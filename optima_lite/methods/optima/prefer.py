@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from ...learn.dpo import PairIds, optimise
 from ...learn.selection import pairs
-from ...records import Dialogue, PreferencePair, Question, Rollouts, Tree
+from ...records import Dialogue, PreferencePair, Rollouts, Tree
 from ...runs.folder import PREFERRED, stage_name
-from ...stage.stage import CHUNK, Stage
+from ...stage.stage import Stage
 from ...tasks.questions import training_questions
 from ...team.tree import ROOT
 from .explore import grow
@@ -34,22 +35,13 @@ def _search(stage: Stage, iteration: int, probe: Sequence[Rollouts]) -> Sequence
     each = recipe.search.searches * recipe.search.rollouts
     total = len(fitted) * each
     with stage.phase("search", iteration=iteration, total=total, unit="dialogues", parts=("search",)) as advance:
-
-        def work(chunk: Sequence[Question]) -> list[Tree]:
-            return grow(
-                stage.cast,
-                chunk,
-                probe=probe,
-                seed=(recipe.seed, iteration, "search"),
-                advance=lambda done, tokens: advance(done, tokens=tokens),
-            )
-
+        work = partial(grow, stage.cast, probe=probe, seed=(recipe.seed, iteration, "search"))
         trees = stage.run.chunks(
             stage_name(iteration, "6_trees"),
             Tree,
             fitted,
-            size=max(1, CHUNK // each),
-            work=work,
+            size=max(1, stage.cast.chunk // each),
+            work=lambda chunk: stage.share(work, chunk, lambda done, tokens: advance(done, tokens=tokens)),
             stored=lambda found: advance(found * each, stored=True),
         )
     roots = [tree.nodes[ROOT] for tree in trees]

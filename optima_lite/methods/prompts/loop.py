@@ -24,7 +24,7 @@ from ...runs.progress import Advance
 from ...runs.searches import ATTENTION, CONFIRMED, DIALOGUES, TRIALS
 from ...runs.steps import Verdict
 from ...stage.evaluate import undecided
-from ...stage.stage import CHUNK, Stage
+from ...stage.stage import Stage
 from ...statistics import FEWEST, of_change
 from ...tasks.questions import questions
 from ...team.domains import combined, with_prompts
@@ -159,7 +159,7 @@ def _talk(
         DIALOGUES + "-".join(map(str, combination)),
         Rollouts,
         asked,
-        size=max(1, CHUNK // each),
+        size=max(1, stage.cast.chunk // each),
         work=work,
         stored=lambda count: advance(count * each, stored=True),
     )
