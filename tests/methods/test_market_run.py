@@ -342,6 +342,27 @@ def test_a_lesson_is_what_an_agent_saw_and_said_in_a_won_episode(bidders: Bidder
     assert bidders.lesson(cut, chatty.name) is None and bidders.lesson(cut, bob.name) is not None
 
 
+def test_a_tool_answers_each_message_of_its_agent_and_costs_no_tokens(
+    bidders: Bidders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finder = replace(bidders.living[0], tool="retrieve", max_tokens=None)
+    agents = bidders.of([finder, replace(bidders.living[2], wake=Wake())])
+    question = replace(QUESTION, contexts=(("Mira boss Tara",), ("Tara home Norton",)))
+    end = min(bidders.renderer.end_ids)
+
+    def generate(prompts: Sequence[Sequence[int]], **_: object) -> list[tuple[int, ...]]:
+        return [(*bidders.renderer.encode("Tara home"), end) for _ in prompts]
+
+    monkeypatch.setattr(agents.generator, "generate", generate)
+    (dialogue,) = agents.talk(
+        [question], [Dialogue("q", 0)], sampling=Sampling(0.8, 1.0, 24), seed=(0,), advance=lambda done, tokens: None
+    )
+    found = [(agents.workflow.names[turn.speaker], turn.text) for turn in dialogue.turns if not turn.ids]
+    assert found and set(found) == {("retrieve", "- Tara home Norton\n- Mira boss Tara")}
+    asked = [turn for turn in dialogue.turns if agents.workflow.names[turn.speaker] == finder.name]
+    assert len(asked) == len(found)
+
+
 def test_a_variant_is_never_the_parent_s_own(bidders: Bidders) -> None:
     parent = replace(bidders.living[0], strategy=TERSE)
     drawn = Writer(bidders, Sampling(0.8, 1.0, 40), (0, "market"))([Request(parent, "mutate", "regular")] * 5)
