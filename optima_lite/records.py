@@ -303,6 +303,21 @@ class Contender:
     preparation: int | None = 0
 
 
+@dataclass(frozen=True, slots=True)
+class TransferRow:
+    """A way to hand messages on, measured. ticks: of a dialogue on the virtual clock; None where messages have no
+    steps. seconds: of a dialogue alone, by the clock. first: seconds until the first tokens of the step that answers.
+    together: seconds of a dialogue when all questions are asked at once. reused: share of the prompt tokens of these
+    that the cache knew."""
+
+    row: EvalRow
+    ticks: float | None
+    seconds: float
+    first: float
+    together: float
+    reused: float
+
+
 def to_json(record: Any) -> Any:
     """Any record, or plain value that holds some, as values that `json` writes."""
     return msgspec.to_builtins(record)

@@ -1,10 +1,11 @@
-"""`view` and `export`: ways out of a run folder."""
+"""`view`, `export` and `push`: ways out of a run folder."""
 
 from __future__ import annotations
 
 import enum
 import os
 import sys
+import tempfile
 import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -116,6 +117,53 @@ def export(
                 f"tokens {agreed.tokens:.2f} (the run's {agreed.own_tokens:.2f})",
                 soft_wrap=True,
             )
+
+
+def push(
+    run: RunFolderArgument,
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="USER/NAME on the Hugging Face hub.")],
+    kind: Annotated[ExportKind, typer.Option("--as", help="What is sent.")] = ExportKind.ADAPTER,
+    iteration: Iteration = "last",
+    numbers: Annotated[Numbers, typer.Option(help="Of a GGUF file's matrices.")] = Numbers.Q8_0,
+    public: Annotated[bool, typer.Option("--public", help="Everybody may see it; else you alone.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go out, with its card.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Put a run's team on the Hugging Face hub, with its card; private by default, and asks before anything leaves."""
+    with errors():
+        machine = machine_of(config)
+        console = console_of(machine)
+        if machine.offline and not dry_run:
+            raise OptimaError("the machine file says offline", where="optima_lite.toml", hint="--dry-run")
+        found = open_run(run, machine)
+        number = iteration_number(found, iteration)
+        if number is None:
+            raise RunError("nothing has been trained, so there is nothing to send", where=found.folder)
+        import_libraries()
+        from huggingface_hub import HfApi
+
+        from ..outlets import hub
+        from ..outlets.export import Order, write
+
+        with tempfile.TemporaryDirectory() as between:
+            folder = Path(between) / "export"
+            write(found, folder, Order(kind.value, number, numbers=numbers.value), machine=machine)
+            if not machine.offline:
+                hub.add_licence(folder, found.manifest["recipe"]["model"]["name"], api=HfApi())
+            going = hub.outgoing(folder)
+            for name, size in going:
+                console.print(f"  {name}  {size / 1e6:,.2f} MB", markup=False, soft_wrap=True)
+            who = "everybody" if public else "you alone"
+            total = sum(size for _, size in going) / 1e6
+            console.print(f"{len(going)} files, {total:,.1f} MB, to {repo}, for {who}", markup=False, soft_wrap=True)
+            if dry_run:
+                console.print((folder / "README.md").read_text("utf-8"), markup=False)
+                return
+            if not yes and not typer.confirm("Send them?"):
+                raise typer.Exit(1)
+            message = f"{found.folder.resolve().name}, iteration {number}, as {kind.value}"
+            console.print(hub.push(folder, repo, private=not public, message=message, api=HfApi()), markup=False)
 
 
 def _write(path: Path, text: str) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
-
-from transformers.utils import logging as transformers_logging
 
 from ..errors import ConfigError
 from ..learn.rollout import sample, score
@@ -83,8 +83,8 @@ def _from_gguf(file: Path, recipe: Recipe, machine: Machine, target: Path) -> No
     """The weights of a GGUF file as transformers reads them, with the base's own config and tokenizer, which its reader
     does not take from the file as they are."""
     base = read(found(recipe.model.name, machine=machine))
-    transformers_logging.disable_progress_bar()
-    model = base.architecture.from_pretrained(file.parent, gguf_file=file.name, dtype=computing_dtype())
+    with redirect_stderr(io.StringIO()):  # its reader draws a bar of its own
+        model = base.architecture.from_pretrained(file.parent, gguf_file=file.name, dtype=computing_dtype())
     weights = model.state_dict()
     if base.config.get("tie_word_embeddings"):
         weights.pop("lm_head.weight", None)

@@ -96,6 +96,10 @@ def idle(recipe: Mapping[str, Any], stated: Collection[str]) -> Iterator[tuple[s
     for key in stated:
         if why := _of_another_method(recipe, key):
             yield key, why
+    taking_part = recipe["team"]["roles"] if recipe["team"] else recipe["protocol"]["roles"]
+    for name in recipe["reinforce"]["roles"] or ():
+        if name not in taking_part:
+            yield "reinforce.roles", f"names {name}, who has no part in the team; these have: {', '.join(taking_part)}"
     if recipe["method"] == "reinforce" and recipe["sampling"]["top_p"] < 1:
         yield "sampling.top_p", "must be 1 with method: reinforce, whose ratios are of the whole distribution"
     if recipe["schedule"] == "idpo" and recipe["training"]["iterations"] < 2:

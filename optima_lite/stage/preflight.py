@@ -60,7 +60,8 @@ def check(
         yield Finding("plugin", Status.OK, code.told(recipe.uses))
     model = _model(loaded, machine)
     yield model
-    needs = [*data_findings(recipe), *look_up_findings(recipe), *_judge(recipe), *_extras(recipe, machine)]
+    needs = [*data_findings(recipe), *look_up_findings(recipe), *_prompts(recipe)]
+    needs += [*_judge(recipe), *_extras(recipe, machine)]
     yield from needs
     let_segments_grow(os.environ)  # torch reads it when the card is first looked at, and the probe needs it
     yield gpu()
@@ -261,6 +262,13 @@ def _model(loaded: LoadedRecipe, machine: Machine) -> Finding:
     limit, why = longest_row(_model_config(loaded.recipe.model, machine))
     shorter = why is not None and (wanted or limit + 1) > limit
     return Finding("model", Status.NOTE if shorter or not here else Status.OK, f"{found}; {why}" if shorter else found)
+
+
+def _prompts(recipe: Recipe) -> Iterator[Finding]:
+    """Whether the recipe's own words take the place of those that the team's roles have."""
+    if recipe.team is not None and recipe.prompts.system:
+        what = f"prompts.system takes the place of the system prompt of all {len(team_of(recipe).roles)} roles"
+        yield Finding("prompts", Status.NOTE, what, "prompts.system=null leaves the team its own")
 
 
 def _judge(recipe: Recipe) -> Iterator[Finding]:

@@ -16,9 +16,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..records import CODE_METRICS, Layout, Metric, Question, Turn
-from ..settings.workflow import INPUT, QUESTION, Step, Workflow
+from ..settings.workflow import INPUT, QUESTION, Step, Streaming, Workflow
 from . import parsing
-from .dialogue import Done, listed, since, taken
+from .dialogue import listed, since, taken
+from .segments import parts
+from .streamed import Done
 
 # A single agent that may leave sentences behind (AutoForm, arXiv 2402.18439), in our own words; follows its prompt.
 AUTOFORM = (
@@ -121,13 +123,26 @@ def view(
 
 
 def instructed(workflow: Workflow, speaker: int, format: str | None = None) -> str:
-    """A role's system prompt, filled in, with the instruction of a format if it takes them. Raises KeyError for a
-    format that is not in the pool."""
+    """A role's system prompt, filled in, with the instruction of a format if it takes them, and of steps if messages
+    consist of them and are handed on whole. Raises KeyError for a format that is not in the pool."""
     role, name = workflow.roles[speaker], workflow.voices[speaker]
     others = dict.fromkeys(workflow.voices[: len(workflow.roles)])
     partner = " and ".join(one for one in others if one != name)
     instruction = f" {FORMATS[format]}" if format and role.formats else ""
+    if workflow.stream and not workflow.streams:
+        instruction += in_steps(workflow.stream)
     return role.system.replace("{name}", name).replace("{partner}", partner) + instruction
+
+
+def in_steps(how: Streaming) -> str:
+    """What an agent is told that writes a whole message in steps; nothing where its sentences are its steps."""
+    if how.border == "sentence":
+        return ""
+    if how.steps is None:
+        return f" Write one step of your reasoning after the other, and {how.marker} after each."
+    if how.steps == 1:
+        return f" Write {how.marker} when you are done."
+    return f" Write in {how.steps} parts of about the same length, and {how.marker} after each."
 
 
 def _own(turns: Sequence[Turn], speaker: int, workflow: Workflow) -> list[bool]:
@@ -197,10 +212,20 @@ def brief(
     """What the speaker of a step with a template is told. done: the steps taken before."""
     speaker = workflow.speaker(step)
     given = {"question": question.text, "facts": listing(held(question, speaker, workflow=workflow))}
+    if workflow.stream:
+        done = tuple((one, replace(turn, text=_handed_on(one, turn.text, workflow.stream))) for one, turn in done)
     return [
         Message("system", instructed(workflow, speaker, format)),
         Message("user", filled(step, done, given=given)),
     ]
+
+
+def _handed_on(step: Step, text: str, how: Streaming) -> str:
+    """A message without the marks between its steps, and with those steps alone that a probe lets pass."""
+    if step.tool or step.parse != "text":
+        return text
+    begin, end = how.passed if how.passed and not step.inputs else (0, None)
+    return "\n".join(parts(text, how)[begin:end])
 
 
 def listing(facts: Sequence[str]) -> str:
