@@ -160,6 +160,14 @@ def test_a_population_answers_again_as_it_did_and_chats(home: Path, run: RunFold
     assert records(run.folder) == before
 
 
+def test_the_viewer_names_who_spoke_in_each_population(run: RunFolder) -> None:
+    from optima_lite.outlets.contents import _dialogue_sets, _Questions
+
+    sets = {one["key"]: one["speakers"] for one in _dialogue_sets(run, _Questions(), {})}
+    assert sets["untrained_sampled"] == ("Alice-1", "Alice-2", "Bob-3", "Bob-4")
+    assert sets["iteration_1_greedy"] == tuple(one.name for one in run.read("iteration_01/2_population", Agent))
+
+
 def test_what_a_market_has_not_is_refused(home: Path, run: RunFolder) -> None:
     outcome = call("search", run.folder, "--config", home / "machine.toml")
     assert outcome.code == 2 and "a market has no trees" in outcome.err
@@ -182,6 +190,7 @@ def test_a_run_that_is_killed_resumes_with_equal_ledgers(home: Path, run: RunFol
     assert_same_run(folder, run.folder)
 
 
+@pytest.mark.slow
 def test_a_torn_episode_is_played_again(home: Path, run: RunFolder, tmp_path: Path) -> None:
     folder = shutil.copytree(run.folder, tmp_path / "run")
     path = folder / "iteration_01/1_episodes.jsonl"
