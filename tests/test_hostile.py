@@ -28,8 +28,8 @@ def fault(one: dict[str, Any]) -> str | None:
 
 
 def outcomes(cases: dict[str, int], folder: Path) -> list[dict[str, Any]]:
-    """Those of the first so many cases of each kind; kinds with a comma between them go one after the other in a process,
-    the others side by side."""
+    """Those of the first so many cases of each kind. Kinds with a comma between them go one after the other in a
+    process, the others side by side."""
     started = [
         subprocess.Popen(
             [sys.executable, "hostile_runs.py", kinds, str(count), str(folder)],

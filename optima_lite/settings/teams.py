@@ -62,6 +62,21 @@ def workflow(team: Mapping[str, Any]) -> Workflow:
     return read
 
 
+def handing_on(team: Mapping[str, Any] | None, transfer: str, steps: int | None) -> dict[str, Any]:
+    """A recipe's team whose messages are handed on in another way. steps: of a message; None leaves them as they are.
+    Raises ConfigError for a recipe without a team, whose talk goes back and forth, and for a team that cannot."""
+    if team is None:
+        what = "a talk by protocol goes back and forth, and stream needs steps that form no loop"
+        raise ConfigError(
+            what, where="transfer", hint="a run of a team such as chain, tree or graph (docs/streaming.md)"
+        )
+    changed = {**team, "transfer": transfer}
+    if steps is not None:
+        changed["stream"] = {**(team.get("stream") or {}), "steps": steps}
+    workflow(changed)
+    return changed
+
+
 def speakers(recipe: Mapping[str, Any]) -> tuple[str, ...]:
     """The names of all who have turns in a run, by `Turn.speaker`. recipe: as a manifest keeps it."""
     if recipe.get("team"):

@@ -26,11 +26,11 @@ from ..records import Question
 from ..runs.chosen import BEGUN, chosen, has_adapters, read_prompts, require_roles
 from ..runs.folder import POPULATION, STARTED, RunFolder, born_with, stage_name
 from ..runs.opened import require_iteration
-from ..settings import plugin
+from ..settings import plugin, teams
 from ..settings.agents import Agent
 from ..settings.machine import Machine
 from ..settings.recipe import Recipe
-from ..settings.workflow import QUESTION, SHARED, Workflow, speaking_with, told
+from ..settings.workflow import QUESTION, SHARED, Transfer, Workflow, speaking_with, told
 from ..tasks import answers
 from ..tasks.answers import Scoring
 from ..tasks.questions import facts
@@ -188,14 +188,29 @@ def settling(settle: Settle, *, on_card: bool) -> Settle:
     return (lambda key, decide: decide()) if on_card else settle
 
 
-def recall(run: RunFolder, *, machine: Machine, iteration: int | None, other: Recipe | None = None) -> Cast:
+@dataclass(frozen=True, slots=True)
+class HandingOn:
+    """How messages are handed on, instead of as the recipe says. steps: of a message; None: the recipe's."""
+
+    transfer: Transfer
+    steps: int | None = None
+
+
+def recall(
+    run: RunFolder,
+    *,
+    machine: Machine,
+    iteration: int | None,
+    other: Recipe | None = None,
+    handing_on: HandingOn | None = None,
+) -> Cast:
     """The agents of a run as they stood after an iteration, or untrained for None.
 
     other: a recipe whose task they meet instead, with its protocol, prompts, sampling, evaluation and plugin; the run's
     plugin then has no say in the reward.
 
-    Raises RunError for an iteration that has not been trained, ConfigError for a manifest of another version and for a
-    plugin that is not what or where it was.
+    Raises RunError for an iteration that has not been trained, ConfigError for a manifest of another version, for a
+    plugin that is not what or where it was, and for a team that cannot hand its messages on as wanted.
     """
     require_iteration(run, iteration)
     adapter = None if iteration is None else run.adapter(iteration)
@@ -212,6 +227,10 @@ def recall(run: RunFolder, *, machine: Machine, iteration: int | None, other: Re
         stored = run.manifest.get("plugin")
         code = plugin.load_file(Path(stored["path"]), sha256=stored["sha256"]) if stored else None
         recipe = recipe.with_code(code)
+
+    if handing_on is not None:
+        team = teams.handing_on(recipe.team, handing_on.transfer, handing_on.steps)
+        recipe = recipe.model_copy(update={"team": team})
 
     def settled(key: str, decide: Callable[[], int]) -> int:
         return int(run.manifest.get(key) or decide())
