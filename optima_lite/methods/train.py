@@ -90,7 +90,8 @@ def train_alone(cast: Cast, run: RunFolder, *, observe: Observer) -> None:
         raise RunError("a market trains no weights, so that its single agent has none either", where=run.folder)
     # An answer without a partner's word is all that there is: see `selection.skip_early_answers`.
     selection = recipe.selection.model_copy(update={"skip_early_answers": False})
-    recipe = recipe.model_copy(update={"selection": selection})
+    everyone = recipe.reinforce.model_copy(update={"roles": None})
+    recipe = recipe.model_copy(update={"selection": selection, "reinforce": everyone})
     alone = replace(cast, pair=cast.single, recipe=recipe, start=None)
     name = f"{run.manifest.get('recipe_name')}, single agent"
     manifest = {"recipe": run.manifest["recipe"], "recipe_name": name, "versions": versions()}
