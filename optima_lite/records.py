@@ -51,7 +51,8 @@ class Turn:
     """One message. speaker: by number, roles first, then tools. ids: exactly the sampled token ids, turn end included;
     none of a tool. answer: what it marks as answer, or None; None also where the workflow does not count it.
 
-    finished: False when the message hit its token limit, so that its ids end without a turn end.
+    finished: False when the message hit its token limit, so that its ids end without a turn end. In a stream a turn is
+    one step of a message; of an agent that reads nobody this then says whether its message ends there.
     """
 
     speaker: int

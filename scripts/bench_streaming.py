@@ -5,8 +5,12 @@
 Every message has the same number of tokens, because the model has random weights and no token that ends anything; in a
 stream it falls into steps of equal length. So both ways do the same work in another order, but where a stream's agents
 answer more often than there are steps (the graph). The two, and the stream without a cache, take turns, so that a
-passing load hits all of them; medians over the repetitions, of the clock and of the processor (one thread). Ratios over
-1 mean that the stream is quicker. A line of JSON a case is added to --out, so that a long table can be made in pieces.
+passing load hits all of them. Each repetition adds its seconds, by the clock and of the processor (one thread), to
+--out, so that a long table can be made in pieces; what is printed are the medians, over all repetitions in that file,
+of the ratios within one. Ratios over 1 mean that the stream is quicker.
+
+--room measures no time: it counts the tokens that a chain of four sends through the model, ten dialogues about each
+question with 1,600 tokens of facts, when the cache has the room that 2 GiB are for an 8B (see room.py).
 """
 
 from __future__ import annotations
@@ -16,17 +20,19 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import room
 import torch
 from random_llama import write
 
 from optima_lite.learn.rollout import Agents, sample
 from optima_lite.model.generate import Generator
 from optima_lite.model.loading import load
+from optima_lite.model.memory import MOST_TOKENS
 from optima_lite.model.policy import Policy
 from optima_lite.model.render import Renderer
 from optima_lite.model.sampling import Sampling, row_key
@@ -69,19 +75,22 @@ def main() -> None:
     parser.add_argument("--dialogues", default="1", help="at once; several with commas between")
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--room", type=int, help="count tokens only, of so many questions with the cache of an 8B")
     parser.add_argument("--out", type=Path, default=Path("bench_streaming.jsonl"))
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    if given.room:
+        print(room_of_an_8b(given.room))
+        return
     policy = make_policy(given.model)
-    print(f"{'case':<26} {'ticks':>9} {'clock':>6} {'cpu':>6} {'first':>6} {'reused':>7} {'cache':>6} {'tokens':>7}")
-    for dialogues in map(int, given.dialogues.split(",")):
-        for team in given.teams.split(","):
-            for steps in map(int, given.steps.split(",")):
-                found = measure(policy, Case(team, steps, given.tokens, dialogues), given.repetitions)
-                found |= {"model": given.model, "threads": given.threads}
-                with given.out.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(found) + "\n")
-                print(line(found), flush=True)
+    for _ in range(given.repetitions):
+        for dialogues in map(int, given.dialogues.split(",")):
+            for team in given.teams.split(","):
+                for steps in map(int, given.steps.split(",")):
+                    found = measure(policy, Case(team, steps, given.tokens, dialogues))
+                    with given.out.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps({"model": given.model, "threads": given.threads, **found}) + "\n")
+    print_table([json.loads(line) for line in given.out.read_text(encoding="utf-8").splitlines()])
 
 
 def make_policy(shape: str) -> Policy:
@@ -92,40 +101,19 @@ def make_policy(shape: str) -> Policy:
     return replace(policy, end_ids=(1 << 30,), max_length=1 << 14)
 
 
-def measure(policy: Policy, case: Case, repetitions: int) -> dict[str, Any]:
-    """The medians of one case, and what does not change from one repetition to the next."""
-    seconds: dict[str, list[tuple[float, float, float]]] = {way: [] for way in WAYS}
-    facts: dict[str, Any] = {}
-    for _ in range(repetitions):
-        for way in WAYS:
-            times, counted = once(policy, case, way)
-            seconds[way].append(times)
-            facts[way] = counted
-    clock, cpu, first = ({way: statistics.median(times[k] for times in seconds[way]) for way in WAYS} for k in range(3))
-    return {
-        "team": case.team,
-        "steps": case.steps,
-        "message": case.tokens,
-        "dialogues": case.dialogues,
-        "repetitions": repetitions,
-        "ticks": [facts["stream"]["ticks"], facts["serial"]["ticks"]],
-        "seconds": {way: round(clock[way], 3) for way in WAYS},
-        "clock": round(clock["serial"] / clock["stream"], 3),
-        "cpu": round(cpu["serial"] / cpu["stream"], 3),
-        "first": round(first["serial"] / first["stream"], 3),
-        "cache": round(clock["uncached"] / clock["stream"], 3),
-        "sampled": [facts["stream"]["sampled"], facts["serial"]["sampled"]],
-        "computed": [facts["stream"]["computed"], facts["serial"]["computed"]],
-        "reused": round(facts["stream"]["reused"] / (facts["stream"]["reused"] + facts["stream"]["computed"]), 3),
-    }
+def measure(policy: Policy, case: Case) -> dict[str, Any]:
+    """One repetition of a case: seconds of each way, and what was counted."""
+    return {**asdict(case), **{way: once(policy, case, way) for way in WAYS}}
 
 
-def once(policy: Policy, case: Case, way: str) -> tuple[tuple[float, float, float], dict[str, int]]:
+def once(policy: Policy, case: Case, way: str) -> dict[str, float]:
     """Seconds by the clock, of the processor, and until the answer of the last dialogue begins; and the counts."""
     room = 0 if way == "uncached" else 1 << 31
     generator = Generator(policy, max_batch_tokens=1 << 20, max_cache_bytes=room)
     team = case.workflow(way)
     agents = Agents(generator, Renderer(policy.tokenizer, end_ids=policy.end_ids), team, Scoring("f1", None, None))
+    words, sayable = len(policy.tokenizer), policy.model.get_base_model().config.vocab_size
+    generator.unsayable = sorted({*generator.unsayable, *range(words, sayable)})  # they are no text, so no step
     spoke: dict[int, float] = {}
     generator.hear = lambda key: spoke.setdefault(key, time.perf_counter()) and None
     asked = list(about(case.dialogues))
@@ -139,7 +127,26 @@ def once(policy: Policy, case: Case, way: str) -> tuple[tuple[float, float, floa
     first = max(spoke[row_key("bench", question.id, 0, answer)] for question in asked) - began
     counts = generator.counts
     counted = {"sampled": counts.sampled, "computed": counts.computed, "reused": counts.reused}
-    return (clock, cpu, first), {"ticks": ticks(timeline(talks[0], team)), **counted}
+    return {"clock": clock, "cpu": cpu, "first": first, "ticks": ticks(timeline(talks[0], team)), **counted}
+
+
+def room_of_an_8b(count: int) -> str:
+    """Tokens computed for each dialogue, with an 8B's room for the cache, with all that it can use, and with none."""
+    policy, asked = room.make_policy(), room.make_questions(count)
+    layers, heads, width = policy.cache_shape
+    token = 2 * layers * heads * width * policy.model.dtype.itemsize
+    how = Streaming(steps=4, marker=NEVER, step_tokens=room.LONGEST // 4)
+    team = replace(shipped("chain"), transfer="stream", stream=how)
+    found = {}
+    for name, tokens in (("8B's room", room.ROOM), ("unlimited", 1 << 26), ("no cache", 0)):
+        generator = Generator(policy, max_batch_tokens=MOST_TOKENS, max_cache_bytes=tokens * token)
+        agents = Agents(generator, Renderer(policy.tokenizer, end_ids=policy.end_ids), team, Scoring("f1", None, None))
+        sample(agents, asked[: 1 if not tokens else None], rollouts=room.ROLLOUTS, sampling=room.SAMPLING, seed=(0,))
+        dialogues = room.ROLLOUTS * (count if tokens else 1)
+        found[name] = (generator.counts.computed / dialogues, generator.counts.sampled / dialogues)
+    return "\n".join(
+        f"{name:<10} {read:9.1f} tokens computed, {said:6.1f} sampled" for name, (read, said) in found.items()
+    )
 
 
 def about(count: int) -> Iterator[Question]:
@@ -147,13 +154,25 @@ def about(count: int) -> Iterator[Question]:
     yield from questions("train", count, seed=0)
 
 
-def line(found: dict[str, Any]) -> str:
-    """A case for the eye."""
-    name = f"{found['team']} S={found['steps']}, {found['dialogues']} at once"
-    stream, serial = found["ticks"]
-    tokens = found["sampled"][0] / found["sampled"][1]
-    ratios = " ".join(f"{found[key]:>6.2f}" for key in ("clock", "cpu", "first"))
-    return f"{name:<26} {stream:>4}/{serial:<4} {ratios} {found['reused']:>7.0%} {found['cache']:>6.2f} {tokens:>7.2f}"
+def print_table(lines: Sequence[dict[str, Any]]) -> None:
+    """A line for each case that has been measured."""
+    columns = ("clock", "cpu", "first", "reused", "no cache", "tokens", "repeated")
+    print(f"{'case':<34} {'ticks':>9} " + " ".join(f"{name:>8}" for name in columns))
+    keys = ("model", "team", "dialogues", "tokens", "steps")
+    cases: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for one in lines:
+        cases.setdefault(tuple(one[key] for key in keys), []).append(one)
+    for (model, team, dialogues, tokens, steps), found in sorted(cases.items()):
+        name = f"{model} {team}, {dialogues} at once, {tokens}/{steps}"
+        stream, serial = found[0]["stream"], found[0]["serial"]
+        ratios = [
+            statistics.median(one[over][kind] / one["stream"][kind] for one in found)
+            for over, kind in (("serial", "clock"), ("serial", "cpu"), ("serial", "first"), ("uncached", "cpu"))
+        ]
+        reused = stream["reused"] / (stream["reused"] + stream["computed"])
+        tokens = stream["sampled"] / serial["sampled"]
+        shown = [*(f"{ratio:8.2f}" for ratio in ratios[:3]), f"{reused:8.0%}", f"{ratios[3]:8.2f}", f"{tokens:8.2f}"]
+        print(f"{name:<34} {stream['ticks']:>4}/{serial['ticks']:<4} {' '.join(shown)} {len(found):>8}")
 
 
 if __name__ == "__main__":

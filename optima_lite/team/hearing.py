@@ -10,24 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ..records import Question, Turn
 from ..settings.workflow import Step, Workflow
-from .prompts import Message, facts_and_question, filled, held, in_steps, instructed, listing
+from .prompts import Message, facts_and_question, filled, held, how_to_write, instructed, listing
 from .stream import Heard
 from .stream import Message as Said
 from .streamed import Done, Standing, member
 
 NOTHING_YET = "(nothing yet)"
 _HEADERS = 16  # tokens around a message and its answer
-
-# What an agent is told that answers step by step, by how many it hears.
-ONE = (
-    " You read the work of another part by part, while it is being written. After each part write your own version of "
-    "it, correct what is wrong in it, and say no more."
-)
-SEVERAL = (
-    " You read the work of others part by part, while it is being written, each part after the name of its author. "
-    "Answer with one part of your own, in which you put together what belongs together and correct what is wrong, and "
-    "say no more."
-)
 
 
 def overheard(
@@ -45,7 +34,9 @@ def overheard(
     if following and now.stream.open(step.name) is None:
         messages.append(Said(now.stream.takes(step.name)))
     hears = now.stream.member(step.name).hears
-    seen = [Message("system", instructed(workflow, workflow.speaker(step), format) + told(workflow, len(hears)))]
+    seen = [
+        Message("system", instructed(workflow, workflow.speaker(step), format) + how_to_write(workflow, len(hears)))
+    ]
     for number, message in enumerate(messages):
         turns = tuple(turn for k in message.steps if (turn := now.turns[k]).ids)
         if message.steps and not turns:
@@ -54,12 +45,6 @@ def overheard(
         text = "\n".join(arrived.values()) if number else _begun(question, arrived, step, now, workflow)
         seen += [Message("user", text), *([Message("assistant", turns=turns)] if turns else [])]
     return seen
-
-
-def told(workflow: Workflow, senders: int) -> str:
-    """What an agent is told of how to write, by the number of those that it hears."""
-    assert workflow.stream is not None
-    return (SEVERAL if senders > 1 else ONE) if senders else in_steps(workflow.stream)
 
 
 def around(step: Step, workflow: Workflow, *, length: Callable[[str], int]) -> int:
@@ -72,7 +57,7 @@ def around(step: Step, workflow: Workflow, *, length: Callable[[str], int]) -> i
     labels = [f"{name}:\n{NOTHING_YET}\n" for name in hears] if len(hears) > 1 else []
     most = how.most + len(workflow.steps) if how.merge == "drain" else how.at_most
     messages = min(how.at_most, most) if hears else 1
-    return messages * (sum(map(length, labels)) + _HEADERS) + length(told(workflow, len(hears)))
+    return messages * (sum(map(length, labels)) + _HEADERS) + length(how_to_write(workflow, len(hears)))
 
 
 def _by_sender(heard: Sequence[Heard], step: Step, now: Standing) -> dict[str, str]:

@@ -20,7 +20,7 @@ from ..settings.workflow import INPUT, QUESTION, Step, Streaming, Workflow
 from . import parsing
 from .dialogue import listed, since, taken
 from .segments import parts
-from .streamed import Done
+from .streamed import Done, member
 
 # A single agent that may leave sentences behind (AutoForm, arXiv 2402.18439), in our own words; follows its prompt.
 AUTOFORM = (
@@ -47,6 +47,16 @@ FORMATS = {
     "form": "Write each message as a form with the fields known, needed and answer.",
 }
 
+# What an agent of a stream is told, by how many it hears step by step.
+_OF_ONE = (
+    " You read the work of another part by part, while it is being written. After each part write your own version of "
+    "it, correct what is wrong in it, and say no more."
+)
+_OF_SEVERAL = (
+    " You read the work of others part by part, while it is being written, each part after the name of its author. "
+    "Answer with one part of your own, in which you put together what belongs together and correct what is wrong, and "
+    "say no more."
+)
 
 _MARK = re.compile(r"[ \n]*<A>answer</A>[.,]?[ \n]?")  # with what would stand on a line of its own around a block
 
@@ -132,6 +142,12 @@ def instructed(workflow: Workflow, speaker: int, format: str | None = None) -> s
     if workflow.stream and not workflow.streams:
         instruction += in_steps(workflow.stream)
     return role.system.replace("{name}", name).replace("{partner}", partner) + instruction
+
+
+def how_to_write(workflow: Workflow, senders: int) -> str:
+    """What an agent of a stream is told of that, by the number of those that it hears step by step."""
+    assert workflow.stream is not None
+    return (_OF_SEVERAL if senders > 1 else _OF_ONE) if senders else in_steps(workflow.stream)
 
 
 def in_steps(how: Streaming) -> str:
@@ -264,8 +280,11 @@ def sights(
         if step.reads is not None and not step.tool:
             facts = listing(held(question, workflow.speaker(step), workflow=workflow))
             told = step.reads.replace("{question}", question.text).replace("{facts}", facts)
-            system = Message("system", instructed(workflow, workflow.speaker(step)))
-            yield f"{step.speaker}, at step {step.name},", [system, Message("user", told)]
+            system = instructed(workflow, workflow.speaker(step))
+            if workflow.streams:
+                others = [one for one in workflow.steps if one is not step]
+                system += how_to_write(workflow, len(member(step, others).hears))
+            yield f"{step.speaker}, at step {step.name},", [Message("system", system), Message("user", told)]
 
 
 # --- The longest that can be read -----------------------------------------------------------------

@@ -31,7 +31,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     )
     (home / "small.yaml").write_text(small + TEAM)
     (home / "machine.toml").write_text(MACHINE)
-    streamed = ("team.transfer=stream", "team.stream.steps=2")
+    streamed = (
+        "team.transfer=stream",
+        "team.stream.steps=2",
+        "evaluation.questions=2",
+        "evaluation.validation_questions=1",
+    )
     outcome = call("train", home / "small.yaml", *streamed, "--run", home / "run", "--config", home / "machine.toml")
     assert outcome.code == 0, outcome.err
     return home / "run", home / "machine.toml"

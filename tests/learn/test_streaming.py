@@ -3,6 +3,7 @@ was read before is not computed again, and whatever a model does the dialogue co
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ pytest.importorskip("torch")
 
 import torch
 from peft import LoraConfig, get_peft_model
+from rich.console import Console
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from optima_lite.learn.rollout import Agents, ranked, sample
@@ -22,8 +24,9 @@ from optima_lite.model.generate import Generator
 from optima_lite.model.policy import Policy
 from optima_lite.model.render import Renderer
 from optima_lite.model.sampling import Sampling
-from optima_lite.records import Dialogue, Ending, Question, Rollouts, from_json, to_json
-from optima_lite.settings.recipe import RewardSettings
+from optima_lite.records import Dialogue, Ending, Question, Reward, Rollouts, Turn, from_json, to_json
+from optima_lite.runs.team_view import TeamView
+from optima_lite.settings.recipe import RewardSettings, SearchSettings
 from optima_lite.settings.teams import shipped, workflow
 from optima_lite.settings.workflow import Streaming, Workflow
 from optima_lite.stage.asking import Said, Team
@@ -31,7 +34,9 @@ from optima_lite.stage.cast import Cast
 from optima_lite.tasks.answers import Scoring
 from optima_lite.team.dialogue import cues, extend, stand
 from optima_lite.team.hearing import overheard
+from optima_lite.team.search import search
 from optima_lite.team.timeline import ticks, timeline
+from optima_lite.team.tree import turns
 
 ASKED = [
     Question("q", "Who is the mother of Mira?", ("Tess",), (("Mira mother Tess",), ("Tess home Oakton",))),
@@ -99,16 +104,17 @@ def one_by_one(team: Agents, question: Question) -> Dialogue:
     return dialogue
 
 
-@pytest.mark.parametrize(("name", "merge"), [("chain", "drain"), ("tree", "drain"), ("graph", "per_step")])
+@pytest.mark.parametrize(("name", "merge"), [("tree", "drain"), ("graph", "per_step")])
 def test_batched_is_one_by_one_token_for_token_with_the_cache_and_without(
     agents: Callable[..., Agents], name: str, merge: str
 ) -> None:
-    alone = agents(name, merge=merge, cache=0)
+    how = {"merge": merge, "step_tokens": 6}
+    alone = agents(name, **how, cache=0)
     expected = [one_by_one(alone, question) for question in ASKED]
     for cache in CACHES.values():
-        groups = sample(agents(name, merge=merge, cache=cache), ASKED, rollouts=1, sampling=SAMPLING, seed=(0, 0))
+        groups = sample(agents(name, **how, cache=cache), ASKED, rollouts=1, sampling=SAMPLING, seed=(0, 0))
         assert [dialogue for group in groups for dialogue in group.dialogues] == expected
-    assert len({len(turn.ids) for dialogue in expected for turn in dialogue.turns}) > 4, "steps end raggedly"
+    assert len({len(turn.ids) for dialogue in expected for turn in dialogue.turns}) > 3, "steps end raggedly"
     assert {turn.finished for dialogue in expected for turn in dialogue.turns} == {True, False}
 
 
@@ -131,6 +137,35 @@ def test_ticks_of_the_stream_and_of_its_serial_control(agents: Callable[..., Age
             dialogue = talked(found)
             assert all(len(turn.ids) % 4 == 0 for turn in dialogue.turns), "nobody ended by chance"
             assert ticks(timeline(dialogue, found.workflow)) == expected
+
+
+def test_a_tree_search_grows_streams_step_by_step(agents: Callable[..., Agents]) -> None:
+    """Its nodes are steps, and what is said side by side follows one another; every way down it is a dialogue."""
+    team = agents("tree", step_tokens=4)
+    settings = SearchSettings(searches=2, rollouts=2)
+
+    def speak(drafts: Sequence[tuple[Question, Dialogue]]) -> list[Turn]:
+        return team.speak([(one, team.next_cue(dialogue)) for one, dialogue in drafts], sampling=SAMPLING, seed=(0,))
+
+    def score(ended: Sequence[tuple[Question, Dialogue]]) -> list[Reward]:
+        return [Reward(len(dialogue.turns), 0.0, 0.0, 0.0, 0.0) for _, dialogue in ended]
+
+    (tree,) = search(ASKED[:1], workflow=team.workflow, speak=speak, score=score, settings=settings, seed=(0,))
+    ends = [k for k, node in enumerate(tree.nodes) if node.ending is not None]
+    assert len(ends) >= 2
+    for end in ends:
+        again = Dialogue("q", 0)
+        for turn in turns(tree, end):
+            again = extend(again, turn, workflow=team.workflow)
+        assert again.ending is tree.nodes[end].ending
+
+
+def test_a_team_says_how_it_hands_on(agents: Callable[..., Agents]) -> None:
+    console = Console(width=100, file=io.StringIO())
+    console.print(TeamView(agents("chain").workflow), TeamView(serial(agents("chain")).workflow))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "messages of 3 steps, e ends one; handed on as they are said\n" in shown
+    assert "messages of 3 steps, e ends one; handed on all at once\n" in shown
 
 
 # --- What is trained ------------------------------------------------------------------------------
@@ -178,7 +213,7 @@ def test_a_later_step_costs_only_what_is_new(agents: Callable[..., Agents], name
 
 def test_many_dialogues_reuse_as_much_in_a_room_for_few(agents: Callable[..., Agents]) -> None:
     """Windows of dialogues: what a window has read stays until its last step needs it."""
-    many = [replace(ASKED[0], id=f"q{k}", text=f"{k}: who is the mother of Mira?") for k in range(16)]
+    many = [replace(ASKED[0], id=f"q{k}", text=f"{k}: who is the mother of Mira?") for k in range(10)]
     roomy, small = agents("chain"), agents("chain", cache=5 * 4 * 300 * 2 * 2 * 1 * 16 * 8)  # five dialogues of four
     said = [sample(team, many, rollouts=1, sampling=SAMPLING, seed=(0, 0)) for team in (roomy, small)]
     assert said[0] == said[1]
