@@ -161,10 +161,12 @@ def _at_key(values: Any, dotted: str) -> Any:
 
 def _on_preset(layer: Layer) -> Layer:
     """The layer over the preset that it names, if it names one; a wrong name is left for the schema to refuse."""
-    name, task, schedule = (layer[key].value if key in layer else None for key in ("preset", "task.name", "schedule"))
+    stated = ("preset", "task.name", "schedule", "method")
+    name, task, schedule, method = (layer[key].value if key in layer else None for key in stated)
     if not isinstance(name, str) or name not in presets.PRESETS:
         return layer
-    values = presets.PRESETS[name](task, schedule)
+    of_search = name == "official" and method == "prompts"
+    values = presets.official_search() if of_search else presets.PRESETS[name](task, schedule)
     return {key: Setting(value, _FROM_PRESET + name) for key, value in values.items()} | layer
 
 

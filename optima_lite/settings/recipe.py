@@ -39,7 +39,9 @@ Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]
 class ModelSettings(Section):
     """The base model and its adapter."""
 
-    name: PathText = Field(description="Folder, alias of the machine file, Hugging Face name, or `tiny` (bundled)")
+    name: PathText = Field(
+        description="Folder, alias of the machine file, Hugging Face name, or bundled: `tiny`, `tiny-teams`"
+    )
     quantization: Literal["auto", "none", "nf4"] = Field(
         "auto", description="Storage of the frozen base; auto: nf4 on a GPU, none (fp32) on the CPU"
     )

@@ -266,7 +266,7 @@ def _model(loaded: LoadedRecipe, machine: Machine) -> Finding:
 
 def _prompts(recipe: Recipe) -> Iterator[Finding]:
     """Whether the recipe's own words take the place of those that the team's roles have."""
-    if recipe.team is not None and recipe.prompts.system:
+    if recipe.team is not None and isinstance(recipe.prompts.system, str) and recipe.prompts.system:
         what = f"prompts.system takes the place of the system prompt of all {len(team_of(recipe).roles)} roles"
         yield Finding("prompts", Status.NOTE, what, "prompts.system=null leaves the team its own")
 

@@ -160,6 +160,14 @@ def test_a_population_answers_again_as_it_did_and_chats(home: Path, run: RunFold
     assert records(run.folder) == before
 
 
+def test_the_viewer_names_who_spoke_in_each_population(run: RunFolder) -> None:
+    from optima_lite.outlets.contents import _dialogue_sets, _Questions
+
+    sets = {one["key"]: one["speakers"] for one in _dialogue_sets(run, _Questions(), {})}
+    assert sets["untrained_sampled"] == ("Alice-1", "Alice-2", "Bob-3", "Bob-4")
+    assert sets["iteration_1_greedy"] == tuple(one.name for one in run.read("iteration_01/2_population", Agent))
+
+
 def test_what_a_market_has_not_is_refused(home: Path, run: RunFolder) -> None:
     outcome = call("search", run.folder, "--config", home / "machine.toml")
     assert outcome.code == 2 and "a market has no trees" in outcome.err
@@ -182,6 +190,7 @@ def test_a_run_that_is_killed_resumes_with_equal_ledgers(home: Path, run: RunFol
     assert_same_run(folder, run.folder)
 
 
+@pytest.mark.slow
 def test_a_torn_episode_is_played_again(home: Path, run: RunFolder, tmp_path: Path) -> None:
     folder = shutil.copytree(run.folder, tmp_path / "run")
     path = folder / "iteration_01/1_episodes.jsonl"
@@ -340,6 +349,27 @@ def test_a_lesson_is_what_an_agent_saw_and_said_in_a_won_episode(bidders: Bidder
     assert lesson is not None and [lesson.ids[start:stop] for start, stop in lesson.spans] == [said[0].ids]
     cut = replace(win, dialogue=Dialogue("q", 0, (replace(said[0], finished=False), said[1])))
     assert bidders.lesson(cut, chatty.name) is None and bidders.lesson(cut, bob.name) is not None
+
+
+def test_a_tool_answers_each_message_of_its_agent_and_costs_no_tokens(
+    bidders: Bidders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finder = replace(bidders.living[0], tool="retrieve", max_tokens=None)
+    agents = bidders.of([finder, replace(bidders.living[2], wake=Wake())])
+    question = replace(QUESTION, contexts=(("Mira boss Tara",), ("Tara home Norton",)))
+    end = min(bidders.renderer.end_ids)
+
+    def generate(prompts: Sequence[Sequence[int]], **_: object) -> list[tuple[int, ...]]:
+        return [(*bidders.renderer.encode("Tara home"), end) for _ in prompts]
+
+    monkeypatch.setattr(agents.generator, "generate", generate)
+    (dialogue,) = agents.talk(
+        [question], [Dialogue("q", 0)], sampling=Sampling(0.8, 1.0, 24), seed=(0,), advance=lambda done, tokens: None
+    )
+    found = [(agents.workflow.names[turn.speaker], turn.text) for turn in dialogue.turns if not turn.ids]
+    assert found and set(found) == {("retrieve", "- Tara home Norton\n- Mira boss Tara")}
+    asked = [turn for turn in dialogue.turns if agents.workflow.names[turn.speaker] == finder.name]
+    assert len(asked) == len(found)
 
 
 def test_a_variant_is_never_the_parent_s_own(bidders: Bidders) -> None:

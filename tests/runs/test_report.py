@@ -188,7 +188,9 @@ def test_a_sampled_escape_sequence_is_shown_not_obeyed() -> None:
 
 def test_markup_in_a_message_is_text(run: RunFolder) -> None:
     talk = dialogue(0, "[bold]Tess[/bold] [/]", "[red]", tokens=4)
-    pair = DialoguePair(question(0), (talk, talk), (reward(1.0), reward(1.0)), ("a", "b"), ("Ann", "Ben"))
+    pair = DialoguePair(
+        question(0), (talk, talk), (reward(1.0), reward(1.0)), ("a", "b"), (("Ann", "Ben"), ("Ann", "Ben"))
+    )
     assert "Ann: [bold]Tess[/bold] [/]" in text(pair, width=80)
 
 
