@@ -48,11 +48,14 @@ def train(
     machine = _machine(config)
     _hush()
     from .methods.train import train as run_loop
+    from .outlets.tracking import tracker
     from .runs.folder import read_run
     from .runs.naming import run_folder
+    from .runs.progress import fan_out
 
-    folder = Path(run) if run else run_folder(loaded, machine)
-    run_loop(loaded, machine=machine, folder=folder, observe=observe or silent)
+    folder, tell = Path(run) if run else run_folder(loaded, machine), observe or silent
+    tracked = tracker(folder, machine.report_to, project=machine.report_project, tell=tell)
+    run_loop(loaded, machine=machine, folder=folder, observe=fan_out(tell, tracked))
     summary: dict[str, Any] = read_run(folder).read_json("summary.json")
     return summary
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,16 @@ if TYPE_CHECKING:
     from ..runs.folder import RunFolder
     from ..settings.config import LoadedRecipe
     from ..settings.machine import Machine
+
+
+class Sink(enum.StrEnum):
+    """Where curves can go."""
+
+    TENSORBOARD = "tensorboard"
+    TRACKIO = "trackio"
+    WANDB = "wandb"
+    MLFLOW = "mlflow"
+
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe.")]
 Overrides = Annotated[
@@ -23,6 +34,9 @@ RunFolderArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run fo
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="The machine file, instead of ./optima_lite.toml.")]
 Iteration = Annotated[str, typer.Option("--iteration", "-i", help="An iteration's number, `last`, or `untrained`.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result and errors.")]
+ReportTo = Annotated[
+    list[Sink] | None, typer.Option("--report-to", help="Where curves go, instead of the machine file's report_to.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Events and the result as JSON, one object a line.")]
 
 
