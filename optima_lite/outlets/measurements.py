@@ -9,7 +9,7 @@ from typing import Any
 from ..records import EvalRow
 from ..runs.evaluations import evaluations, iteration_of
 from ..runs.folder import RunFolder
-from ..runs.steps import imitations, verdict_of
+from ..runs.steps import Imitation, Reinforcement, imitations, reinforcements, verdict_of
 
 Values = dict[str, float]
 _OF_A_ROW = [
@@ -31,13 +31,15 @@ def _parts(run: RunFolder) -> Iterator[tuple[int, Values]]:
         above = "single_agent" if row.name == "single_agent" else "eval"
         if iteration is not None or row.name in ("untrained", "single_agent"):
             yield 0 if iteration is None else iteration + 1, _named(f"{above}/{row.decoding}", _row(row))
-    for step in imitations(run):
+    talked: list[Imitation | Reinforcement] = [*imitations(run), *reinforcements(run)]
+    for step in talked:
+        kind = "imitate" if isinstance(step, Imitation) else "reinforce"
         values: dict[str, Any] = {"dialogues": step.dialogues, "tokens": step.tokens / step.dialogues}
-        values |= {"selected": step.selected, "two_messages": step.two_messages}
+        values |= {"selected": getattr(step, "selected", None), "two_messages": step.two_messages}
         values |= {f"ended/{ending}": share for ending, share in step.endings.items()}
         if step.reward:
             values |= {f"reward/{part.name}": getattr(step.reward, part.name) for part in fields(step.reward)}
-        yield step.iteration + 1, _named("imitate", values)
+        yield step.iteration + 1, _named(kind, values)
     for iteration in run.iterations():
         yield iteration + 1, _training(run, iteration)
 
