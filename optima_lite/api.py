@@ -19,11 +19,12 @@ from .runs.opened import Iteration, OpenedRun, find_run, iteration_number
 from .runs.progress import Observer, silent
 from .settings.config import load_machine, load_recipe
 from .settings.machine import Machine
+from .settings.workflow import Transfer
 
 if TYPE_CHECKING:
     from .records import EvalRow, Question, Tree
     from .stage.asking import Team
-    from .stage.cast import Cast
+    from .stage.cast import Cast, HandingOn
 
 RunName = str | Path | OpenedRun
 Config = str | Path | None
@@ -65,12 +66,22 @@ def open_run(run: RunName, *, config: Config = None) -> OpenedRun:
     return run if isinstance(run, OpenedRun) else OpenedRun(find_run(run, _machine(config)))
 
 
-def load(run: RunName, *, iteration: Iteration = "last", config: Config = None) -> Team:
+def load(
+    run: RunName,
+    *,
+    iteration: Iteration = "last",
+    transfer: Transfer | None = None,
+    steps: int | None = None,
+    config: Config = None,
+) -> Team:
     """The agents of a run as they stood after an iteration, or `untrained`, ready to be asked.
 
-    Raises RunError for a run or an iteration that there is not, ModelError when the model cannot be loaded.
+    transfer: hand messages on whole, `serial`, or step by step, `stream`; None: as the recipe says. steps: of a
+    message, with transfer. Raises ConfigError for a team that cannot stream, RunError for a run or an iteration that
+    there is not, ModelError when the model cannot be loaded.
     """
-    cast, _ = _recalled(open_run(run, config=config), iteration, _machine(config))
+    opened, handed = open_run(run, config=config), _handing_on(transfer, steps)
+    cast, _ = _recalled(opened, iteration, _machine(config), handing_on=handed)
     from .stage.asking import Team
 
     return Team(cast)
@@ -83,16 +94,19 @@ def evaluate(
     questions: int | None = None,
     seed: int | None = None,
     task: str | Path | None = None,
+    transfer: Transfer | None = None,
+    steps: int | None = None,
     config: Config = None,
     observe: Observer | None = None,
 ) -> list[EvalRow]:
     """A line of the table sampled, and one greedy, on the held-out questions; the run's records stay as they are.
 
     questions, seed: None: the recipe's. task: a recipe whose task, team, prompts and sampling are used instead of the
-    run's own. Raises as `load`, and ConfigError for that recipe.
+    run's own. transfer, steps: as in `load`. Raises as `load`, and ConfigError for that recipe.
     """
     other = None if task is None else load_recipe(task).recipe
-    cast, number = _recalled(open_run(run, config=config), iteration, _machine(config), other=other)
+    opened, handed = open_run(run, config=config), _handing_on(transfer, steps)
+    cast, number = _recalled(opened, iteration, _machine(config), other=other, handing_on=handed)
     from .stage.evaluate import evaluate_again
 
     name = "untrained" if number is None else f"iteration_{number}"
@@ -121,6 +135,14 @@ def search(
     asked = drawn(cast.recipe.task, "held_out", questions, seed=0) if isinstance(questions, int) else questions
     probe = stored_probe(opened.source, number)
     return explore(cast, asked, probe=probe, seed=seed, observe=observe or silent)
+
+
+def _handing_on(transfer: Transfer | None, steps: int | None) -> HandingOn | None:
+    if transfer is None:
+        return None
+    from .stage.cast import HandingOn
+
+    return HandingOn(transfer, steps)
 
 
 def _recalled(run: OpenedRun, iteration: Iteration, machine: Machine, **how: Any) -> tuple[Cast, int | None]:

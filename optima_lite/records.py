@@ -51,7 +51,8 @@ class Turn:
     """One message. speaker: by number, roles first, then tools. ids: exactly the sampled token ids, turn end included;
     none of a tool. answer: what it marks as answer, or None; None also where the workflow does not count it.
 
-    finished: False when the message hit its token limit, so that its ids end without a turn end.
+    finished: False when the message hit its token limit, so that its ids end without a turn end. In a stream a turn is
+    one step of a message; of an agent that reads nobody this then says whether its message ends there.
     """
 
     speaker: int
@@ -301,6 +302,21 @@ class Contender:
 
     row: EvalRow
     preparation: int | None = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TransferRow:
+    """A way to hand messages on, measured. ticks: of a dialogue on the virtual clock; None where messages have no
+    steps. seconds: of a dialogue alone, by the clock. first: seconds until the first tokens of the step that answers.
+    together: seconds of a dialogue when all questions are asked at once. reused: share of the prompt tokens of these
+    that the cache knew."""
+
+    row: EvalRow
+    ticks: float | None
+    seconds: float
+    first: float
+    together: float
+    reused: float
 
 
 def to_json(record: Any) -> Any:

@@ -147,7 +147,9 @@ def operators(shape: Shape, way: str, sampling: Sampling, *, rows: int) -> tuple
     """Operators and waits of a step, on average over a slice in the middle of a message."""
     speaker = policy(shape)
     states = States(speaker, max_batch_tokens=1 << 20, max_cache_bytes=0, notify=lambda text: None)
-    waiting = [Row(row, PROMPT - row, [2] * (PROMPT - row)) for row in range(rows)]  # ragged, so padded
+    waiting = [
+        Row(row, PROMPT - row, [2] * (PROMPT - row), sampling.max_new_tokens) for row in range(rows)
+    ]  # ragged, so padded
     card = Card()
     adapter = speaker.speaking() if way == "loop" else nullcontext(speaker.model)
     with adapter as model, torch.no_grad(), Functions(card), card:

@@ -24,7 +24,7 @@ import argparse
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from random import Random
@@ -45,6 +45,7 @@ from pretraining_examples import (
     SYSTEM_ALONE,
     TURN_END,
     Example,
+    Phase,
     Writer,
 )
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
@@ -73,8 +74,8 @@ CHAT_TEMPLATE = """\
 {%- endif %}"""
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level BPE without merges: every word of the world and its dialogues is one token, all other text is bytes.
+def make_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    """Byte-level BPE without merges: every word of the texts is one token, all other text is bytes.
 
     `ignore_merges`, as in Llama 3, looks a whole pre-token up before it is taken apart; so words need no merges.
     """
@@ -84,7 +85,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    words = {word for text in _vocabulary_texts() for word, _ in splitter.pre_tokenize_str(text)}
+    words = {word for text in texts for word, _ in splitter.pre_tokenize_str(text)}
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {word: i for i, word in enumerate([*alphabet, *sorted(words - set(alphabet))])}
 
@@ -109,7 +110,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def _vocabulary_texts() -> Iterator[str]:
+def vocabulary_texts() -> Iterator[str]:
     """Every name, and enough of every kind of text to hold all its other words."""
     yield from (f" {name}" for names in ENTITIES.values() for name in names)
     yield from ("\n\n", "system", "user", "assistant", SYSTEM_ALONE, *FORMATS.values())
@@ -226,11 +227,20 @@ class Effort:
     seconds: float
 
 
-def train(model: LlamaForCausalLM, writer: Writer, *, seed: int, scale: float, keep: Path | None = None) -> Effort:
-    """Train in place through all phases, and tell how it goes.
+def train(
+    model: LlamaForCausalLM,
+    writer: Writer,
+    phases: Sequence[Phase],
+    *,
+    seed: int,
+    scale: float,
+    first: int = 0,
+    keep: Path | None = None,
+) -> Effort:
+    """Train in place through the phases, and tell how it goes.
 
-    scale: multiplies the steps of every phase. keep: a folder for the state after each phase; phases found there are
-    not trained again.
+    scale: multiplies the steps of every phase. first: the number of the first phase, which decides what is drawn in it.
+    keep: a folder for the state after each phase; phases found there are not trained again.
     """
     weights = torch.ones(model.config.vocab_size)
     weights[writer.names] = NAME_WEIGHT
@@ -245,7 +255,7 @@ def train(model: LlamaForCausalLM, writer: Writer, *, seed: int, scale: float, k
     model.set_attn_implementation("eager")  # twice as fast as the fused kernel's backward pass at these lengths
 
     effort = Effort(0, 0, 0.0)
-    for number, phase in enumerate(PHASES):
+    for number, phase in enumerate(phases, start=first):
         state = keep / f"phase{number}.pt" if keep else None
         if state and state.exists():
             spent, *values = torch.load(state)
@@ -368,7 +378,7 @@ def card(model: LlamaForCausalLM, writer: Writer, effort: Effort, folder: Path, 
         count=evaluation.COUNT,
         each_format=evaluation.EACH_FORMAT,
         temperature=evaluation.TEMPERATURE,
-        turns=PAIR.max_turns,
+        turns=PAIR.max_steps,
         turn_tokens=evaluation.MAX_TURN_TOKENS,
         rows="\n".join(
             f"| {name} | {row.score:.2f} | {row.tokens:.0f} | {row.turns:.1f} | "
@@ -376,7 +386,7 @@ def card(model: LlamaForCausalLM, writer: Writer, effort: Effort, folder: Path, 
             for name, row in rows.items()
         ),
         probes=", ".join(f"{kind} {share:.3f}" for kind, share in evaluation.probes(model, writer).items()),
-        dialogue="\n".join(f"> {PAIR.roles[turn.speaker]}: {turn.text}  " for turn in talk),
+        dialogue="\n".join(f"> {PAIR.names[turn.speaker]}: {turn.text}  " for turn in talk),
         system=SYSTEM,
         alone=SYSTEM_ALONE,
         names=sum(map(len, ENTITIES.values())),
@@ -396,10 +406,10 @@ def main() -> None:
     torch.set_num_threads(1)  # matrices this small do not gain from more
     torch.manual_seed(options.seed)
 
-    tokenizer = make_tokenizer()
+    tokenizer = make_tokenizer(vocabulary_texts())
     writer = Writer(tokenizer)
     model = make_model(tokenizer)
-    effort = train(model, writer, seed=options.seed, scale=options.scale, keep=options.keep)
+    effort = train(model, writer, PHASES, seed=options.seed, scale=options.scale, keep=options.keep)
     options.out.mkdir(parents=True, exist_ok=True)
     save(model, tokenizer, options.out)
     shipped = LlamaForCausalLM.from_pretrained(options.out, dtype=torch.float32)

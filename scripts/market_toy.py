@@ -48,7 +48,7 @@ class Toy:
     def __post_init__(self) -> None:
         self.rng = Random(f"toy/{self.seed}")
         agents = [self._founder(k) for k in range(self.founders)]
-        self.market = Market(founded(agents), {})
+        self.market = Market(founded(agents))
         self.start = self.market.economy.wealth
 
     def _founder(self, k: int) -> Agent:
@@ -76,7 +76,7 @@ class Toy:
         found = settle(
             self.market, QUESTION, play=self.play, write=self.write, rules=self.rules, rng=Random(self.rng.random())
         )
-        self.market = self.market.after(found, pass_score=self.rules.pass_score)
+        self.market = self.market.after(found, self.rules)
         return found
 
     def success(self, episodes: int) -> float:

@@ -34,6 +34,7 @@ from optima_lite.team.talks import exchange
 
 NOBODY = {"scheme": "fixed", "base_bid": 0.0, "eps": 0.0}  # all bids are equal, so that chance decides
 KEPT = "market_world.json"
+TRIED = 30  # validation questions that each of several ways is tried on
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Asking:
     def ask(self, agents: Agents, name: str, split: str = "held_out") -> EvalRow:
         """The row of these agents, sampled."""
         recipe, cast = self.cast.recipe, self.cast
-        count = recipe.evaluation.questions if split == "held_out" else recipe.evaluation.validation_questions
+        count = recipe.evaluation.questions if split == "held_out" else TRIED
         drawn: list[Question] = questions(recipe.task, split, count, seed=0)
         fitted, _ = cast.fit(agents, drawn)
         sampling = cast.sampling(cast.pair)

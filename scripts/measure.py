@@ -2,15 +2,17 @@
 
     python scripts/measure.py quickstart --seeds 0,1,2 --with schedule=isft --with schedule=isft-dpo --single
 
-Each `--with` is one line of the table: overrides with commas between. `--single` also trains the single agent by each
-recipe, the control of what a team is worth. Runs are kept under --folder, so a second call only reads them. The seeds
-answer the same questions, so an interval is over the questions (clusters), and what the seeds differ by stands beside
-it. Choose settings by `--split validation`: who chooses by the held-out questions fits them.
+Each `--with` is one line of the table: overrides with commas between (a comma within braces is part of a value).
+`--single` also trains the single agent by each recipe, the control of what a team is worth. Runs are kept under
+--folder, so a second call only reads them. The seeds answer the same questions, so an interval is over the questions
+(clusters), and what the seeds differ by stands beside it. Choose settings by `--split validation`: who chooses by the
+held-out questions fits them.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,9 @@ from optima_lite.settings.config import load_machine
 from optima_lite.stage.baselines import ALONE
 from optima_lite.stage.cast import recall
 from optima_lite.statistics import OverSeeds, of_scores, over_seeds
+
+_BETWEEN = re.compile(r",(?![^{]*\})")
+_ODD = re.compile(r"[^\w.-]")  # in a folder's name
 
 
 def main() -> None:
@@ -40,6 +45,7 @@ def main() -> None:
     runs = {(variant, seed): run(given.recipe, variant, seed, given.folder) for variant in variants for seed in seeds}
     print_table(runs, variants, seeds)
     folders = {variant: [read_run(given.folder / name(variant, seed)) for seed in seeds] for variant in variants}
+    print_gains(folders)
     if given.single:
         folders |= {f"{variant} single agent".strip(): [alone(one) for one in folders[variant]] for variant in variants}
     print_differences(folders, given.split)
@@ -47,7 +53,7 @@ def main() -> None:
 
 def run(recipe: str, variant: str, seed: int, folder: Path) -> dict[str, Any]:
     """The summary of one run, computed unless it is there."""
-    overrides = [*filter(None, variant.split(",")), f"seed={seed}"]
+    overrides = [*filter(None, _BETWEEN.split(variant)), f"seed={seed}"]
     return optima_lite.train(recipe, overrides=overrides, run=folder / name(variant, seed))
 
 
@@ -61,7 +67,8 @@ def alone(run: RunFolder) -> RunFolder:
 
 def name(variant: str, seed: int) -> str:
     """The run's folder."""
-    return f"{variant.replace('=', '-').replace(',', '_') or 'as-it-is'}-seed{seed}"
+    plain = _ODD.sub("", variant.replace("=", "-").replace(",", "_"))
+    return f"{plain or 'as-it-is'}-seed{seed}"
 
 
 def print_table(runs: dict[tuple[str, int], dict[str, Any]], variants: list[str], seeds: list[int]) -> None:
@@ -86,6 +93,27 @@ def print_table(runs: dict[tuple[str, int], dict[str, Any]], variants: list[str]
 def preparation(summary: dict[str, Any]) -> int:
     """Tokens sampled and trained on before the last pair was there, those of its validation included."""
     return int(summary["training_tokens"] or 0) + int(summary.get("validation_tokens", 0))
+
+
+def print_gains(folders: dict[str, list[RunFolder]]) -> None:
+    """Each line before training, and what training changed, on the held-out questions."""
+    print("\nbefore training, and what training changes; score, tokens a question")
+    for line, runs in folders.items():
+        before = [_answers(run, "evaluation/untrained_sampled") for run in runs]
+        after = [answered(run, "held_out") for run in runs]
+        score = over_seeds([[one for one, _ in seed] for seed in before], interval=of_scores)
+        tokens = over_seeds([[one for _, one in seed] for seed in before])
+        gain, saved = (
+            over_seeds(
+                [
+                    [b[column] - a[column] for a, b in zip(*pair, strict=True)]
+                    for pair in zip(before, after, strict=True)
+                ]
+            )
+            for column in (0, 1)
+        )
+        print(f"{line or 'as it is':<44} {shown(score, 3)}   {shown(tokens, 1)}")
+        print(f"{'':<44} {shown(gain, 3, sign='+')}   {shown(saved, 1, sign='+')}")
 
 
 def print_differences(folders: dict[str, list[RunFolder]], split: str) -> None:
@@ -124,6 +152,10 @@ def answered(run: RunFolder, split: str) -> Sequence[tuple[float, int]]:
         adapter = run.adapter(run.trained()[-1])
         step = {"4_adapter": "5_validation", "8_adapter": "9_validation"}
         stage = f"{adapter.parent.name}/{step[adapter.name]}" if adapter else "validation/untrained"
+    return _answers(run, stage)
+
+
+def _answers(run: RunFolder, stage: str) -> Sequence[tuple[float, int]]:
     return [(group.rewards[0].task, group.dialogues[0].tokens) for group in run.read(stage, Rollouts)]
 
 

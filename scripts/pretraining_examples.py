@@ -1,7 +1,7 @@
 """Pretraining examples of the tiny Llama: token ids, and which of them are to be learned.
 
-In: questions of the bundled world and a random generator. Out: `Example` records of six kinds, from literal repeats by
-way of drills in looking facts up to scripted dialogues, exactly in the layout that agents see
+In: questions of the bundled world and a random generator. Out: `Example` records, from literal repeats by way of drills
+in looking facts up to scripted dialogues of the pair and of teams, exactly in the layout that agents see
 (`optima_lite.team.prompts`).
 """
 
@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 import scripted_dialogues as scripted
+import scripted_teams
 from transformers import PreTrainedTokenizerFast
 
 from optima_lite.records import Question, Turn
 from optima_lite.settings.workflow import renamed, told
 from optima_lite.tasks.world import ENTITIES, RELATIONS, Fact
-from optima_lite.team.prompts import FORMATS, Message, view
+from optima_lite.team.dialogue import taken
+from optima_lite.team.prompts import FORMATS, Message, brief, view
 from optima_lite.team.talks import exchange, solo
 
 SYSTEM = "You are {name}, working with {partner}."
@@ -167,6 +169,39 @@ class Writer:
         """What the agent alone is to end up as: no more careful than the two."""
         return self.monologue(rng, question, careless=0.33)
 
+    def critic(self, rng: Random, question: Question) -> list[Example]:
+        """Proposer and critic, half of the time under an instruction of the format pool."""
+        return self._team("critic", rng, question, format=rng.choice(list(FORMATS)) if rng.random() < 0.5 else None)
+
+    def planner(self, rng: Random, question: Question) -> list[Example]:
+        """Planner, executor and composer."""
+        return self._team("planner", rng, question)
+
+    def retrieval(self, rng: Random, question: Question) -> list[Example]:
+        """Decomposer, the facts that its questions find, and answerer."""
+        return self._team("retrieval", rng, question)
+
+    def _team(self, kind: str, rng: Random, question: Question, *, format: str | None = None) -> list[Example]:
+        """A scripted dialogue of a team: the conversation from each side, and every message after its template."""
+        workflow = scripted_teams.WORKFLOWS[kind]
+        turns = scripted_teams.play(question, rng, workflow=workflow, says=self._said, format=format).turns
+        steps = taken(turns, workflow)
+        last = {turn.speaker: number for number, (step, turn, _) in enumerate(steps) if step.reads is None}
+        talks = [
+            view(question, turns[: number + 1], speaker, workflow=workflow, format=format)
+            for speaker, number in last.items()
+        ]
+        briefs = [
+            [*brief(question, done, step, workflow=workflow), Message("assistant", turns=(turn,))]
+            for step, turn, done in steps
+            if step.reads is not None and not step.tool
+        ]
+        return [self.chat(messages) for messages in talks + briefs]
+
+    def _said(self, speaker: int, text: str) -> Turn:
+        """A turn whose text is as templates have it: without the space that it begins with."""
+        return replace(self.turn(speaker, text), text=text.strip())
+
 
 @dataclass(frozen=True, slots=True)
 class Phase:
@@ -188,5 +223,36 @@ PHASES = (
         1500,
         (0.15, 0.002),
         {"telegrams": 0.15, "facts": 0.15, "interview": 0.1, "dialogue": 0.48, "careless_monologue": 0.12},
+    ),
+)
+
+# What the model for teams learns on top of that, from its weights. The roles that write lists take longest.
+TEAM_PHASES = (
+    Phase(
+        600,
+        (0.2, 0.002),
+        {
+            "telegrams": 0.1,
+            "facts": 0.12,
+            "interview": 0.06,
+            "dialogue": 0.2,
+            "careless_monologue": 0.06,
+            "critic": 0.18,
+            "planner": 0.13,
+            "retrieval": 0.15,
+        },
+    ),
+    Phase(
+        450,
+        (0.4, 0.002),
+        {
+            "telegrams": 0.06,
+            "facts": 0.06,
+            "dialogue": 0.14,
+            "careless_monologue": 0.04,
+            "critic": 0.16,
+            "planner": 0.24,
+            "retrieval": 0.3,
+        },
     ),
 )

@@ -1,17 +1,18 @@
 """Searches for prompts replayed on combinations that were all evaluated once: how far from the best, and how soon.
 
-    optima-lite train prompts_quickstart prompt_search.evaluations=225 prompt_search.questions=30 --run runs/table
-    python scripts/prompt_replay.py runs/table --seeds 5
+    python scripts/prompt_table.py prompts_quickstart --questions 30 --out table.json
+    python scripts/prompt_replay.py table.json --seeds 5
 
-The first command evaluates every combination, the second reads what it has stored and runs each search on that table,
-without a model but for the embeddings. Told is the regret after 10, 20 and 50 evaluations: by how much the best so far
-is worse than the best of the table, the mean over the seeds. Beside the searches of `method: prompts` stand random
-search and the grid that people try by hand: one role's prompts after the other, the best kept.
+The first command evaluates every combination, the second runs each search on that table, without a model. Told is the
+regret after 10, 20 and 50 evaluations: by how much the best so far is worse than the best of the table, the mean over
+the seeds and the range. Beside the searches of `method: prompts` stand random search and the grid that people try by
+hand: one role's prompts after the other, the best kept.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
@@ -20,15 +21,10 @@ from statistics import fmean
 import torch
 
 from optima_lite.methods.prompts.acquisition import along
-from optima_lite.methods.prompts.choices import space_of
 from optima_lite.methods.prompts.search import search
 from optima_lite.methods.prompts.space import Combination, Space
-from optima_lite.records import Domain, Trial
-from optima_lite.runs.folder import read_run
-from optima_lite.runs.searches import DOMAINS, prompt_search
-from optima_lite.settings.config import load_machine
+from optima_lite.records import Trial
 from optima_lite.settings.prompt_search import PromptSearchSettings
-from optima_lite.stage.cast import recall
 
 AFTER = (10, 20, 50)
 Table = dict[Combination, Trial]
@@ -76,34 +72,39 @@ WAYS: dict[str, Way] = {
 def main() -> None:
     """Print a line for every search."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path)
+    parser.add_argument("table", type=Path)
+    parser.add_argument("--objective", choices=("reward", "score"), default="reward")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--ways", default=";".join(WAYS), help="names, with ; between")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    space, table = read(given.run)
+    space, table = read(given.table, given.objective)
     values = sorted((one.value for one in table.values()), reverse=True)
     own = table[(0,) * len(space.sizes)].value
     told = f"best {values[0]:.3f}, tenth {values[9]:.3f}, mean {fmean(values):.3f}, everybody's own {own:.3f}"
     print(f"{len(table)} combinations: {told}")
     print(f"{'regret after':<24} {'  '.join(f'{n:>20}' for n in AFTER)}")
     for name in given.ways.split(";"):
-        found = [[*regret(WAYS[name](space, table, seed), table)] for seed in range(given.seeds)]
+        runs = [WAYS[name](space, table, seed) for seed in range(given.seeds)]
+        found = [[*regret(asked, table)] for asked in runs]
         cells = (f"{fmean(one):.3f} ({min(one):.3f}-{max(one):.3f})" for one in zip(*found, strict=True))
         print(f"{name:<24} {'  '.join(f'{cell:>20}' for cell in cells)}", flush=True)
+        chosen = (max(asked, key=lambda one: table[one].value) for asked in runs)
+        print("  chosen by each seed: " + ", ".join("-".join(map(str, one)) for one in chosen), flush=True)
 
 
-def read(folder: Path) -> tuple[Space, Table]:
-    """The space of a run's prompts, and all its evaluations. Raises SystemExit where some are missing."""
-    run = read_run(folder)
-    found = prompt_search(run)
-    cast = recall(run, machine=load_machine(None), iteration=None)
-    space = space_of(cast.pair, run.read(DOMAINS, Domain))
-    table = {one.combination: one for one in (found.trials if found else ())}
-    if len(table) < space.combinations:
-        raise SystemExit(
-            f"{folder} holds {len(table)} of {space.combinations} combinations; evaluate all of them first"
-        )
+def read(path: Path, objective: str) -> tuple[Space, Table]:
+    """The space of a table's prompts, and all its evaluations. Raises SystemExit where some are missing."""
+    stored = json.loads(path.read_text())
+    features = tuple(torch.tensor(own, dtype=torch.float64) for own in stored["features"])
+    space = Space(features, tuple(map(tuple, stored["edges"])))
+    if len(stored["rows"]) < space.combinations:
+        raise SystemExit(f"{path} holds {len(stored['rows'])} of {space.combinations} combinations")
+    weight = stored["token_weight"] / stored["normaliser"] if objective == "reward" else 0.0
+    table = {}
+    for name, row in stored["rows"].items():
+        one, value = tuple(map(int, name.split("-"))), fmean(row["score"]) - weight * fmean(row["tokens"])
+        table[one] = Trial(one, value, tuple(row["score"]), tuple(row["tokens"]), round(sum(row["tokens"])))
     return space, table
 
 

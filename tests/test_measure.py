@@ -53,3 +53,23 @@ def test_the_table_shows_lines_differences_and_seeds(
     assert first.startswith("as it is") and f"(seeds {score:.3f} {score:.3f})" in first
     assert other.split()[1:] == first.split()[3:]
     assert difference.startswith("other, less as it is: +0.000 [+0.000, +0.000] (seeds +0.000 +0.000)")
+
+
+def test_the_gain_is_what_training_changed(measure: Any, run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    measure.print_gains({"": [run]})
+    _, _, before, gain = capsys.readouterr().out.splitlines()
+    rows = {(row["name"], row["decoding"]): row for row in run.read_json("summary.json")["evaluations"]}
+    untrained, trained = rows["untrained", "sampled"], rows["iteration_1", "sampled"]
+    assert before.startswith("as it is") and f"(seeds {untrained['score']:.3f})" in before
+    assert f"(seeds {trained['score'] - untrained['score']:+.3f})" in gain
+    assert f"(seeds {trained['tokens'] - untrained['tokens']:+.1f})" in gain
+
+
+def test_a_comma_within_braces_parts_no_overrides(
+    measure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(measure.optima_lite, "train", lambda recipe, **named: given.update(named))
+    measure.run("teams_quickstart", "team=exchange,team.adapters={Alice: a, Bob: b}", 1, tmp_path)
+    assert given["overrides"] == ["team=exchange", "team.adapters={Alice: a, Bob: b}", "seed=1"]
+    assert given["run"].parent == tmp_path and " " not in given["run"].name

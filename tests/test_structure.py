@@ -57,15 +57,15 @@ LEVELS = {
         {"questions"},
     ],
     "team": [
-        {"auction", "graph", "ledger", "parsing", "retrieval", "tree"},
-        {"tools"},
+        {"auction", "graph", "ledger", "parsing", "regimes", "retrieval", "segments", "stream", "tree"},
+        {"streamed", "tools"},
         {"dialogue", "episodes"},
         {"environment", "prompts", "search"},
-        {"domains", "population"},
+        {"domains", "hearing", "population", "timeline"},
         {"talks"},
     ],
     "model": [
-        {"adapter", "families", "libraries", "meter", "packing", "resources", "sharing", "template"},
+        {"adapter", "families", "libraries", "meter", "packing", "resources", "sharing", "spelling", "template"},
         {"config_file", "render", "sampling", "shapes", "trial"},
         {"checkpoint", "memory"},
         {"hub", "policy", "prefix_cache"},
@@ -75,7 +75,7 @@ LEVELS = {
         {"helper", "selftest"},
     ],
     "learn": [
-        {"advantage", "credit", "halving", "reward", "selection", "value"},
+        {"advantage", "credit", "halving", "reward", "selection", "stepping", "value"},
         {"rollout", "sft"},
         {"bidders", "dpo", "episodes"},
         {"grpo"},
@@ -89,7 +89,7 @@ LEVELS = {
         {"chosen", "evaluations", "listing", "steps", "store"},
         {"evaluation_view", "market", "searches"},
         {"dialogue_view", "summary"},
-        {"comparison", "market_view", "opened", "search_view", "step_view", "team_view", "tree_view"},
+        {"comparison", "market_view", "opened", "search_view", "step_view", "stream_view", "team_view", "tree_view"},
         {"report"},
     ],
     "stage": [
@@ -97,7 +97,7 @@ LEVELS = {
         {"asking", "crew", "data", "doctor", "evaluate", "scaling_view", "start"},
         {"pace"},
         {"preflight"},
-        {"baselines", "stage"},
+        {"baselines", "stage", "transfers"},
         {"dialogues", "judge"},
     ],
     "methods": [
@@ -105,6 +105,7 @@ LEVELS = {
         {
             "market/births",
             "market/episode",
+            "market/nurture",
             "optima/imitate",
             "optima/prefer",
             "plan",
@@ -124,7 +125,7 @@ LEVELS = {
     ],
     "cli": [
         {"arguments", "console", "early"},
-        {"look", "many", "measure", "outlets", "recipes", "teams", "train"},
+        {"look", "many", "measure", "outlets", "recipes", "streams", "teams", "train"},
         {"machine"},
         {"app"},
     ],
@@ -140,6 +141,7 @@ LIGHT = {
     "model/render",
     "model/resources",
     "model/shapes",
+    "model/spelling",
     "model/template",
     "model/trial",
     "outlets/blocks",

@@ -12,8 +12,9 @@ from typing import Annotated
 
 import typer
 
-from . import look, machine, many, measure, outlets, recipes, teams
-from .console import PROGRAM, streams
+from . import look, machine, many, measure, outlets, recipes, streams, teams
+from .console import PROGRAM
+from .console import streams as standard_streams
 from .train import train
 
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -44,6 +45,7 @@ _verb(app, "train", train, "train quickstart seed=1 training.iterations=4")
 _verb(app, "check", machine.check, "check hotpotqa --vram 24")
 _verb(app, "eval", measure.evaluate, "eval runs/quickstart-seed0 --baselines --questions 50")
 _verb(app, "scale", measure.scale, "scale runs/quickstart-seed0 --samples 32")
+_verb(app, "stream", streams.stream, "stream runs/mine-seed0 --steps 4 --probe")
 _verb(app, "compare", many.compare, "compare quickstart-seed0 quickstart-seed1")
 _verb(app, "sweep", many.sweep, "sweep quickstart reward.token_weight=0,0.6 seed=0,1")
 _verb(app, "chat", look.chat, "chat runs/quickstart-seed0 --sample 3")
@@ -67,7 +69,7 @@ _verb(teams_app, "copy", teams.teams_copy, "teams copy proposer_critic my_team.y
 def main() -> None:
     """The command line, on the arguments of this process."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells at import what a CPU lacks for four bits
-    with streams():
+    with standard_streams():
         app()
 
 

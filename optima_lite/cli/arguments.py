@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
+
+from ..errors import OptimaError
+from ..settings.workflow import Transfer
 
 if TYPE_CHECKING:
     from ..runs.folder import RunFolder
     from ..settings.config import LoadedRecipe
     from ..settings.machine import Machine
+    from ..stage.cast import HandingOn
 
 
 class Sink(enum.StrEnum):
@@ -33,6 +37,11 @@ RunOption = Annotated[Path | None, typer.Option("--run", help="The run folder, i
 RunFolderArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or its name under run_folder.")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="The machine file, instead of ./optima_lite.toml.")]
 Iteration = Annotated[str, typer.Option("--iteration", "-i", help="An iteration's number, `last`, or `untrained`.")]
+TransferOption = Annotated[
+    str | None,
+    typer.Option("--transfer", help="Hand messages on `serial`, whole, or `stream`, by steps; default: the recipe's."),
+]
+StepsOption = Annotated[int | None, typer.Option("--steps", min=1, help="With --transfer: steps of a message.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result and errors.")]
 ReportTo = Annotated[
     list[Sink] | None, typer.Option("--report-to", help="Where curves go, instead of the machine file's report_to.")
@@ -54,6 +63,19 @@ def load(
     from ..settings.config import load_recipe
 
     return load_recipe(recipe, overrides=overrides or (), variants=variant or ()), machine_of(config)
+
+
+def handing_on(transfer: str | None, steps: int | None) -> HandingOn | None:
+    """What --transfer and --steps ask for; None for the recipe's own way. Raises OptimaError for what is none."""
+    if transfer is None:
+        if steps is not None:
+            raise OptimaError("--steps needs --transfer", hint="--transfer stream --steps 4")
+        return None
+    if transfer not in get_args(Transfer):
+        raise OptimaError(f"must be serial or stream, not {transfer}", where="--transfer")
+    from ..stage.cast import HandingOn
+
+    return HandingOn(cast(Transfer, transfer), steps)
 
 
 def open_run(run: Path, machine: Machine) -> RunFolder:

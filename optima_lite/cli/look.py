@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
@@ -22,7 +24,10 @@ from .arguments import (
     Overrides,
     Quiet,
     RunFolderArgument,
+    StepsOption,
+    TransferOption,
     Variant,
+    handing_on,
     iteration_number,
     machine_of,
     open_run,
@@ -33,6 +38,8 @@ from .early import say
 if TYPE_CHECKING:
     from ..records import Question, Rollouts
     from ..settings.machine import Machine
+    from ..settings.workflow import Workflow
+    from ..stage.asking import Said
     from ..stage.cast import Cast
 
 
@@ -96,6 +103,8 @@ def chat(
     sample: Annotated[int, typer.Option(min=0, help="So many held-out questions of the run's task instead.")] = 0,
     greedy: Annotated[bool, typer.Option("--greedy", help="Always the likeliest token.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Sampling seed.")] = 0,
+    transfer: TransferOption = None,
+    steps: StepsOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Type a question with its facts and watch the agents of a run talk about it."""
@@ -108,7 +117,7 @@ def chat(
         import_libraries()
         from ..stage.cast import recall
 
-        cast = recall(folder, machine=machine, iteration=number)
+        cast = recall(folder, machine=machine, iteration=number, handing_on=handing_on(transfer, steps))
         who = "untrained" if number is None else f"iteration {number}"
         *others, last = cast.pair.workflow.names
         console.print(f"[bold]{', '.join(others)} and {last}[/bold] of {folder.folder}, {who}")
@@ -155,7 +164,7 @@ def _facts(console: Console, whose: str) -> tuple[str, ...]:
 
 def _talk(console: Console, cast: Cast, question: Question, *, greedy: bool, seed: int) -> None:
     from ..runs.dialogue_view import printable
-    from ..stage.asking import Said, Team
+    from ..stage.asking import Team
 
     (fitted,), shortened = cast.fit(cast.pair, [question])
     console.rule()
@@ -170,16 +179,39 @@ def _talk(console: Console, cast: Cast, question: Question, *, greedy: bool, see
     if shortened:
         console.print("[yellow]the facts were shortened to fit the model[/yellow]")
 
-    def show(turn: Said) -> None:
-        answer = f"  [green]answer: {escape(turn.answer)}[/green]" if turn.answer else ""
-        cut = "" if turn.finished else " [red](cut)[/red]"
-        said = f"[cyan]{turn.role}[/cyan] [dim]({turn.tokens})[/dim] {escape(printable(turn.text))}"
-        console.print(f"{said}{cut}{answer}")
-
-    found = Team(cast).ask(fitted, sample=not greedy, seed=seed, hear=show)
+    with _shown_live(console, cast.pair.workflow) as show:
+        found = Team(cast).ask(fitted, sample=not greedy, seed=seed, hear=show)
     gold = f", right: {' / '.join(question.answers)}" if any(question.answers) else ""
     outcome = found.answer or "none"
     console.print(f"[bold]{found.ending}[/bold], answer: {escape(outcome)}{escape(gold)}, {found.tokens} tokens")
+
+
+@contextmanager
+def _shown_live(console: Console, workflow: Workflow) -> Iterator[Callable[[Said], None]]:
+    """What shows every turn as soon as it is said: below each other, or, of a team that streams, a tick a row with
+    its agents side by side."""
+    if workflow.streams and console.is_terminal:
+        from ..runs.stream_view import SideBySide
+
+        shown = SideBySide(workflow)
+        with Live(shown, console=console, vertical_overflow="visible") as live:
+
+            def add(turn: Said) -> None:
+                shown.add(turn.tick, turn.role, turn.text)
+                live.refresh()
+
+            yield add
+        return
+    from ..runs.dialogue_view import printable
+
+    def show(turn: Said) -> None:
+        answer = f"  [green]answer: {escape(turn.answer)}[/green]" if turn.answer else ""
+        cut = "" if turn.finished or (workflow.streams and turn.tokens) else " [red](cut)[/red]"
+        tick = f"[dim]tick {turn.tick}[/dim] " if workflow.streams else ""
+        said = f"{tick}[cyan]{turn.role}[/cyan] [dim]({turn.tokens})[/dim] {escape(printable(turn.text))}"
+        console.print(f"{said}{cut}{answer}")
+
+    yield show
 
 
 def search(

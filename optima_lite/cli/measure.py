@@ -18,6 +18,9 @@ from .arguments import (
     Iteration,
     Quiet,
     RunFolderArgument,
+    StepsOption,
+    TransferOption,
+    handing_on,
     iteration_number,
     machine_of,
     open_run,
@@ -32,6 +35,8 @@ def evaluate(
     questions: Annotated[int | None, typer.Option(min=1, help="Held-out questions; default: the recipe's.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Sampling seed; default: the recipe's.")] = None,
     task: Annotated[str | None, typer.Option(help="A recipe whose task and prompts to use instead.")] = None,
+    transfer: TransferOption = None,
+    steps: StepsOption = None,
     baselines: Annotated[bool, typer.Option("--baselines", help="Compare all iterations with other ways.")] = False,
     samples: Annotated[int, typer.Option(min=1, help="With --baselines: samples of the majority vote.")] = 8,
     train_single: Annotated[
@@ -51,6 +56,8 @@ def evaluate(
         if train_single and (not baselines or task):
             why = "--train-single trains on the run's own task, to be compared by --baselines"
             raise OptimaError(why, hint="add --baselines, and leave out --task")
+        if baselines and transfer:
+            raise OptimaError("--baselines compares teams as they were trained", hint="leave out --transfer")
         machine = machine_of(config)
         console = console_of(machine)
         folder = open_run(run, machine)
@@ -63,7 +70,8 @@ def evaluate(
             import_libraries()
             from ..stage.cast import recall
 
-            cast = recall(folder, machine=machine, iteration=number, other=other)
+            handed = handing_on(transfer, steps)
+            cast = recall(folder, machine=machine, iteration=number, other=other, handing_on=handed)
             if train_single:
                 from ..methods.train import train_alone
 

@@ -15,9 +15,10 @@ from ..tasks.answers import extract
 from ..team import parsing
 from ..team.dialogue import Cue
 from ..team.environment import Environment, Talk
+from ..team.episodes import Win
 from ..team.ledger import Economy
 from ..team.population import population
-from ..team.prompts import NO, YES, wake_question
+from ..team.prompts import NO, YES, view, wake_question
 from .rollout import Advance, Agents
 
 
@@ -43,6 +44,16 @@ class Bidders(Agents):
         environment = self._environment(sampling, seed, paying=True)
         (talk,) = environment.play([Talk(question, Dialogue(question.id, 0), economy)])
         return talk
+
+    def lesson(self, win: Win, name: str) -> Rendered | None:
+        """What an agent saw and said in an episode that was won; None where one of its messages was cut, which is not
+        to be learnt."""
+        agents = self.of(win.agents)
+        speaker = agents.workflow.names.index(name)
+        if not all(turn.finished for turn in win.dialogue.turns if turn.speaker == speaker):
+            return None
+        messages = view(win.question, win.dialogue.turns, speaker, workflow=agents.workflow, layout=self.layout)
+        return self.renderer.conversation(messages)
 
     def talk(
         self,

@@ -15,12 +15,15 @@ from ..settings.recipe import RewardSettings
 from ..settings.workflow import QUESTION, Step, Workflow
 from ..tasks import answers
 from ..tasks.answers import Scoring
-from ..team.dialogue import Cue, converse, cues, extend, moment, taken
+from ..team.dialogue import Cue, converse, cues, extend, moment, stand, taken
+from ..team.hearing import around, inputs
 from ..team.prompts import Message, brief, filled, longest_brief, longest_talks, opening, view
 from ..team.retrieval import Index, index_of
+from ..team.streamed import Done
 from ..team.tools import retrieve, run_tests
 from .credit import credits
 from .reward import Own, Scale, alone, rank
+from .stepping import Utterance, say_steps, say_whole, steps_read
 
 Advance = Callable[[int, int], None]
 """Told of progress: dialogues that are newly done, tokens that were sampled. A dialogue under way counts as the share
@@ -74,11 +77,17 @@ class Agents:
             turns = [replace(longest, speaker=one) for one in speakers]
             messages = view(bare, turns, speaker, workflow=workflow, layout=self.layout)
             shares = {"all": len(bare.contexts), "share": 1, "none": 0}[workflow.roles[speaker].facts]
-            yield len(self.renderer.conversation(messages).ids), shares
+            talking = (step for step in workflow.steps if step.reads is None)
+            most = max(around(step, workflow, length=self._length) for step in talking)
+            yield len(self.renderer.conversation(messages).ids) + most, shares
         for step in workflow.steps:
             if step.reads is not None and not step.tool:
                 messages, inputs, shares = longest_brief(bare, step, workflow=workflow)
-                yield len(self.renderer.prompt(messages)) + (inputs + 1) * len(longest.ids), shares
+                used = len(self.renderer.prompt(messages)) + (inputs + 1) * len(longest.ids)
+                yield used + around(step, workflow, length=self._length), shares
+
+    def _length(self, text: str) -> int:
+        return len(self.renderer.encode(text))
 
     def windows(
         self, drafts: Sequence[Drafts], *, sampling: Sampling, times: int = 1, sides: int = 1
@@ -142,7 +151,7 @@ class Agents:
             nonlocal told
             turns = self.speak([(by_id[cue.dialogue.question], cue) for cue in ready], sampling=sampling, seed=seed)
             going = {(cue.dialogue.question, cue.dialogue.rollout): len(cue.dialogue.turns) for cue in ready}
-            begun = (sum(going.values()) + len(ready)) // self.workflow.max_steps
+            begun = (sum(going.values()) + len(ready)) // self.workflow.most_turns
             done = len(drafts) - len(going) + begun
             advance(done - told, sum(len(turn.ids) for turn in turns))
             told = done
@@ -163,13 +172,25 @@ class Agents:
             if not numbers:
                 continue
             cues = [cue for _, cue in (ready[k] for k in numbers)]
-            prompts = [self._prompt(*ready[k]) for k in numbers]
             keys = [row_key(*seed, cue.dialogue.question, cue.dialogue.rollout, cue.number) for cue in cues]
             limited = replace(sampling, max_new_tokens=min(most or room, room))
             self.generator.policy.wear(adapter)
-            sampled = self.generator.generate(prompts, sampling=limited, keys=keys)
-            said |= {k: self._turn(cue, ids) for k, cue, ids in zip(numbers, cues, sampled, strict=True)}
+            say = self._say_steps if self.workflow.streams else self._say
+            said |= zip(numbers, say([ready[k] for k in numbers], keys, limited), strict=True)
         return [said[k] for k in range(len(ready))]
+
+    def _say(self, ready: Sequence[tuple[Question, Cue]], keys: Sequence[int], sampling: Sampling) -> list[Turn]:
+        prompts = [self._prompt(question, cue) for question, cue in ready]
+        if self.workflow.stream is None:
+            sampled = self.generator.generate(prompts, sampling=sampling, keys=keys)
+            return [self._turn(cue, ids) for (_, cue), ids in zip(ready, sampled, strict=True)]
+        rows = say_whole(self.generator, self.renderer, self.workflow.stream, prompts, keys=keys, sampling=sampling)
+        turns = [self._turn(cue, tuple(row.said)) for (_, cue), row in zip(ready, rows, strict=True)]
+        return [replace(turn, finished=turn.finished or row.paused) for turn, row in zip(turns, rows, strict=True)]
+
+    def _say_steps(self, ready: Sequence[tuple[Question, Cue]], keys: Sequence[int], sampling: Sampling) -> list[Turn]:
+        steps = [Utterance(*one, workflow=self.workflow, renderer=self.renderer) for one in ready]
+        return say_steps(self.generator, steps, keys=keys, sampling=sampling)
 
     def _manner(self, step: Step) -> tuple[str, int | None]:
         """The adapter of who takes a step, and the tokens that it may say."""
@@ -177,8 +198,7 @@ class Agents:
         return role.adapter, role.max_tokens
 
     def _use(self, question: Question, cue: Cue, most_tokens: int) -> Turn:
-        done = moment(cue.dialogue.turns, self.workflow).done
-        asked, step = filled(cue.step, done, given={"question": question.text}), cue.step
+        asked, step = filled(cue.step, self._done(cue), given={"question": question.text}), cue.step
         said = self.use(question, step, asked)
         if step.speaker == "plugin" or step.index != QUESTION:  # from elsewhere than the question: room for a message
             said = self.renderer.cut(said, most_tokens)
@@ -195,6 +215,12 @@ class Agents:
         assert self.tool is not None, "a recipe with such a step is refused without the function"
         return self.tool(question, asked)
 
+    def _done(self, cue: Cue) -> Done:
+        """What the template of a step can be filled with."""
+        if self.workflow.streams:
+            return inputs(cue.step, stand(cue.dialogue.turns, self.workflow), self.workflow)
+        return moment(cue.dialogue.turns, self.workflow).done
+
     def next_cue(self, dialogue: Dialogue) -> Cue:
         """The next step of an unfinished dialogue; of steps side by side the first that was not taken yet."""
         return cues(dialogue, self.workflow)[0]
@@ -205,9 +231,11 @@ class Agents:
 
     def _prompt(self, question: Question, cue: Cue) -> tuple[int, ...]:
         speaker, turns, format = self.workflow.speaker(cue.step), cue.dialogue.turns, cue.dialogue.format
+        if self.workflow.streams:
+            return Utterance(question, cue, workflow=self.workflow, renderer=self.renderer).ids
         if cue.step.reads is not None:
-            done = moment(turns, self.workflow).done
-            return self.renderer.prompt(brief(question, done, cue.step, workflow=self.workflow, format=format))
+            told = brief(question, self._done(cue), cue.step, workflow=self.workflow, format=format)
+            return self.renderer.prompt(told)
         return self._talk_prompt(question, turns, speaker, format)
 
     def _talk_prompt(
@@ -243,6 +271,8 @@ class Agents:
     def readings(self, question: Question, dialogue: Dialogue) -> list[tuple[int, list[int], Rendered]]:
         """The views of a dialogue, each with who speaks in it and the numbers of the turns that are its spans."""
         workflow, layout = self.workflow, self.layout
+        if workflow.streams:
+            return steps_read(question, dialogue, workflow=workflow, renderer=self.renderer)
         steps = taken(dialogue.turns, workflow)
         talked: dict[int, list[int]] = {}  # who reads the conversation, and the turns that they said in it
         for number, (step, turn, _) in enumerate(steps):
@@ -256,14 +286,16 @@ class Agents:
             if step.reads is not None and not step.tool:
                 messages = [*brief(question, before, step, workflow=workflow), Message("assistant", turns=(turn,))]
                 seen.append((turn.speaker, [number], messages))
-        return [(who, own, self.renderer.conversation(messages)) for who, own, messages in seen]
+        rows = ((who, own, self.renderer.conversation(messages)) for who, own, messages in seen)
+        in_steps = workflow.stream is not None
+        return [(who, own, replace(row, in_steps=in_steps)) for who, own, row in rows]
 
     def unfold(self, question: Question, *, sampling: Sampling, seed: Sequence[object]) -> Iterator[Dialogue]:
         """One dialogue as it grows: yielded whenever something has been said, the last time with its ending."""
         dialogue = Dialogue(question.id, 0)
         while dialogue.ending is None:
-            (turn,) = self.speak([(question, self.next_cue(dialogue))], sampling=sampling, seed=seed)
-            dialogue = extend(dialogue, turn, workflow=self.workflow)
+            ready = [(question, cue) for cue in cues(dialogue, self.workflow)]
+            dialogue = extend(dialogue, *self.speak(ready, sampling=sampling, seed=seed), workflow=self.workflow)
             yield dialogue
 
 

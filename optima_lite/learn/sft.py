@@ -104,8 +104,8 @@ def check(rows: Sequence[Rendered], policy: Policy) -> None:
     """The checklist before the first step: what silently goes wrong elsewhere stops the run here.
 
     Every row has a supervised token, no second beginning-of-text (some templates write none, some one a turn), a
-    supervised turn end in each span, no padding, and fits the model. Raises TrainingError naming the first row that
-    does not.
+    supervised turn end in each span (unless it is a stream's), no padding, and fits the model. Raises TrainingError
+    naming the first row that does not.
     """
     bos = policy.tokenizer.bos_token_id
     for i, row in enumerate(rows):
@@ -114,7 +114,7 @@ def check(rows: Sequence[Rendered], policy: Policy) -> None:
             problem = "no token to learn from"
         elif bos is not None and row.ids[:2] == (bos, bos):
             problem = "two beginning-of-text tokens"
-        elif any(row.ids[end - 1] not in policy.end_ids for _, end in row.spans):
+        elif not row.in_steps and any(row.ids[end - 1] not in policy.end_ids for _, end in row.spans):
             problem = "an own turn whose end is not learnt"
         elif policy.pad_id in row.ids:
             problem = "padding inside the text"

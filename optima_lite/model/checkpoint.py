@@ -30,6 +30,9 @@ from .config_file import stated
 from .families import refusal
 from .render import Renderer
 
+BUNDLED = {"tiny": "tiny_llama", "tiny-teams": "tiny_teams"}
+"""The models that ship with the package: the pair's, and the one that knows roles of teams as well."""
+
 _AGAIN = "download the model again"
 _MB = 2**20
 _LARGEST = {  # bytes; several times what the largest models have
@@ -80,9 +83,9 @@ class Checkpoint:
         )
 
 
-def bundled() -> Path:
-    """The folder of the tiny Llama that ships with the package."""
-    return Path(str(resources.files("optima_lite") / "tiny_llama"))
+def bundled(name: str = "tiny") -> Path:
+    """The folder of a model that ships with the package. Raises KeyError for none of that name."""
+    return Path(str(resources.files("optima_lite") / BUNDLED[name]))
 
 
 def check_config(path: Path) -> dict[str, Any]:
@@ -108,7 +111,7 @@ def read(folder: Path) -> Checkpoint:
     special = {name: token for name in _SPECIAL if (token := _token(tokenizer.get(name), name, folder))}
     template = _template(folder, tokenizer)
     ends = _ends(folder, vocabulary=config["vocab_size"])
-    if folder != bundled():
+    if folder not in map(bundled, BUNDLED):
         special = _tried(folder, special, template, vocabulary=config["vocab_size"])
     checkpoint = Checkpoint(folder, config, ends, special, template)
     _compare(checkpoint, tensors)

@@ -28,7 +28,8 @@ class Generator:
 
     max_batch_tokens: positions that a batch may hold, rows times their padded length; halved when memory does not
     suffice, of which `notify` is told once. max_cache_bytes: room for keys and values that may be of use again; 0
-    computes everything anew. The cache only changes what a result costs.
+    computes everything anew. The cache only changes what a result costs. hear: is told the key of a row whenever it
+    has said a few tokens.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Generator:
     ) -> None:
         self.policy = policy
         self.states = States(policy, max_batch_tokens=max_batch_tokens, max_cache_bytes=max_cache_bytes, notify=notify)
+        self.hear: Callable[[int], None] = lambda key: None
         self.meter, self.counts = self.states.meter, self.states.meter.counts
         self._losses: dict[tuple[tuple[int, ...], int], float] = {}  # by the ids up to a span's end, and its start
         # A message that holds a special token could not be trained on, or would pretend to be several; a thought would
@@ -70,21 +72,27 @@ class Generator:
         prompts: ids of each row, of any length. keys: one a row (see `row_key`). Raises ModelError when the memory does
         not even suffice for one row at a time.
         """
-        rows = [Row(key, len(ids), list(ids)) for ids, key in zip(prompts, keys, strict=True)]
+        rows = [Row(key, len(ids), list(ids), sampling.max_new_tokens) for ids, key in zip(prompts, keys, strict=True)]
+        self.carry_on(rows, sampling=sampling)
+        return [tuple(row.said) for row in rows]
+
+    def carry_on(self, rows: Sequence[Row], *, sampling: Sampling) -> None:
+        """Samples every row to its end, its pause, or its own limit, whichever comes first; what it says is added to
+        its ids. A row that pauses and is carried on later, as another row, says what it would have said without a
+        pause. Raises as `generate`."""
+        before = sum(len(row.ids) for row in rows)
         self._forget_old_weights()
         with self.meter("generate"), self.policy.speaking() as model, torch.no_grad():
-            for numbers in self.states.windows([tuple(ids) for ids in prompts]):
+            for numbers in self.states.windows([tuple(row.ids) for row in rows]):
                 self._sample(model, [rows[i] for i in numbers], sampling)
-        for row in rows:
-            self.meter.count(sampled=len(row.ids) - row.prompt)
-        return [tuple(row.ids[row.prompt :]) for row in rows]
+        self.meter.count(sampled=sum(len(row.ids) for row in rows) - before)
 
     def _sample(self, model: Any, rows: Sequence[Row], sampling: Sampling) -> None:
         """Carries rows to their ends."""
         self.states.compute_shared(
             model.get_base_model(), [tuple(row.ids[:-1]) for row in rows], adapter=self.policy.worn
         )
-        decoding = Decoding(self.states, model, sampling, unsayable=self.unsayable, waiting=rows)
+        decoding = Decoding(self.states, model, sampling, unsayable=self.unsayable, waiting=rows, hear=self.hear)
         while decoding.waiting or decoding.running:
             decoding.fill()
             if not self.states.fits(decoding.advance, rows=len(decoding.running), longest=decoding.longest):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import ModelError
 from ..settings.machine import Machine
-from .checkpoint import bundled, check_config, first_line
+from .checkpoint import BUNDLED, bundled, check_config, first_line
 
 UNGATED = "unsloth/llama-3-8b-Instruct-bnb-4bit"  # Llama 3 8B Instruct, quantised already
 _NEEDED_FILES = ("*.json", "*.safetensors", "*.jinja")
@@ -24,7 +24,8 @@ class NotHere(ModelError):
 
 
 def locate(name: str, *, machine: Machine) -> str:
-    """Where a recipe's model is: an existing folder, else an alias of the machine file, else `tiny`, else a hub id."""
+    """Where a recipe's model is: an existing folder, else an alias of the machine file, else a bundled one, else a hub
+    id."""
     if os.path.isdir(path := os.path.expanduser(name)):  # unlike Path's methods, no error for any name
         return path
     if name in machine.models:
@@ -36,10 +37,10 @@ def locate(name: str, *, machine: Machine) -> str:
                 hint="correct the path, or remove the alias",
             )
         return folder
-    if name == "tiny":
-        return str(bundled())
+    if name in BUNDLED:
+        return str(bundled(name))
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        known = ", ".join(["tiny", *machine.models])
+        known = ", ".join([*BUNDLED, *machine.models])
         raise ModelError(
             f"no such model folder: {name[:200]}",
             where="model.name",

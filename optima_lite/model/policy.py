@@ -166,8 +166,12 @@ class Policy:
         missing or do not fit."""
         alone = (folder / _WEIGHTS).is_file() or len(self.names) == 1
         for name, place in places(folder, self.names[:1] if alone else self.names).items():
-            self.wear(name)
-            self._load(place)
+            self.load_one(name, place)
+
+    def load_one(self, name: str, folder: Path) -> None:
+        """Replaces the weights of one adapter by those in a folder, and wears it. Raises as `load_adapter`."""
+        self.wear(name)
+        self._load(folder)
 
     def _load(self, folder: Path) -> None:
         path = folder / _WEIGHTS

@@ -23,10 +23,11 @@ _ANCHOR = "\n"
 @dataclass(frozen=True, slots=True)
 class Rendered:
     """Token ids of a conversation. spans: (start, end) of each own turn in `ids`, turn end included, in speaking
-    order."""
+    order. in_steps: whether turns may have been ended by the rule of a stream, without a turn end of their own."""
 
     ids: tuple[int, ...]
     spans: tuple[tuple[int, int], ...]
+    in_steps: bool = False
 
     @property
     def mask(self) -> list[int]:
@@ -88,6 +89,10 @@ class Renderer:
     def text(self, ids: Sequence[int]) -> str:
         """Sampled ids as readable text, without special tokens and surrounding space."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Sampled ids as the text that they are, without special tokens."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def cut(self, text: str, tokens: int) -> str:
         """The text, or as much of its beginning as so many tokens say."""

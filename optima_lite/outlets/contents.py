@@ -12,10 +12,11 @@ from typing import Any
 
 from ..errors import RunError
 from ..records import Demonstration, Ending, Node, PreferencePair, Question, Reward, Rollouts, Tree, Turn, to_json
+from ..runs import market
 from ..runs.comparison import compare
 from ..runs.dialogue_view import ENDINGS
 from ..runs.evaluation_view import gains, remarks
-from ..runs.evaluations import evaluation_stage, evaluations, undone_remarks
+from ..runs.evaluations import evaluation_stage, evaluations, iteration_of, undone_remarks
 from ..runs.folder import RunFolder, stage_name
 from ..runs.step_view import format_lines, imitation_lines, preference_lines, reinforcement_lines, verdict_lines
 from ..runs.steps import Imitation, Reinforcement, imitations, preferences, reinforcements
@@ -97,7 +98,7 @@ def _told(run: RunFolder) -> dict[str, Any]:
         "variants": run.manifest.get("variants", ()),
         "seed": recipe.get("seed"),
         "settings": _flat(recipe),
-        "speakers": speakers(recipe),
+        "speakers": market.speakers(run, None) or speakers(recipe),
         "holders": _holders(recipe),
         "evaluations": [to_json(row) | {"remark": undone.get(row.name, "")} for row in rows],
         "gains": [asdict(gain) for gain in gains(run, rows)],
@@ -137,6 +138,8 @@ def _flat(value: Any, above: str = "") -> list[tuple[str, str]]:
 
 def _holders(recipe: dict[str, Any]) -> tuple[str, ...]:
     """The roles that hold a share of the facts each; none where everyone sees everything."""
+    if agents := recipe.get("method") == "market" and recipe["market"]["agents"]:
+        return tuple(dict.fromkeys(one.get("role", key) for key, one in agents.items() if one.get("facts") == "share"))
     if recipe.get("team"):
         return workflow(recipe["team"]).holders
     return () if recipe.get("protocol", {}).get("name") == "debate" else speakers(recipe)
@@ -154,10 +157,10 @@ def _compared(runs: Sequence[RunFolder]) -> list[dict[str, Any]]:
 
 
 def _dialogue_sets(run: RunFolder, asked: _Questions, blocks: dict[str, str]) -> Iterator[dict[str, Any]]:
-    team = speakers(run.manifest["recipe"])
+    team = () if market.is_market(run) else speakers(run.manifest["recipe"])
     for row in evaluations(run):
         stored = run.read(evaluation_stage(row.name, row.decoding), Rollouts)
-        who = ("single agent",) if row.name == "single_agent" else team
+        who = ("single agent",) if row.name == "single_agent" else team or market.speakers(run, iteration_of(row))
         about = {"kind": "evaluation", "evaluation": row.name, "decoding": row.decoding, "speakers": who}
         yield {"key": f"{row.name}_{row.decoding}", **about, **_dialogues(stored, asked, blocks)}
     for iteration in run.iterations():

@@ -90,6 +90,17 @@ class RunFolder:
         return sorted(int(path.name[10:]) for path in self.folder.glob("iteration_*") if path.name[10:].isdigit())
 
 
+def birth_stage(iteration: int, name: str) -> str:
+    """The stage of the adapter that a market's agent of this name was born with; it stands beside the episodes, since
+    both are made in turns."""
+    return stage_name(iteration, f"1_adapter_{name}")
+
+
+def born_with(run: RunFolder, name: str) -> Path | None:
+    """The folder of the adapter that a market's agent was born with, None for a founder."""
+    return next(iter(run.folder.glob(f"iteration_*/1_adapter_{name}")), None)
+
+
 def read_run(folder: Path) -> RunFolder:
     """Open a run folder for reading. Raises RunError if there is none, or its manifest cannot be read."""
     folder = Path(folder)

@@ -23,7 +23,8 @@ class Trade:
     """An iteration of a market. score: the mean over its episodes. wealth: of all agents together at its end. births:
     by their cause. successions: how often an agent of the second role acted right after one of the first; the first is
     empty where a talk began. tokens: said in all attempts; checks: wake checks, a token each; written: sampled for
-    strategies. replays: attempts that did not count. minted, burned: since the first day."""
+    strategies; trained: that children were trained on, times epochs. replays: attempts that did not count. minted,
+    burned: since the first day."""
 
     iteration: int
     episodes: int
@@ -39,11 +40,12 @@ class Trade:
     tokens: int
     checks: int
     written: int
+    trained: int
 
     @property
     def spent(self) -> int:
-        """All tokens that the iteration has sampled."""
-        return self.tokens + self.checks + self.written
+        """All tokens that the iteration has sampled, and trained on."""
+        return self.tokens + self.checks + self.written + self.trained
 
 
 def is_market(run: RunFolder) -> bool:
@@ -84,6 +86,7 @@ def _trade(iteration: int, episodes: Sequence[Episode]) -> Trade:
         sum(episode.tokens for episode in episodes),
         sum(episode.checks for episode in episodes),
         sum(episode.written for episode in episodes),
+        sum(episode.trained for episode in episodes),
     )
 
 

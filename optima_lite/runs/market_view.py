@@ -25,7 +25,7 @@ def market_parts(run: RunFolder) -> Iterator[RenderableType]:
     if not found:
         return
     yield Group(Text("the market"), trade_table(found))
-    yield Group(Text("tokens sampled in training"), token_table(found))
+    yield Group(Text("tokens of training"), token_table(found))
     yield Group(Text("who acts after whom"), succession_table(found))
     yield population_table(run)
     if line := _checks_line(run):
@@ -67,12 +67,13 @@ def trade_table(found: Sequence[Trade]) -> Table:
 
 
 def token_table(found: Sequence[Trade]) -> Table:
-    """What the iterations have sampled, all attempts counted."""
+    """What the iterations have sampled, all attempts counted, and trained on, times epochs."""
     table = Table(box=None, padding=(0, 1, 0, 0))
-    for heading in ("iteration", "said", "wake checks", "births", "all"):
+    for heading in ("iteration", "said", "wake checks", "births", "trained", "all"):
         table.add_column(heading, justify="right")
     for one in found:
-        table.add_row(str(one.iteration), *(f"{n:,}" for n in (one.tokens, one.checks, one.written, one.spent)))
+        counts = (one.tokens, one.checks, one.written, one.trained, one.spent)
+        table.add_row(str(one.iteration), *(f"{count:,}" for count in counts))
     return table
 
 

@@ -9,7 +9,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..settings.workflow import QUESTION, Condition, Step, Way, Workflow
+from ..settings.workflow import QUESTION, Condition, Step, Streaming, Way, Workflow
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,19 @@ class TeamView:
         team = self.workflow
         steps = f"{team.max_steps} step{'s' * (team.max_steps > 1)} at most"
         yield Text(f"team {team.name}: {steps}, begins with {_beside(team.start)}; {' or '.join(team.answer)} answers")
+        if team.stream:
+            yield Text(f"{_parted(team.stream)}; handed on {'as they are said' if team.streams else 'all at once'}")
         table = Table("step", "who", "reads", "writes", "goes to", box=None, padding=(0, 2, 0, 0))
         for step in team.steps:
             ways = Text("\n".join(f"{_when(way)}→ {_beside(way.to) or 'end'}" for way in step.ways))
             table.add_row(Text(step.name, "bold"), _who(step, team), _read(step, team), _written(step), ways)
         yield table
+
+
+def _parted(how: Streaming) -> str:
+    count = f"of {how.steps} steps" if how.steps else "of as many steps as their speakers like"
+    border = "each sentence is one" if how.border == "sentence" else f"{how.marker} ends one"
+    return f"messages {count}, {border}"
 
 
 def mermaid(workflow: Workflow) -> str:

@@ -14,9 +14,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .layers import near_names, reason
-from .workflow import Facts
+from .workflow import SHARED, Facts
 
 NAME = re.compile(r"[A-Za-z]\w*")
+OWN = "own_"  # before the number of an adapter that one agent has to itself
 Tool = Literal["retrieve", "run_tests", "plugin"]
 Status = Literal["novice", "veteran", "tycoon"]
 """novice: has never bid. veteran: has. tycoon: bids a share of its wealth, under the scheme `holland`."""
@@ -52,8 +53,9 @@ class Agent:
 
     name: its own, never given twice in a run. role: the name it speaks under. facts: what it knows of the task's facts.
     tool: is used on each of its messages. max_tokens: of a message, which is cut there; None: the recipe's. terminal:
-    whether its answers count, and end the talk. bid: the one it keeps for life, None where the scheme has none such.
-    parent: the name of the agent that it is a child of. born: the episode; None for a founder.
+    whether its answers count, and end the talk. adapter: the weights that it speaks with. bid: the one it keeps for
+    life, None where the scheme has none such. parent: the name of the agent that it is a child of. born: the episode;
+    None for a founder.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Agent:
     tool: Tool | None = None
     max_tokens: int | None = None
     terminal: bool = False
+    adapter: str = SHARED
     wealth: float = 0.0
     status: Status = "novice"
     bid: float | None = None
@@ -103,6 +106,7 @@ class _Shape(BaseModel):
     tool: Tool | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     terminal: bool = False
+    adapter: Literal["shared", "own"] = "shared"
 
 
 def founders(stated: Mapping[str, Any], *, wealth: float) -> tuple[Agent, ...]:
@@ -130,7 +134,8 @@ def founders(stated: Mapping[str, Any], *, wealth: float) -> tuple[Agent, ...]:
                 shape.tool,
                 shape.max_tokens,
                 shape.terminal,
-                wealth=wealth,
+                f"{OWN}{number}" if shape.adapter == "own" else SHARED,
+                wealth,
             )
         )
     wrong += _problems(found) if not wrong else []

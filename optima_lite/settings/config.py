@@ -43,7 +43,7 @@ from .plugin import load as load_plugin
 from .recipe import RECIPE_KEYS, Recipe, recipe_advice
 
 COMMAND_LINE = "command line"
-_ADAPTERS = "team.adapters"
+_OF_ANY_TEAM = ("team.adapters", "team.transfer", "team.stream")  # may be set without the team being written out
 _FROM_PRESET = "preset "
 _LARGEST_FILE = 100_000  # bytes; a recipe of one line for every setting has a tenth of that
 
@@ -84,7 +84,7 @@ def load_recipe(source: str | Path, *, overrides: Sequence[str] = (), variants: 
     blocks = variant_layers(values.pop("variants", None), RECIPE_KEYS, origin, mistakes, advice=recipe_advice)
     base = flatten(values, RECIPE_KEYS, origin, mistakes, advice=recipe_advice)
     _resolve_team(base, origin, ("team",), mistakes)
-    adapters = overriding.pop(_ADAPTERS, None)
+    of_team = {key: overriding.pop(key) for key in [*overriding] if _of_any_team(key)}
     _resolve_team(overriding, lambda _: COMMAND_LINE, ("team",), mistakes)
     for name, block in blocks.items():
         _resolve_team(block, origin, ("variants", name, "team"), mistakes)
@@ -95,8 +95,8 @@ def load_recipe(source: str | Path, *, overrides: Sequence[str] = (), variants: 
             what = f"no such variant; {near_names(name, [*blocks])}"
             mistakes.append(Mistake(COMMAND_LINE, f"--variant {name}", what))
     layer = _on_preset(base | combine([blocks[name] for name in chosen if name in blocks], mistakes) | overriding)
-    if adapters is not None:
-        _set_adapters(layer, adapters, mistakes)
+    if of_team:
+        _change_team(layer, of_team, mistakes)
     for block in blocks.values():  # a variant that nobody chose may be wrong too
         mistakes += [
             wrong for wrong in validated(Recipe, _on_preset(base | block), str(path))[1] if wrong.path in block
@@ -120,15 +120,26 @@ def _resolve_team(layer: Layer, at: At, above: tuple[str, ...], mistakes: list[M
         layer["team"] = Setting(team, stated.origin)
 
 
-def _set_adapters(layer: Layer, adapters: Setting, mistakes: list[Mistake]) -> None:
-    """Puts other adapters into the layer's team."""
+def _of_any_team(key: str) -> bool:
+    return any(key == one or key.startswith(f"{one}.") for one in _OF_ANY_TEAM)
+
+
+def _change_team(layer: Layer, settings: Layer, mistakes: list[Mistake]) -> None:
+    """Puts other settings into the layer's team."""
     if "team" not in layer:
-        mistakes.append(Mistake(adapters.origin, _ADAPTERS, "there is no team that could have them; add team=exchange"))
+        what = "there is no team that could have them; add team=exchange"
+        mistakes += [Mistake(one.origin, key, what) for key, one in settings.items()]
         return
-    changed = {**layer["team"].value, "adapters": adapters.value}
-    team = teams.resolved(changed, lambda _: adapters.origin, mistakes, above=("team",))
+    changed = dict(layer["team"].value)
+    for key, one in settings.items():
+        _, name, *inside = key.split(".", 2)
+        section = changed.get(name)
+        changed[name] = (
+            {**(section if isinstance(section, dict) else {}), inside[0]: one.value} if inside else one.value
+        )
+    team = teams.resolved(changed, lambda _: COMMAND_LINE, mistakes, above=("team",))
     if team is not None:
-        layer["team"] = Setting(team, adapters.origin)
+        layer["team"] = Setting(team, COMMAND_LINE)
 
 
 def _refuse_idle(recipe: Recipe, origins: Mapping[str, str], path: Path) -> None:
@@ -150,10 +161,12 @@ def _at_key(values: Any, dotted: str) -> Any:
 
 def _on_preset(layer: Layer) -> Layer:
     """The layer over the preset that it names, if it names one; a wrong name is left for the schema to refuse."""
-    name, task, schedule = (layer[key].value if key in layer else None for key in ("preset", "task.name", "schedule"))
+    stated = ("preset", "task.name", "schedule", "method")
+    name, task, schedule, method = (layer[key].value if key in layer else None for key in stated)
     if not isinstance(name, str) or name not in presets.PRESETS:
         return layer
-    values = presets.PRESETS[name](task, schedule)
+    of_search = name == "official" and method == "prompts"
+    values = presets.official_search() if of_search else presets.PRESETS[name](task, schedule)
     return {key: Setting(value, _FROM_PRESET + name) for key, value in values.items()} | layer
 
 
@@ -266,7 +279,7 @@ def _override(key: str, text: str, mistakes: list[Mistake]) -> Layer:
     values: Any = document.value
     for part in reversed(parts):
         values = {part: values}
-    if key == _ADAPTERS:  # of whatever team the recipe has
+    if _of_any_team(key):  # of whatever team the recipe has
         return {key: Setting(document.value, COMMAND_LINE)}
 
     def whole(dotted: str) -> str:  # an unknown section is reported with the key that was meant to be in it

@@ -30,6 +30,25 @@ def _is_split_already(task: Mapping[str, Any]) -> bool:
     return isinstance(task["path"], Mapping) or task["fields"]["split"] is not None
 
 
+def _unread_by_market(recipe: Mapping[str, Any], stated: Collection[str]) -> Iterator[tuple[str, str]]:
+    """What a market, or its scheme of bidding, does not look at, and what nothing else does."""
+    market = recipe["method"] == "market"
+    for key in stated:
+        if key.startswith("market.") and not market:
+            yield key, f"is read by method market only, not by {recipe['method']}"
+        elif market and key.startswith("training.") and recipe["market"]["imitation"]:
+            continue
+        elif market and key not in _MARKET_READS and key.startswith(_MARKET_LEAVES):
+            yield key, "is not read by method market, which trains no weights and lays no ways (docs/market.md)"
+        elif market and key in _BY_SCHEME and recipe["market"]["scheme"] not in _BY_SCHEME[key]:
+            yield key, f"is not read by market.scheme {recipe['market']['scheme']}"
+    own = [key for key, one in recipe["market"]["agents"].items() if one.get("adapter") == "own"]
+    if market and own and recipe["start"] is not None:
+        yield "start", f"gives agents without adapters of their own something to speak with; {', '.join(own)} has one"
+    if market and recipe["market"]["births_by"] == "model" and "market.variants" in stated:
+        yield "market.variants", "is read with market.births_by: variants only"
+
+
 def _of_another_method(recipe: Mapping[str, Any], key: str) -> str:
     """Why the recipe's method does not read a key; empty for one that it reads."""
     section, _, name = key.partition(".")
@@ -47,26 +66,12 @@ def _of_another_method(recipe: Mapping[str, Any], key: str) -> str:
     return ""
 
 
-def _unread(recipe: Mapping[str, Any], stated: Collection[str]) -> Iterator[tuple[str, str]]:
-    """What the recipe's method, or its scheme of bidding, does not look at."""
-    market = recipe["method"] == "market"
-    for key in stated:
-        if key.startswith("market.") and not market:
-            yield key, f"is read by method market only, not by {recipe['method']}"
-        elif market and key not in _MARKET_READS and key.startswith(_MARKET_LEAVES):
-            yield key, "is not read by method market, which trains no weights and lays no ways (docs/market.md)"
-        elif market and key in _BY_SCHEME and recipe["market"]["scheme"] not in _BY_SCHEME[key]:
-            yield key, f"is not read by market.scheme {recipe['market']['scheme']}"
-    if market and recipe["market"]["births_by"] == "model" and "market.variants" in stated:
-        yield "market.variants", "is read with market.births_by: variants only"
-
-
 def idle(recipe: Mapping[str, Any], stated: Collection[str]) -> Iterator[tuple[str, str]]:
     """Each dotted key of which nothing comes, with the rest of a sentence that says why.
 
     recipe: all its settings as nested plain values. stated: the keys that somebody wrote.
     """
-    yield from _unread(recipe, stated)
+    yield from _unread_by_market(recipe, stated)
     task = recipe["task"]
     from_a_file = task["name"] not in ("world", "plugin") and task["path"] is not None
     if isinstance(task["path"], Mapping) and task["fields"]["split"] is not None:
@@ -91,6 +96,10 @@ def idle(recipe: Mapping[str, Any], stated: Collection[str]) -> Iterator[tuple[s
     for key in stated:
         if why := _of_another_method(recipe, key):
             yield key, why
+    taking_part = recipe["team"]["roles"] if recipe["team"] else recipe["protocol"]["roles"]
+    for name in recipe["reinforce"]["roles"] or ():
+        if name not in taking_part:
+            yield "reinforce.roles", f"names {name}, who has no part in the team; these have: {', '.join(taking_part)}"
     if recipe["method"] == "reinforce" and recipe["sampling"]["top_p"] < 1:
         yield "sampling.top_p", "must be 1 with method: reinforce, whose ratios are of the whole distribution"
     if recipe["schedule"] == "idpo" and recipe["training"]["iterations"] < 2:

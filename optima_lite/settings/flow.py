@@ -26,6 +26,7 @@ def problems(workflow: Workflow, *, stated: frozenset[str]) -> Iterator[Problem]
         return  # what such a group leads to is not known
     onward = _onward(workflow)
     yield from _unreached(workflow, onward)
+    yield from _going_round(workflow, onward)
     endless = list(_endless(workflow, onward))
     yield from endless or _too_long(workflow, onward, bounded="max_steps" in stated)
     yield from _too_early(workflow, onward)
@@ -103,6 +104,15 @@ def _too_long(workflow: Workflow, onward: Mapping[Group, list[Group]], *, bounde
     shortest = _shortest(workflow, onward)
     if bounded and workflow.max_steps < shortest:
         yield ("max_steps",), f"must be at least {shortest}, the shortest way to the end, not {workflow.max_steps}"
+
+
+def _going_round(workflow: Workflow, onward: Mapping[Group, list[Group]]) -> Iterator[Problem]:
+    """A loop in a team that hands its steps on as they are said: there everybody speaks all the time, so nobody could
+    come back to an agent that has not finished."""
+    loop = _loop(workflow.start, onward, (), set()) if workflow.streams else ()
+    if loop:
+        what = f"stream needs steps that form no loop, because all of them speak at once ({shown(loop)})"
+        yield ("transfer",), f"{what}; transfer: serial, or a team without a way back"
 
 
 def _loop(

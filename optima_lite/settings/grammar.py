@@ -26,7 +26,21 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from . import flow, schemas
 from .layers import Mistake, either, near_names, reason
-from .workflow import GIVEN, INPUT, QUESTION, SHARED, Condition, Facts, Parse, Role, Step, Way, Workflow
+from .workflow import (
+    GIVEN,
+    INPUT,
+    QUESTION,
+    SHARED,
+    Condition,
+    Facts,
+    Parse,
+    Role,
+    Step,
+    Streaming,
+    Transfer,
+    Way,
+    Workflow,
+)
 
 END = "end"
 NAME = re.compile(r"[A-Za-z_]\w*")
@@ -81,6 +95,15 @@ class _StepShape(_Shape):
     then: dict[str, Names] | Names
 
 
+class _StreamShape(_Shape):
+    steps: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    border: Literal["marker", "sentence"] = "marker"
+    marker: Annotated[str, Field(min_length=1, pattern=r"\S")] = "END_STEP"
+    merge: Literal["drain", "per_step"] = "drain"
+    at_most: Annotated[int, Field(ge=1)] = 16
+    step_tokens: Annotated[int, Field(ge=1)] | None = None
+
+
 class _TeamShape(_Shape):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] = "team"
     adapters: Literal["shared", "separate"] | dict[str, Text] = "shared"
@@ -89,6 +112,8 @@ class _TeamShape(_Shape):
     start: Names | None = None
     answer: Names
     max_steps: Annotated[int, Field(ge=1)] | None = None
+    transfer: Transfer = "serial"
+    stream: _StreamShape | None = None
 
 
 def read(value: Any, at: At, mistakes: list[Mistake], *, above: tuple[str, ...] = ()) -> Workflow | None:
@@ -140,17 +165,33 @@ class _Reading:
         self._known(("answer",), answer, [one for one, step in shape.steps.items() if step.speaker], "step of a role")
         self._inputs(steps, roles)
         self._conditions(steps, answer, shape)
-        return Workflow(shape.name, roles, steps, start, answer, shape.max_steps or len(steps))
+        most = shape.max_steps or len(steps)
+        return Workflow(
+            shape.name, roles, steps, start, answer, most, transfer=shape.transfer, stream=self._stream(shape)
+        )
+
+    def _stream(self, shape: _TeamShape) -> Streaming | None:
+        """How messages fall into steps, where that is stated or needed."""
+        if shape.stream is None and shape.transfer == "serial":
+            return None
+        told = shape.stream or _StreamShape()
+        if told.steps != "auto" and told.steps > told.at_most:
+            self.wrong(("stream", "steps"), f"is more than stream.at_most, {told.at_most}")
+        stated = told.model_dump() | {"steps": None if told.steps == "auto" else told.steps}
+        return Streaming(**stated)
 
     def _shapes(self, error: ValidationError) -> None:
         reasons: dict[tuple[str, ...], list[str]] = {}
         for detail in error.errors():
             path = tuple(str(part) for part in detail["loc"])
             if detail["type"] == "extra_forbidden":
-                known = {1: _TeamShape, 3: _StepShape if path[0] == "steps" else _RoleShape}[len(path)].model_fields
+                deeper: dict[str, type[_Shape]] = {"steps": _StepShape, "roles": _RoleShape, "stream": _StreamShape}
+                known = (_TeamShape if len(path) == 1 else deeper[path[0]]).model_fields
                 self.wrong(path, f"no such key; {near_names(path[-1], [one.rstrip('_') for one in known])}")
             else:
-                depth = 3 if path[0] in ("roles", "steps") else 1  # below that pydantic names the sides of a union
+                depth = {"roles": 3, "steps": 3, "stream": 2}.get(
+                    path[0], 1
+                )  # below that pydantic names the sides of a union
                 text = _REASONS.get(detail["type"]) or reason(detail)
                 reasons.setdefault(path[:depth], []).append(text)
         for path, texts in reasons.items():

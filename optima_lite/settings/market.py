@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from .agents import Agent, founders, roles_of
+from .agents import OWN, Agent, founders, roles_of
 from .keys import Count, Section
+from .workflow import SHARED
 
 Chance = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(ge=0)]
@@ -74,6 +75,11 @@ class MarketSettings(Section):
         "model", description="Who writes a child's strategy: the base model, or a draw from `variants`"
     )
     variants: dict[str, list[str]] = Field({}, description="For each role the strategies that children draw from; ours")
+    imitation: bool = Field(
+        False,
+        description="A child of the richest, if that has an adapter of its own, learns what its parent won with; ours",
+    )
+    lessons: Count = Field(16, description="An agent's last so many won episodes, which such a child learns; ours")
     strategy_tokens: Count = Field(256, description="Tokens of a strategy; a longer one is cut; ours")
 
     @field_validator("agents")
@@ -112,9 +118,21 @@ class MarketSettings(Section):
             raise ValueError(f"min_population {self.min_population} is above max_population {self.max_population}")
         if self.terminal_steps > self.steps:
             raise ValueError(f"terminal_steps {self.terminal_steps} is above steps {self.steps}")
+        own = [agent.name for agent in self.founders if agent.adapter != SHARED]
+        if own and self.max_population is None:
+            raise ValueError(f"{', '.join(own)} with adapter: own needs max_population: so many adapters are held")
+        if self.imitation and not own:
+            raise ValueError("imitation trains adapters, and no agent has adapter: own")
         if self.births_by == "variants" and (without := [role for role in roles if role not in self.variants]):
             raise ValueError(f"births_by variants needs variants for {', '.join(without)}")
         return self
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """All that agents may come to speak with: the shared one, and where some have their own, one for each agent
+        that the market may hold."""
+        own = any(agent.adapter != SHARED for agent in self.founders)
+        return (SHARED, *(f"{OWN}{k + 1}" for k in range(self.max_population or 0) if own))
 
     @property
     def founders(self) -> tuple[Agent, ...]:

@@ -38,6 +38,18 @@ def official(task: str | None, schedule: str | None) -> dict[str, Any]:
     return values
 
 
+def official_search() -> dict[str, Any]:
+    """What `official` means with method: prompts, the choices of MASPOB's authors (arXiv 2603.02630) where their code
+    differs from their paper or from our defaults."""
+    return {
+        "prompt_search.surrogate": "attention",
+        "prompt_search.information": 10.0,
+        "prompt_search.start": "last",
+        "prompt_search.repeated": "count",
+        "prompt_search.writer_temperature": 0.5,
+    }
+
+
 # The three domains of EoM's code (arXiv 2606.02859). What belongs to a domain and not to a market is left out: scores
 # that a design keeps from one episode to the next, and the prices of designs that are broken or fall back.
 _SCIENCE = {

@@ -39,7 +39,9 @@ Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]
 class ModelSettings(Section):
     """The base model and its adapter."""
 
-    name: PathText = Field(description="Folder, alias of the machine file, Hugging Face name, or `tiny` (bundled)")
+    name: PathText = Field(
+        description="Folder, alias of the machine file, Hugging Face name, or bundled: `tiny`, `tiny-teams`"
+    )
     quantization: Literal["auto", "none", "nf4"] = Field(
         "auto", description="Storage of the frozen base; auto: nf4 on a GPU, none (fp32) on the CPU"
     )
@@ -328,11 +330,23 @@ class Recipe(Section):
             if (holders or looks_up) and not task.has_facts:
                 needs = "shares its facts out" if holders else "looks facts up"
                 raise ValueError(f"{needs}, and task.name {task.name} has none")
+            if workflow.streams and info.data.get("method") == "reinforce":
+                raise ValueError("hands on steps (transfer: stream), and method reinforce learns from whole messages")
             if TASK in looks_up and task.endless:
                 raise ValueError(
                     f"looks facts up in the whole task, and task.name {task.name} makes questions without end"
                 )
         return team
+
+    @field_validator("schedule")
+    @classmethod
+    def _compares_whole_messages(cls, schedule: str, info: ValidationInfo) -> str:
+        streams = (info.data.get("team") or {}).get("transfer") == "stream"
+        if streams and schedule != "isft":
+            raise ValueError(
+                f"{schedule} prefers whole messages to others, and team.transfer is stream; isft can learn"
+            )
+        return schedule
 
     @field_validator("market")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.resources
 import os
 from collections.abc import Mapping
@@ -29,7 +30,10 @@ def found(name: str) -> Path:
     """The file of a shipped team, or of that path. Raises ConfigError for none."""
     path = shipped_teams().get(name, Path(name))
     if not os.path.isfile(path):
-        hint = f"{near_names(name, [*shipped_teams()])} (or the path of a YAML file)"
+        beside = Path(name).parent
+        files = [str(one) for one in sorted(beside.glob("*.y*ml"))] if beside.is_dir() else []
+        near = difflib.get_close_matches(name[:100], files, n=1)
+        hint = near_names(name, near or [*shipped_teams()]) + ("" if near else " (or the path of a YAML file)")
         raise ConfigError("there is no such team", where=name, hint=hint)
     return path
 
@@ -56,6 +60,21 @@ def workflow(team: Mapping[str, Any]) -> Workflow:
     if read is None:
         raise mistaken(mistakes)
     return read
+
+
+def handing_on(team: Mapping[str, Any] | None, transfer: str, steps: int | None) -> dict[str, Any]:
+    """A recipe's team whose messages are handed on in another way. steps: of a message; None leaves them as they are.
+    Raises ConfigError for a recipe without a team, whose talk goes back and forth, and for a team that cannot."""
+    if team is None:
+        what = "a talk by protocol goes back and forth, and stream needs steps that form no loop"
+        raise ConfigError(
+            what, where="transfer", hint="a run of a team such as chain, tree or graph (docs/streaming.md)"
+        )
+    changed = {**team, "transfer": transfer}
+    if steps is not None:
+        changed["stream"] = {**(team.get("stream") or {}), "steps": steps}
+    workflow(changed)
+    return changed
 
 
 def speakers(recipe: Mapping[str, Any]) -> tuple[str, ...]:

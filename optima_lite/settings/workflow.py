@@ -2,7 +2,7 @@
 
 A workflow is a list of steps and nothing that runs; `team.dialogue` interprets it, `grammar` reads it from YAML. Steps
 are taken one after another, or several side by side; those side by side all lead to the same next steps, so that a team
-is always at one place.
+is always at one place. How a message is handed on, whole or step by step, is the workflow's, too.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ QUESTION, TASK = "question", "task"  # what facts are looked up in: the question
 SHARED = "shared"  # the adapter of all who have none of their own
 
 CONFIRMING = ("agreed", "accepted", "passed")  # conditions under which a talk that ends has ended in agreement
+Transfer = Literal["serial", "stream"]
+"""When others read a message: when it is whole, or each step of it as soon as it is said."""
+
 Kind = Literal["answered", "agreed", "accepted", "passed", "says", "rounds", "more"]
 
 
@@ -97,11 +100,37 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Streaming:
+    """How a message falls into steps of reasoning (here and in `team.stream` a step is such a part of a message).
+
+    steps: of a message; None: as many as its speaker likes. border: what ends one, a `marker` in the text or the end of
+    a `sentence`. merge: what an agent takes of the steps that wait for it: `drain` all of them, `per_step` the oldest.
+    at_most: steps that one agent hands on; before its last it waits for all that is still to come. step_tokens: after
+    so many tokens a step is handed on as it stands; None: there is no such limit. passed: of a message that reads
+    nobody's, the steps that others get, from the first to before the last of these numbers; for probes.
+    """
+
+    steps: int | None = None
+    border: Literal["marker", "sentence"] = "marker"
+    marker: str = "END_STEP"
+    merge: Literal["drain", "per_step"] = "drain"
+    at_most: int = 16
+    step_tokens: int | None = None
+    passed: tuple[int, int] | None = None
+
+    @property
+    def most(self) -> int:
+        """Steps that a message of its own accord has at most."""
+        return self.steps or self.at_most
+
+
+@dataclass(frozen=True, slots=True)
 class Workflow:
     """A team. start: the first steps, side by side. answer: the steps whose answers count; the last one stated is the
     team's. max_steps: of one dialogue. metric: how the task scores answers, which decides when two are the same.
     auctioned: no way leads from step to step, and who speaks next is decided by auction (see `team.environment`).
-    sharers: the voices that hold a share of the facts, where the order of the roles does not tell which."""
+    sharers: the voices that hold a share of the facts, where the order of the roles does not tell which.
+    transfer: when others read a message. stream: how messages fall into steps; None where nobody is told of any."""
 
     name: str
     roles: tuple[Role, ...]
@@ -112,6 +141,18 @@ class Workflow:
     metric: Metric = "f1"
     auctioned: bool = False
     sharers: tuple[str, ...] = ()
+    transfer: Transfer = "serial"
+    stream: Streaming | None = None
+
+    @property
+    def streams(self) -> bool:
+        """Whether a step of a message is handed on as soon as it is said."""
+        return self.transfer == "stream"
+
+    @property
+    def most_turns(self) -> int:
+        """Turns that a dialogue has at most."""
+        return self.max_steps * (self.stream.at_most if self.streams and self.stream else 1)
 
     @property
     def names(self) -> tuple[str, ...]:

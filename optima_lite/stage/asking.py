@@ -18,13 +18,15 @@ Facts = Sequence[str] | Sequence[Sequence[str]] | Mapping[str, Sequence[str]]
 @dataclass(frozen=True, slots=True)
 class Said:
     """One turn of a dialogue. role: who said it, a role's or a tool's name. tokens: sampled, none for a tool. answer:
-    what the turn states as the answer. finished: False when it was cut at its token limit."""
+    what the turn states as the answer. finished: False when it was cut at its token limit, or, in a stream, when its
+    message goes on. tick: of a stream, counted from 1: what has the same was said side by side; else 0."""
 
     role: str
     text: str
     tokens: int
     answer: str | None
     finished: bool
+    tick: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +78,12 @@ class Team:
         (fitted,), shortened = self._cast.fit(self._cast.pair, [asked])
         workflow, sampling = self._cast.pair.workflow, self._cast.sampling(self._cast.pair, greedy=not sample)
         turns: list[Said] = []
+        tick = 0
         for dialogue in self._cast.pair.unfold(fitted, sampling=sampling, seed=(seed, "chat")):
+            tick += workflow.streams
             for turn in dialogue.turns[len(turns) :]:
-                turns.append(Said(workflow.names[turn.speaker], turn.text, len(turn.ids), turn.answer, turn.finished))
+                role, tokens = workflow.names[turn.speaker], len(turn.ids)
+                turns.append(Said(role, turn.text, tokens, turn.answer, turn.finished, tick))
                 if hear:
                     hear(turns[-1])
         assert dialogue.ending is not None

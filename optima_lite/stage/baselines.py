@@ -111,7 +111,7 @@ def compare(
     The policy speaks with the run's last adapter afterwards.
     """
     recipe = cast.recipe
-    cast = _with_own_prompts(cast)
+    cast = _as_the_recipe_has_it(cast, run)
     drawn = questions(recipe.task, "held_out", wanted or recipe.evaluation.questions, seed=0)
     found = []
     with _opened(cast, run, "baselines", wanted=wanted, samples=samples, seed=seed, observe=observe) as bench:
@@ -181,7 +181,7 @@ def _contenders(bench: _Bench, run: RunFolder, drawn: Sequence[Question], *, sam
         yield Contender(voted(alone, name=f"self_consistency_{samples}", cast=cast))
     yield Contender(row("multi_agent_debate", debaters(cast), "debate"))
     yield Contender(row("autoform", autoform(cast), "autoform"))
-    yield Contender(row("untrained", speak_after(cast, run, None), "untrained"))
+    yield Contender(row("untrained", cast.pair, "untrained"))
     if cast.formats:
         best, tokens = best_format(bench)
         asked = bench.ask(cast.pair, drawn, BEST_FORMAT, file=f"format_{best}", formats=(best,))
@@ -291,8 +291,10 @@ def _weights(adapter: Path | None) -> str:
     return whole.hexdigest()
 
 
-def _with_own_prompts(cast: Cast) -> Cast:
-    """The same agents with the prompts of the recipe, whatever a run has chosen."""
+def _as_the_recipe_has_it(cast: Cast, run: RunFolder) -> Cast:
+    """The same agents as the recipe has them, whatever prompts or population the run has come to."""
+    if cast.recipe.method == "market":
+        return replace(cast, pair=agents_after(cast, run, None))
     return replace(cast, pair=replace(cast.pair, workflow=workflows(cast.recipe)[0]))
 
 
@@ -322,7 +324,7 @@ def scaling(
     more."""
     recipe = cast.recipe
     drawn = questions(recipe.task, "held_out", wanted, seed=0)
-    cast = _with_own_prompts(cast)
+    cast = _as_the_recipe_has_it(cast, run)
     ways: list[tuple[str, int | None]] = [] if iteration is None else [(f"iteration_{iteration}", iteration)]
     ways += [("untrained", None), ("single_agent", None)]
     rows = []

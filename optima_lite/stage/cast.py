@@ -23,19 +23,19 @@ from ..model.sampling import Sampling
 from ..model.selftest import agreement
 from ..records import Question
 from ..runs.chosen import BEGUN, chosen, has_adapters, read_prompts, require_roles
-from ..runs.folder import POPULATION, STARTED, RunFolder, stage_name
+from ..runs.folder import POPULATION, STARTED, RunFolder, born_with, stage_name
 from ..runs.opened import require_iteration
-from ..settings import plugin
+from ..settings import plugin, teams
 from ..settings.agents import Agent
 from ..settings.machine import Machine
 from ..settings.recipe import Recipe
-from ..settings.workflow import QUESTION, Workflow, speaking_with, told
+from ..settings.workflow import QUESTION, SHARED, Transfer, Workflow, speaking_with, told
 from ..tasks import answers
 from ..tasks.answers import Scoring
 from ..tasks.questions import facts
 from ..team.domains import with_prompts
 from ..team.retrieval import index_of
-from ..team.talks import founders_of, solo, team_of
+from ..team.talks import adapters_of, founders_of, solo, team_of
 
 # What comes from the other recipe.
 TRANSFERRED = ("task", "protocol", "team", "prompts", "sampling", "evaluation", "plugin")
@@ -117,7 +117,7 @@ def assemble(
     answers.require(metric, allow_code=machine.allow_code)
     reward.require(recipe.reward)
     team, alone = workflows(recipe)
-    policy = load(recipe.model, machine=machine, seed=recipe.seed, adapters=team.adapters)
+    policy = load(recipe.model, machine=machine, seed=recipe.seed, adapters=adapters_of(recipe))
     settle = settling(settle, on_card=policy.device.type == "cuda")
     small = is_small(policy)
     torch.set_num_threads(
@@ -173,7 +173,7 @@ def workflows(recipe: Recipe) -> tuple[Workflow, Workflow]:
     if recipe.method != "market":  # whose agents have prompts of their own
         team = told(team, prompts.system or None)
     alone = told(solo(metric=recipe.task.metric), prompts.solo_system or None)
-    return team, speaking_with(alone, team.adapters[0])
+    return team, speaking_with(alone, adapters_of(recipe)[0])
 
 
 def settling(settle: Settle, *, on_card: bool) -> Settle:
@@ -182,20 +182,36 @@ def settling(settle: Settle, *, on_card: bool) -> Settle:
     return (lambda key, decide: decide()) if on_card else settle
 
 
-def recall(run: RunFolder, *, machine: Machine, iteration: int | None, other: Recipe | None = None) -> Cast:
+@dataclass(frozen=True, slots=True)
+class HandingOn:
+    """How messages are handed on, instead of as the recipe says. steps: of a message; None: the recipe's."""
+
+    transfer: Transfer
+    steps: int | None = None
+
+
+def recall(
+    run: RunFolder,
+    *,
+    machine: Machine,
+    iteration: int | None,
+    other: Recipe | None = None,
+    handing_on: HandingOn | None = None,
+) -> Cast:
     """The agents of a run as they stood after an iteration, or untrained for None.
 
     other: a recipe whose task they meet instead, with its protocol, prompts, sampling, evaluation and plugin; the run's
     plugin then has no say in the reward.
 
-    Raises RunError for an iteration that has not been trained, ConfigError for a manifest of another version and for a
-    plugin that is not what or where it was.
+    Raises RunError for an iteration that has not been trained, ConfigError for a manifest of another version, for a
+    plugin that is not what or where it was, and for a team that cannot hand its messages on as wanted.
     """
     require_iteration(run, iteration)
     adapter = None if iteration is None else run.adapter(iteration)
     recipe = Recipe.from_dict(run.manifest["recipe"], where=run.folder / "manifest.json")
     if other is not None:
-        own, others = team_of(recipe).adapters, team_of(other).adapters
+        own = team_of(recipe).adapters
+        others = own if recipe.method == "market" else team_of(other).adapters  # a population stays what it is
         if max(len(own), len(others)) > 1 and {*own} != {*others}:
             what = f"this run has trained {', '.join(own)}, and the other recipe's team speaks with {', '.join(others)}"
             raise RunError(what, where=run.folder, hint="a team with adapters of the same names")
@@ -205,6 +221,10 @@ def recall(run: RunFolder, *, machine: Machine, iteration: int | None, other: Re
         stored = run.manifest.get("plugin")
         code = plugin.load_file(Path(stored["path"]), sha256=stored["sha256"]) if stored else None
         recipe = recipe.with_code(code)
+
+    if handing_on is not None:
+        team = teams.handing_on(recipe.team, handing_on.transfer, handing_on.steps)
+        recipe = recipe.model_copy(update={"team": team})
 
     def settled(key: str, decide: Callable[[], int]) -> int:
         return int(run.manifest.get(key) or decide())
@@ -224,10 +244,24 @@ def agents_after(cast: Cast, run: RunFolder, iteration: int | None) -> Agents:
     """
     if isinstance(cast.pair, Bidders):
         first = founders_of(cast.recipe)
-        return cast.pair.of(first if iteration is None else run.read(stage_name(iteration, POPULATION), Agent))
+        living = first if iteration is None else run.read(stage_name(iteration, POPULATION), Agent)
+        dress(cast, run, living)
+        return cast.pair.of(living)
     prompts = chosen(run, iteration)
     require_roles(prompts, cast.pair.workflow, where=run.folder)
     return replace(cast.pair, workflow=with_prompts(cast.pair.workflow, prompts))
+
+
+def dress(cast: Cast, run: RunFolder, agents: Sequence[Agent]) -> None:
+    """From here on each of a market's agents that has an adapter of its own speaks with the weights it was born with,
+    a founder with fresh ones."""
+    for agent in agents:
+        if agent.adapter != SHARED:
+            folder = born_with(run, agent.name)
+            if folder is None:
+                cast.policy.restart(seed=cast.recipe.seed, names=(agent.adapter,))
+            else:
+                cast.policy.load_one(agent.adapter, folder)
 
 
 def _given(value: int | str) -> int | None:

@@ -29,7 +29,7 @@ from ..settings.recipe import ModelSettings, Recipe
 from ..settings.workflow import QUESTION
 from ..statistics import FEWEST
 from ..tasks import answers
-from ..team.talks import team_of
+from ..team.talks import adapters_of, team_of
 from .data import data_findings, look_up_findings
 from .doctor import disk, gpu
 from .findings import Finding, Status
@@ -60,7 +60,8 @@ def check(
         yield Finding("plugin", Status.OK, code.told(recipe.uses))
     model = _model(loaded, machine)
     yield model
-    needs = [*data_findings(recipe), *look_up_findings(recipe), *_judge(recipe), *_extras(recipe, machine)]
+    needs = [*data_findings(recipe), *look_up_findings(recipe), *_prompts(recipe)]
+    needs += [*_judge(recipe), *_extras(recipe, machine)]
     yield from needs
     let_segments_grow(os.environ)  # torch reads it when the card is first looked at, and the probe needs it
     yield gpu()
@@ -109,7 +110,7 @@ def _forecast(recipe: Recipe, machine: Machine, *, vram: float | None, probe: bo
     if shape is None:
         yield Finding("memory", Status.NOTE, "no forecast: the model's config.json is not here yet")
         return
-    adapters = team_of(recipe).adapters
+    adapters = adapters_of(recipe)
     setup = _setup(recipe.model, config, gpu=vram is not None, adapters=len(adapters))
     room = _room(machine, vram)
     longest = longest_row(config)[0]
@@ -145,7 +146,7 @@ def _probe(recipe: Recipe, machine: Machine, limits: Limits, phases: Sequence[Ph
 
     expected = {phase.name: phase.total for phase in phases}
     try:
-        policy = load(recipe.model, machine=machine, seed=0, adapters=team_of(recipe).adapters)
+        policy = load(recipe.model, machine=machine, seed=0, adapters=adapters_of(recipe))
         for name, peak in measure(policy, limits, phases=[*expected]):
             off = expected[name] / peak - 1
             detail = f"{_gib(peak)} GiB at most; the forecast is {_gib(expected[name])} GiB ({off:+.0%})"
@@ -261,6 +262,13 @@ def _model(loaded: LoadedRecipe, machine: Machine) -> Finding:
     limit, why = longest_row(_model_config(loaded.recipe.model, machine))
     shorter = why is not None and (wanted or limit + 1) > limit
     return Finding("model", Status.NOTE if shorter or not here else Status.OK, f"{found}; {why}" if shorter else found)
+
+
+def _prompts(recipe: Recipe) -> Iterator[Finding]:
+    """Whether the recipe's own words take the place of those that the team's roles have."""
+    if recipe.team is not None and isinstance(recipe.prompts.system, str) and recipe.prompts.system:
+        what = f"prompts.system takes the place of the system prompt of all {len(team_of(recipe).roles)} roles"
+        yield Finding("prompts", Status.NOTE, what, "prompts.system=null leaves the team its own")
 
 
 def _judge(recipe: Recipe) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from ..learn.episodes import Episode
 from ..learn.rl import ReinforceFacts
 from ..learn.rollout import Agents
 from ..learn.sft import Optimising, TrainingFacts, planned_steps
+from ..model.checkpoint import BUNDLED
 from ..model.helper import Helper, Made, Work, serial
 from ..model.policy import places
 from ..model.render import Rendered
@@ -226,7 +227,7 @@ def require_something_right(run: Run, recipe: Recipe) -> None:
         "pair or by one agent that sees everything: there is nothing to learn from"
     )
     ways = "look at two answers: optima-lite chat RUN --sample 2; a larger model.name; another task.metric or prompts"
-    if recipe.model.name == "tiny" and recipe.task.name != "world":
-        ways = "a model.name from the Hugging Face hub: the bundled tiny model knows the words of its own world alone"
+    if recipe.model.name in BUNDLED and recipe.task.name != "world":
+        ways = "a model.name from the Hugging Face hub: the bundled tiny models know the words of their own world alone"
     hint = f"{ways}. To train nevertheless: evaluation.stop_if_none_right=false"
     raise DataError(what, where=run.folder, hint=hint)

@@ -14,20 +14,18 @@ from ..records import Dialogue, Ending, Metric, Turn
 from ..settings.workflow import CONFIRMING, Condition, Step, Way, Workflow
 from ..tasks.answers import agree
 from .parsing import accepts, items, value
+from .streamed import Done, Standing, standing
 from .tools import passes
 
 
 @dataclass(frozen=True, slots=True)
 class Cue:
-    """A step that can be taken now. dialogue: so far. number: of the step's turn."""
+    """A step that can be taken now. dialogue: so far. number: of the turn that its message begins with."""
 
     dialogue: Dialogue
     step: Step
     number: int
 
-
-Done = tuple[tuple[Step, Turn], ...]
-"""The steps taken so far, with what was said at them."""
 
 Speak = Callable[[Sequence[Cue]], Sequence[Turn]]
 """Steps that can be taken now, the turn of each out, in the same order."""
@@ -57,7 +55,10 @@ def moment(turns: Sequence[Turn], workflow: Workflow) -> Moment:
 
 
 def taken(turns: Sequence[Turn], workflow: Workflow) -> list[tuple[Step, Turn, Done]]:
-    """Every turn with the step that it was said at, and what had been said when that was read."""
+    """Every turn with the step that it was said at, and what had been said when that was read: in a stream, all that
+    was said in the ticks before."""
+    if workflow.streams:
+        return _streamed(turns, workflow)
     if workflow.auctioned:  # whoever has said a turn had won its step
         done = tuple((workflow.step(workflow.names[turn.speaker]), turn) for turn in turns)
         return [(step, turn, done[:k]) for k, (step, turn) in enumerate(done)]
@@ -70,8 +71,23 @@ def taken(turns: Sequence[Turn], workflow: Workflow) -> list[tuple[Step, Turn, D
     return found
 
 
+def _streamed(turns: Sequence[Turn], workflow: Workflow) -> list[tuple[Step, Turn, Done]]:
+    beats = stand(turns, workflow).stream.beats
+    said = [(workflow.step(beat.name), turn) for beat, turn in zip(beats, turns, strict=True)]
+    before = [sum(one.tick < beat.tick for one in beats) for beat in beats]
+    return [(step, turn, tuple(said[:count])) for (step, turn), count in zip(said, before, strict=True)]
+
+
+def stand(turns: Sequence[Turn], workflow: Workflow) -> Standing:
+    """Where a workflow that streams stands after these turns."""
+    return standing(turns, workflow, decide=_taken)
+
+
 def cues(dialogue: Dialogue, workflow: Workflow) -> list[Cue]:
     """What can be said next in an unfinished dialogue; any of it without the rest."""
+    if workflow.streams:
+        stream = stand(dialogue.turns, workflow).stream
+        return [Cue(dialogue, workflow.step(name), stream.number(name)) for name in stream.ready]
     now = moment(dialogue.turns, workflow)
     numbered = enumerate(now.group, start=len(now.done))
     return [Cue(dialogue, step, number) for number, step in numbered][now.said :]
@@ -101,6 +117,8 @@ def extend(dialogue: Dialogue, *said: Turn, workflow: Workflow) -> Dialogue:
 def decided(dialogue: Dialogue, turn: Turn, workflow: Workflow) -> object:
     """What a next turn decides beyond its words and its answer: the way taken after it, and what is parsed from it.
     Equal for two turns after which the workflow goes on alike; None at a step where the words are all there is."""
+    if workflow.streams:  # what a step of a message decides is known when the message ends
+        return turn.text, turn.finished
     now = moment(dialogue.turns, workflow)
     step = now.group[now.said]
     way = None
@@ -110,15 +128,30 @@ def decided(dialogue: Dialogue, turn: Turn, workflow: Workflow) -> object:
 
 
 def _ending(turns: tuple[Turn, ...], said: Sequence[Turn], workflow: Workflow) -> Ending | None:
+    if workflow.streams:
+        return _end_of(stand(turns, workflow))
     if not all(turn.finished for turn in said):
         return Ending.TRUNCATED
     now = moment(turns, workflow)
     if not now.group:
         assert now.way is not None
-        confirmed = any(condition.kind in CONFIRMING for condition in now.way.when)
-        return Ending.AGREED if confirmed else Ending.DONE
+        return _agreed(now.way)
     # Steps side by side are taken all or none, so that their order does not matter.
     return Ending.MAX_TURNS if not now.said and len(turns) + len(now.group) > workflow.max_steps else None
+
+
+def _end_of(now: Standing) -> Ending | None:
+    if now.stream.cut:
+        return Ending.TRUNCATED
+    if now.stream.ready:
+        return None
+    return Ending.MAX_TURNS if now.way is None else _agreed(now.way)
+
+
+def _agreed(way: Way) -> Ending:
+    """How a dialogue ends that goes this way to its end."""
+    confirmed = any(condition.kind in CONFIRMING for condition in way.when)
+    return Ending.AGREED if confirmed else Ending.DONE
 
 
 def _taken(done: Done, workflow: Workflow) -> Way:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ..records import Dialogue, Question
 from ..settings.agents import Agent, Status
+from ..settings.market import MarketSettings
 from .ledger import Economy, Move
 
 How = Literal["mutate", "repair"]
@@ -50,7 +51,8 @@ class Account:
 @dataclass(frozen=True, slots=True)
 class Episode:
     """A training question, played until nobody broke over it. dead: who has gone, in order. accounts: of all who live
-    after it. minted, burned: since the first day. written: tokens sampled for the strategies of children."""
+    after it. minted, burned: since the first day. written: tokens sampled for the strategies of children. trained:
+    tokens that children were trained on, times epochs."""
 
     number: int
     question: Question
@@ -61,6 +63,7 @@ class Episode:
     minted: float
     burned: float
     written: int = 0
+    trained: int = 0
 
     @property
     def score(self) -> float:
@@ -92,23 +95,48 @@ class Trace:
 
 
 @dataclass(frozen=True, slots=True)
+class Win:
+    """An episode that was won. agents: who spoke in it, in the order of `Turn.speaker`."""
+
+    question: Question
+    dialogue: Dialogue
+    agents: tuple[Agent, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Market:
-    """Where a run stands. traces: the last failure of each agent that lives. episodes: so far."""
+    """Where a run stands. traces: the last failure of each agent that lives; wins: its last won episodes. episodes: so
+    far."""
 
     economy: Economy
-    traces: Mapping[str, Trace]
+    traces: Mapping[str, Trace] = field(default_factory=dict)
+    wins: Mapping[str, tuple[Win, ...]] = field(default_factory=dict)
     episodes: int = 0
 
-    def after(self, episode: Episode, *, pass_score: float) -> Market:
+    def after(self, episode: Episode, rules: MarketSettings) -> Market:
         """The market after a stored episode, to the last digit as it was then."""
         known = {agent.name: agent for agent in (*self.economy.agents, *(birth.child for birth in episode.births))}
         agents = tuple(
             replace(known[one.name], wealth=one.wealth, status=one.status, bid=one.bid) for one in episode.accounts
         )
         economy = Economy(agents, episode.minted, episode.burned, self.economy.ever + len(episode.births))
-        traces = dict(self.traces) | failures(episode.question, episode.trials, pass_score=pass_score)
-        living = {agent.name: traces[agent.name] for agent in agents if agent.name in traces}
-        return Market(economy, living, episode.number + 1)
+        traces = dict(self.traces) | failures(episode.question, episode.trials, pass_score=rules.pass_score)
+        wins = dict(self.wins)
+        if episode.score >= rules.pass_score:
+            win = _win(episode, known)
+            wins |= {a.name: (*wins.get(a.name, ()), win)[-rules.lessons :] for a in win.agents}
+        living = {agent.name for agent in agents}
+        kept = {name: trace for name, trace in traces.items() if name in living}
+        return Market(economy, kept, {k: v for k, v in wins.items() if k in living}, episode.number + 1)
+
+
+def _win(episode: Episode, known: Mapping[str, Agent]) -> Win:
+    """The attempt that counted, its turns numbered by those who spoke in it; tools are left out."""
+    trial = episode.trials[-1]
+    names = list(dict.fromkeys(move.agent for move in trial.moves))
+    said = [turn for turn in trial.dialogue.turns if turn.ids]
+    turns = tuple(replace(turn, speaker=names.index(move.agent)) for move, turn in zip(trial.moves, said, strict=False))
+    return Win(episode.question, replace(trial.dialogue, turns=turns), tuple(known[name] for name in names))
 
 
 def failures(question: Question, trials: Iterable[Trial], *, pass_score: float) -> dict[str, Trace]:

@@ -16,7 +16,8 @@ NAME = "market"
 def population(agents: Sequence[Agent], rules: MarketSettings, *, metric: Metric) -> Workflow:
     """The team that these agents are. metric: how the task scores answers."""
     roles = tuple(
-        Role(agent.name, agent.system, agent.facts, voice=agent.role, max_tokens=agent.max_tokens) for agent in agents
+        Role(agent.name, agent.system, agent.facts, agent.adapter, voice=agent.role, max_tokens=agent.max_tokens)
+        for agent in agents
     )
     tools = tuple(Step(name, name, "{said}", tool=True) for name in dict.fromkeys(a.tool for a in agents if a.tool))
     steps = (*(Step(agent.name, agent.name) for agent in agents), *tools)

@@ -16,9 +16,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..records import CODE_METRICS, Layout, Metric, Question, Turn
-from ..settings.workflow import INPUT, QUESTION, Step, Workflow
+from ..settings.workflow import INPUT, QUESTION, Step, Streaming, Workflow
 from . import parsing
-from .dialogue import Done, listed, since, taken
+from .dialogue import listed, since, taken
+from .segments import parts
+from .streamed import Done, member
 
 # A single agent that may leave sentences behind (AutoForm, arXiv 2402.18439), in our own words; follows its prompt.
 AUTOFORM = (
@@ -45,6 +47,16 @@ FORMATS = {
     "form": "Write each message as a form with the fields known, needed and answer.",
 }
 
+# What an agent of a stream is told, by how many it hears step by step.
+_OF_ONE = (
+    " You read the work of another part by part, while it is being written. After each part write your own version of "
+    "it, correct what is wrong in it, and say no more."
+)
+_OF_SEVERAL = (
+    " You read the work of others part by part, while it is being written, each part after the name of its author. "
+    "Answer with one part of your own, in which you put together what belongs together and correct what is wrong, and "
+    "say no more."
+)
 
 _MARK = re.compile(r"[ \n]*<A>answer</A>[.,]?[ \n]?")  # with what would stand on a line of its own around a block
 
@@ -121,13 +133,32 @@ def view(
 
 
 def instructed(workflow: Workflow, speaker: int, format: str | None = None) -> str:
-    """A role's system prompt, filled in, with the instruction of a format if it takes them. Raises KeyError for a
-    format that is not in the pool."""
+    """A role's system prompt, filled in, with the instruction of a format if it takes them, and of steps if messages
+    consist of them and are handed on whole. Raises KeyError for a format that is not in the pool."""
     role, name = workflow.roles[speaker], workflow.voices[speaker]
     others = dict.fromkeys(workflow.voices[: len(workflow.roles)])
     partner = " and ".join(one for one in others if one != name)
     instruction = f" {FORMATS[format]}" if format and role.formats else ""
+    if workflow.stream and not workflow.streams:
+        instruction += in_steps(workflow.stream)
     return role.system.replace("{name}", name).replace("{partner}", partner) + instruction
+
+
+def how_to_write(workflow: Workflow, senders: int) -> str:
+    """What an agent of a stream is told of that, by the number of those that it hears step by step."""
+    assert workflow.stream is not None
+    return (_OF_SEVERAL if senders > 1 else _OF_ONE) if senders else in_steps(workflow.stream)
+
+
+def in_steps(how: Streaming) -> str:
+    """What an agent is told that writes a whole message in steps; nothing where its sentences are its steps."""
+    if how.border == "sentence":
+        return ""
+    if how.steps is None:
+        return f" Write one step of your reasoning after the other, and {how.marker} after each."
+    if how.steps == 1:
+        return f" Write {how.marker} when you are done."
+    return f" Write in {how.steps} parts of about the same length, and {how.marker} after each."
 
 
 def _own(turns: Sequence[Turn], speaker: int, workflow: Workflow) -> list[bool]:
@@ -197,10 +228,20 @@ def brief(
     """What the speaker of a step with a template is told. done: the steps taken before."""
     speaker = workflow.speaker(step)
     given = {"question": question.text, "facts": listing(held(question, speaker, workflow=workflow))}
+    if workflow.stream:
+        done = tuple((one, replace(turn, text=_handed_on(one, turn.text, workflow.stream))) for one, turn in done)
     return [
         Message("system", instructed(workflow, speaker, format)),
         Message("user", filled(step, done, given=given)),
     ]
+
+
+def _handed_on(step: Step, text: str, how: Streaming) -> str:
+    """A message without the marks between its steps, and with those steps alone that a probe lets pass."""
+    if step.tool or step.parse != "text":
+        return text
+    begin, end = how.passed if how.passed and not step.inputs else (0, None)
+    return "\n".join(parts(text, how)[begin:end])
 
 
 def listing(facts: Sequence[str]) -> str:
@@ -239,8 +280,11 @@ def sights(
         if step.reads is not None and not step.tool:
             facts = listing(held(question, workflow.speaker(step), workflow=workflow))
             told = step.reads.replace("{question}", question.text).replace("{facts}", facts)
-            system = Message("system", instructed(workflow, workflow.speaker(step)))
-            yield f"{step.speaker}, at step {step.name},", [system, Message("user", told)]
+            system = instructed(workflow, workflow.speaker(step))
+            if workflow.streams:
+                others = [one for one in workflow.steps if one is not step]
+                system += how_to_write(workflow, len(member(step, others).hears))
+            yield f"{step.speaker}, at step {step.name},", [Message("system", system), Message("user", told)]
 
 
 # --- The longest that can be read -----------------------------------------------------------------

@@ -32,6 +32,11 @@ def founders_of(recipe: Recipe) -> tuple[Agent, ...]:
     return tuple(replace(agent, prompt=agent.prompt or by_name.get(agent.name, "")) for agent in recipe.market.founders)
 
 
+def adapters_of(recipe: Recipe) -> tuple[str, ...]:
+    """The adapters that a recipe's model holds: those of its roles; in a market all that agents may come to have."""
+    return recipe.market.adapters if recipe.method == "market" else team_of(recipe).adapters
+
+
 def exchange(roles: Sequence[str], max_turns: int, *, metric: Metric = "f1") -> Workflow:
     """Information exchange (paper section 3): each agent holds a part of the facts; the talk ends in agreement.
 

@@ -32,6 +32,7 @@ VERBS = [
     ("sweep",),
     ("search",),
     ("chat",),
+    ("stream",),
     ("report",),
     ("doctor",),
     ("init",),
@@ -452,6 +453,12 @@ def test_chat_with_questions_that_somebody_types(finished: Finished) -> None:
     assert ", right: " not in outcome.out
     assert "An empty question, or Ctrl-D, ends the chat." in outcome.out
     assert call("chat", finished.folder, stdin="Who?\na fact").code == 0, "Ctrl-D among the facts ends it, too"
+
+
+@pytest.mark.parametrize("verb", ["chat", "stream"])
+def test_a_talk_that_goes_back_and_forth_cannot_stream(finished: Finished, verb: str) -> None:
+    how = ("--transfer", "stream") if verb == "chat" else ()
+    refused(call(verb, finished.folder, *how), "goes back and forth", "a team such as chain, tree or graph")
 
 
 def test_three_debaters_train_and_talk(tmp_path: Path) -> None:

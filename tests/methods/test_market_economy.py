@@ -65,7 +65,7 @@ rules = st.builds(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(rules=rules, seed=st.integers(0, 999))
 def test_no_money_is_lost_no_role_dies_out_and_nobody_stays_in_debt(rules: MarketSettings, seed: int) -> None:
     toy = Toy(rules, seed)
@@ -85,6 +85,20 @@ def test_no_money_is_lost_no_role_dies_out_and_nobody_stays_in_debt(rules: Marke
             regular = [birth for birth in found.births if birth.cause in ("death", "regular")]
             assert not regular or len(economy.agents) <= max(rules.max_population, rules.min_population or 0)
         assert len(economy.agents) >= (rules.min_population or 0)
+
+
+@settings(max_examples=15)
+@given(seed=st.integers(0, 999))
+def test_no_two_agents_share_an_adapter_of_their_own(seed: int) -> None:
+    """As many are held as the market may have agents, and who is born takes one that nobody has."""
+    stated = {f"a{k}": {"role": STAGES[k % 3], "prompt": "p", "terminal": True, "adapter": "own"} for k in range(6)}
+    toy = Toy(MarketSettings(**{**CLOUDCAST, "max_population": 8, "agents": stated, "rent": 0.1}), seed)
+    own = [replace(one, adapter=f"own_{k + 1}") for k, one in enumerate(toy.market.economy.agents)]
+    toy.market = Market(founded(own))
+    for _ in range(10):
+        toy.episode()
+        adapters = [one.adapter for one in toy.market.economy.agents]
+        assert len(set(adapters)) == len(adapters) and set(adapters) <= set(toy.rules.adapters) - {"shared"}
 
 
 # --- Single rules ---------------------------------------------------------------------------------
@@ -133,7 +147,7 @@ def test_a_question_is_replayed_until_nobody_breaks_over_it() -> None:
         trial = Trial((move(actor, 0.0),), actor, float(number > 0), Dialogue("toy", 0))
         return Attempt(economy, trial)
 
-    market = Market(founded([agent("a-1", 0.5), agent("a-2", 0.5)]), {})
+    market = Market(founded([agent("a-1", 0.5), agent("a-2", 0.5)]))
     found = settle(market, QUESTION, play=play, write=lambda asked: ["" for _ in asked], rules=rules, rng=Random(0))
     assert attempts == [("a-1", "a-2"), ("a-2",)]
     assert [trial.bankrupt for trial in found.trials] == [("a-1",), ()]

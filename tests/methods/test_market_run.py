@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("torch")
+from safetensors.torch import load_file
 
 from optima_lite.api import load, open_run
 from optima_lite.learn.bidders import Bidders
@@ -26,8 +27,8 @@ from optima_lite.runs.market import trades
 from optima_lite.settings.agents import Agent, Wake
 from optima_lite.settings.config import load_recipe
 from optima_lite.settings.machine import Machine
-from optima_lite.stage.cast import assemble
-from optima_lite.team.episodes import Episode, Market, Trace, Trial
+from optima_lite.stage.cast import assemble, recall
+from optima_lite.team.episodes import Episode, Market, Trace, Trial, Win
 from optima_lite.team.ledger import Move, founded
 from optima_lite.team.talks import founders_of
 from support import MACHINE, assert_same_run, call, records, small_chunks, start
@@ -132,7 +133,7 @@ def test_every_token_of_a_run_is_counted(run: RunFolder) -> None:
 
 def test_the_report_tells_the_market(home: Path, run: RunFolder) -> None:
     told = call("report", run.folder, "--config", home / "machine.toml").out
-    for part in ("the market", "tokens sampled in training", "who acts after whom", "the richest of", "wake checks"):
+    for part in ("the market", "tokens of training", "who acts after whom", "the richest of", "wake checks"):
         assert part in told and part in (home / "printed.txt").read_text()
     found = json.loads(call("report", run.folder, "--json", "--config", home / "machine.toml").out)
     assert [one["episodes"] for one in found["trades"]] == [4, 4]
@@ -159,6 +160,14 @@ def test_a_population_answers_again_as_it_did_and_chats(home: Path, run: RunFold
     assert records(run.folder) == before
 
 
+def test_the_viewer_names_who_spoke_in_each_population(run: RunFolder) -> None:
+    from optima_lite.outlets.contents import _dialogue_sets, _Questions
+
+    sets = {one["key"]: one["speakers"] for one in _dialogue_sets(run, _Questions(), {})}
+    assert sets["untrained_sampled"] == ("Alice-1", "Alice-2", "Bob-3", "Bob-4")
+    assert sets["iteration_1_greedy"] == tuple(one.name for one in run.read("iteration_01/2_population", Agent))
+
+
 def test_what_a_market_has_not_is_refused(home: Path, run: RunFolder) -> None:
     outcome = call("search", run.folder, "--config", home / "machine.toml")
     assert outcome.code == 2 and "a market has no trees" in outcome.err
@@ -181,6 +190,7 @@ def test_a_run_that_is_killed_resumes_with_equal_ledgers(home: Path, run: RunFol
     assert_same_run(folder, run.folder)
 
 
+@pytest.mark.slow
 def test_a_torn_episode_is_played_again(home: Path, run: RunFolder, tmp_path: Path) -> None:
     folder = shutil.copytree(run.folder, tmp_path / "run")
     path = folder / "iteration_01/1_episodes.jsonl"
@@ -191,6 +201,75 @@ def test_a_torn_episode_is_played_again(home: Path, run: RunFolder, tmp_path: Pa
 
 def _lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
+
+
+# --- Adapters of their own -------------------------------------------------------------------------
+
+FAMILY = (
+    RECIPE.replace("terminal: true", "terminal: true, adapter: own")
+    .replace("births_by", "pass_score: 0.0\n  births_of_richest: 1.0\n  imitation: true\n  births_by")
+    .replace("rent: 0.3", "rent: 0.0")
+)
+
+
+@pytest.fixture(scope="module")
+def family(home: Path) -> RunFolder:
+    """A run of agents with adapters of their own, where every episode counts as won and the richest have children."""
+    (home / "family.yaml").write_text(FAMILY)
+    outcome = call("train", home / "family.yaml", "--config", home / "machine.toml")
+    assert outcome.code == 0, outcome.err
+    return open_run(home / "family-seed0").source
+
+
+def adapter(run: RunFolder, name: str) -> Path:
+    """The folder of what an agent was born with."""
+    (folder,) = run.folder.glob(f"iteration_*/1_adapter_{name}")
+    return folder
+
+
+@pytest.mark.slow
+def test_a_child_of_the_richest_learns_what_its_parent_won_with(family: RunFolder) -> None:
+    children = [birth.child for one in episodes(family) for birth in one.births if birth.child.adapter != "shared"]
+    facts = {one.name: json.loads((adapter(family, one.name) / "training.json").read_text()) for one in children}
+    taught = [name for name, one in facts.items() if one["rows"]]
+    assert taught, "somebody was born to a winner"
+    trained = sum(one.trained for one in episodes(family))
+    assert trained == sum(one["trainer_tokens"] * one["epochs"] for one in facts.values())
+    for name in taught:
+        weights = load_file(adapter(family, name) / "adapter_model.safetensors")
+        assert any(weight.any() for key, weight in weights.items() if "lora_B" in key)
+    living = family.read("iteration_01/2_population", Agent)
+    adapters = [agent.adapter for agent in living if agent.adapter != "shared"]
+    assert len(set(adapters)) == len(adapters), "no two agents share what is their own"
+
+
+@pytest.mark.slow
+def test_an_agent_speaks_with_what_it_was_born_with(family: RunFolder) -> None:
+    cast = recall(family, machine=Machine(threads=1, max_batch_tokens=8192), iteration=1)
+    own = [agent for agent in family.read("iteration_01/2_population", Agent) if agent.adapter != "shared"]
+    assert any(agent.born is not None for agent in own)
+    for agent in own:
+        moved = any(weight.any() for weight in cast.policy.weights(agent.adapter)[1::2])  # B, which begins as 0
+        if agent.born is None:
+            assert not moved, "nobody trains a founder"
+        else:
+            stored = load_file(adapter(family, agent.name) / "adapter_model.safetensors")
+            assert moved == any(weight.any() for key, weight in stored.items() if "lora_B" in key)
+            held = sorted(float(weight.detach().abs().sum()) for weight in cast.policy.weights(agent.adapter))
+            assert held == pytest.approx(sorted(float(weight.abs().sum()) for weight in stored.values()))
+
+
+@pytest.mark.slow
+def test_a_family_resumes_with_equal_ledgers_and_weights(home: Path, family: RunFolder, tmp_path: Path) -> None:
+    """An episode that is torn is played again, and who was born in it learns the same again."""
+    folder = shutil.copytree(family.folder, tmp_path / "run")
+    path = folder / "iteration_01/1_episodes.jsonl"
+    path.write_bytes(path.read_bytes()[:-40])
+    for one in folder.glob("iteration_01/1_adapter_*"):
+        shutil.rmtree(one)
+    assert call("train", home / "family.yaml", "--config", home / "machine.toml", "--run", folder).code == 0
+    kept = {name: data for name, data in records(folder).items() if "episodes" in name or "population" in name}
+    assert kept == {name: data for name, data in records(family.folder).items() if name in kept}
 
 
 # --- With the model, without a run -----------------------------------------------------------------
@@ -260,6 +339,39 @@ def test_a_strategy_that_gives_the_answer_away_is_not_taken(bidders: Bidders, mo
     assert names_the_answer("it is Mira.", ["Mira"]) and not names_the_answer("Admiral, 42", ["Mira", "42"])
 
 
+def test_a_lesson_is_what_an_agent_saw_and_said_in_a_won_episode(bidders: Bidders) -> None:
+    """Its own turns alone are to be learnt; a message that was cut teaches nothing."""
+    chatty, bob = bidders.living[0], bidders.living[2]
+    end = min(bidders.renderer.end_ids)
+    said = (Turn(0, (*bidders.renderer.encode("Mira boss"), end), "Mira boss"), Turn(1, (9, end), "x"))
+    win = Win(QUESTION, Dialogue("q", 0, said), (chatty, bob))
+    lesson = bidders.lesson(win, chatty.name)
+    assert lesson is not None and [lesson.ids[start:stop] for start, stop in lesson.spans] == [said[0].ids]
+    cut = replace(win, dialogue=Dialogue("q", 0, (replace(said[0], finished=False), said[1])))
+    assert bidders.lesson(cut, chatty.name) is None and bidders.lesson(cut, bob.name) is not None
+
+
+def test_a_tool_answers_each_message_of_its_agent_and_costs_no_tokens(
+    bidders: Bidders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finder = replace(bidders.living[0], tool="retrieve", max_tokens=None)
+    agents = bidders.of([finder, replace(bidders.living[2], wake=Wake())])
+    question = replace(QUESTION, contexts=(("Mira boss Tara",), ("Tara home Norton",)))
+    end = min(bidders.renderer.end_ids)
+
+    def generate(prompts: Sequence[Sequence[int]], **_: object) -> list[tuple[int, ...]]:
+        return [(*bidders.renderer.encode("Tara home"), end) for _ in prompts]
+
+    monkeypatch.setattr(agents.generator, "generate", generate)
+    (dialogue,) = agents.talk(
+        [question], [Dialogue("q", 0)], sampling=Sampling(0.8, 1.0, 24), seed=(0,), advance=lambda done, tokens: None
+    )
+    found = [(agents.workflow.names[turn.speaker], turn.text) for turn in dialogue.turns if not turn.ids]
+    assert found and set(found) == {("retrieve", "- Tara home Norton\n- Mira boss Tara")}
+    asked = [turn for turn in dialogue.turns if agents.workflow.names[turn.speaker] == finder.name]
+    assert len(asked) == len(found)
+
+
 def test_a_variant_is_never_the_parent_s_own(bidders: Bidders) -> None:
     parent = replace(bidders.living[0], strategy=TERSE)
     drawn = Writer(bidders, Sampling(0.8, 1.0, 40), (0, "market"))([Request(parent, "mutate", "regular")] * 5)
@@ -267,7 +379,7 @@ def test_a_variant_is_never_the_parent_s_own(bidders: Bidders) -> None:
 
 
 def test_evaluations_of_a_market_leave_it_as_it_was(bidders: Bidders) -> None:
-    market = Market(founded(bidders.living), {})
+    market = Market(founded(bidders.living))
     question = replace(QUESTION, contexts=(("Mira boss Tara",), ("Tara home Norton",)))
     drafts = [Dialogue("q", k) for k in range(3)]
     sampling = Sampling(0.8, 1.0, 24)

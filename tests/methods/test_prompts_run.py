@@ -227,6 +227,13 @@ def test_mistakes_are_told_before_anything_is_made(
     assert not (tmp_path / "run").exists()
 
 
+def test_the_official_preset_of_a_search_is_that_of_its_own_authors() -> None:
+    recipe = load_recipe("prompts_quickstart", overrides=["preset=official"]).recipe
+    how = recipe.prompt_search
+    assert (how.surrogate, how.information, how.start, how.repeated) == ("attention", 10.0, "last", "count")
+    assert recipe.protocol.stop is None, "and not what Optima's authors do in a talk"
+
+
 def test_nothing_to_choose_among_is_refused(searched: Searched, tmp_path: Path) -> None:
     nothing = ("prompt_search.formats=false", "prompt_search.written=0", "prompt_search.domains={}")
     outcome = call("train", searched.arguments[0], *nothing, "--run", tmp_path / "run")

@@ -99,7 +99,7 @@ def test_a_model_that_is_nowhere_is_told(name: str) -> None:
     assert raised.value.where == "model.name"
     assert said(raised) == (
         f"no such model folder: {name}",
-        "a folder, one of tiny, mine, or a hub id such as unsloth/llama-3-8b-Instruct-bnb-4bit",
+        "a folder, one of tiny, tiny-teams, mine, or a hub id such as unsloth/llama-3-8b-Instruct-bnb-4bit",
     )
 
 

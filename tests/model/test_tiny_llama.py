@@ -1,4 +1,4 @@
-"""The bundled tiny Llama as shipped: it loads without a network, its tokenizer reads any text, and it has skill."""
+"""The bundled tiny Llamas as shipped: they load without a network, their tokenizers read any text, they have skill."""
 
 from __future__ import annotations
 
@@ -9,33 +9,38 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from optima_lite.model.checkpoint import BUNDLED, bundled
 from optima_lite.records import Question, Turn
 from optima_lite.settings.workflow import told
 from optima_lite.tasks import world
 from optima_lite.team.prompts import view
 from optima_lite.team.talks import exchange
 
-FOLDER = Path(world.__file__).parents[1] / "tiny_llama"
 PAIR = told(exchange(("Alice", "Bob"), 6), "You are {name}, working with {partner}.")
 
 
+@pytest.fixture(scope="module", params=BUNDLED)
+def folder(request: pytest.FixtureRequest) -> Path:
+    return bundled(request.param)
+
+
 @pytest.fixture(scope="module")
-def tokenizer() -> Any:
+def tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(FOLDER, local_files_only=True)
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 @pytest.fixture(scope="module")
-def model() -> Any:
+def model(folder: Path) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32, local_files_only=True).eval()
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
 
 
 # No lone surrogates: they are not UTF-8.
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.text(st.characters(codec="utf-8")))
 @example("Mira's mother , is Tess .\n\n  <A> X</A>  ")
 @example("naïve 東京 🙂\r\n\t\0")
@@ -77,9 +82,9 @@ def test_ends_and_padding_are_apart(tokenizer: Any, model: Any) -> None:
     assert model.config.vocab_size == len(tokenizer)
 
 
-def test_the_weights_are_small_enough_to_ship() -> None:
-    assert (FOLDER / "model.safetensors").stat().st_size <= 8_000_000
-    assert sum(file.stat().st_size for file in FOLDER.iterdir()) <= 9_000_000
+def test_the_weights_are_small_enough_to_ship(folder: Path) -> None:
+    assert (folder / "model.safetensors").stat().st_size <= 4_000_000
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 4_500_000
 
 
 def test_the_model_looks_facts_up(tokenizer: Any, model: Any) -> None:

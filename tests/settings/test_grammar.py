@@ -13,7 +13,7 @@ from optima_lite.errors import ConfigError
 from optima_lite.settings.config import load_recipe
 from optima_lite.settings.recipe import Recipe
 from optima_lite.settings.teams import named, shipped, shipped_teams
-from optima_lite.settings.workflow import Condition, Parse, Way
+from optima_lite.settings.workflow import Condition, Parse, Streaming, Way, Workflow
 from optima_lite.team.talks import team_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -109,6 +109,26 @@ def test_the_command_line_gives_any_team_its_adapters(tmp_path: Path) -> None:
         adapters("team=exchange", "team.adapters={Alice: a, Bobby: b}")
 
 
+def test_how_messages_are_handed_on(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("model: {name: tiny}\ntask: {name: world}\n")
+
+    def team(*overrides: str) -> Workflow:
+        return team_of(load_recipe(tmp_path / "recipe.yaml", overrides=overrides).recipe)
+
+    assert (team("team=chain").transfer, team("team=chain").stream) == ("serial", None), "nobody is told of steps"
+    assert team("team=chain", "team.transfer=stream").stream == Streaming()
+    marked = team("team=chain", "team.stream.steps=4")
+    assert (marked.transfer, marked.stream) == ("serial", Streaming(steps=4)), "told of steps, and handed on whole"
+    changed = team("team=tree", "team.transfer=stream", "team.stream={steps: auto, merge: per_step}", "schedule=isft")
+    assert changed.streams and changed.stream == Streaming(merge="per_step")
+    with pytest.raises(ConfigError, match=r"schedule: idpo prefers whole messages"):
+        team("team=chain", "team.transfer=stream", "schedule=idpo")
+    with pytest.raises(ConfigError, match=r"team\.transfer: stream needs steps that form no loop.*first -> second"):
+        team("team=exchange", "team.transfer=stream")
+    with pytest.raises(ConfigError, match=r"team\.stream\.stepps: no such key; did you mean steps\?"):
+        team("team=chain", "team.stream.stepps=4")
+
+
 WRONG = [  # what is written in place of what, and what is said of it
     ("speaker: Critic", "speaker: Critik", "13: steps.judge.speaker: there is no role Critik; did you mean Critic?"),
     ("    then: judge\n  judge", "    then: juge\n  judge", "11: steps.write.then: there is no step juge; did you mean judge?"),
@@ -153,6 +173,11 @@ WRONG = [  # what is written in place of what, and what is said of it
     ("parse: verdict", "parse: verdict\n    index: task", "16: steps.judge.index: is read by tool: retrieve only"),
     ("answer: [write, rewrite]", "answer: [write, write]", "27: answer: names a step twice"),
     ("roles:\n", "rolls: {}\nroles:\n", "1: rolls: no such key; did you mean roles?"),
+    ("roles:\n", "transfer: stream\nroles:\n", "1: transfer: stream needs steps that form no loop, because all of them "
+     "speak at once (judge -> judge); transfer: serial, or a team without a way back"),
+    ("roles:\n", "transfer: steam\nroles:\n", "1: transfer: must be serial or stream, not \"steam\"; did you mean stream?"),
+    ("roles:\n", "stream:\n  merge: one\nroles:\n", "2: stream.merge: must be drain or per_step, not \"one\""),
+    ("roles:\n", "stream:\n  steps: 40\nroles:\n", "2: stream.steps: is more than stream.at_most, 16"),
 ]  # fmt: skip
 
 
@@ -334,6 +359,15 @@ team:
     say: {speaker: A, reads: "{look}", then: end}
   answer: say
 """
+
+
+def test_a_team_s_file_is_suggested_by_the_files_that_lie_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("newsroom.yaml").write_text(TEAM)
+    said = refused(tmp_path, "team: newsrom.yaml\n")
+    assert said == "r.yaml:3: team: there is no team newsrom.yaml; did you mean newsroom.yaml?"
 
 
 def test_where_facts_are_looked_up_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

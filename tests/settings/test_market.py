@@ -61,6 +61,8 @@ def test_agents_are_numbered_in_their_order_and_share_the_recipe_s_prompt(recipe
         ("  agents:", "  variants: {Alice: [one]}\n  agents:", "Alice needs two strategies at least"),
         ("  agents:", "  variants: {Carol: [a, b]}\n  agents:", "there is no role Carol"),
         ("  agents:", "  steps: 2\n  terminal_steps: 3\n  agents:", "terminal_steps 3 is above steps 2"),
+        ("terminal: true", "terminal: true, adapter: own", "adapter: own needs max_population"),
+        ("  agents:", "  imitation: true\n  agents:", "no agent has adapter: own"),
         ("market:\n", "team: exchange\nmarket:\n", "is not read by method market"),
         ("market:\n", "schedule: idpo\nmarket:\n", "is not read by method market"),
         ("method: market", "method: optima", "is read by method market only, not by optima"),

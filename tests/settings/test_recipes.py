@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RECIPES = shipped_recipes()
 CASES = [(name, variant) for name in RECIPES for variant in (None, *load_recipe(name).available)]
 BENCHMARKS = get_args(BenchmarkName)
+TAUGHT = ("proposer_critic", "planner_executor", "decompose_retrieve_answer")  # teams whose roles tiny-teams knows
 SCHEDULES = ("isft", "idpo", "isft-dpo")
 SIZES = {name: ("smoke",) if name in CODE_TASKS else ("smoke", "small", "paper") for name in BENCHMARKS}
 COMBINATIONS = [(name, schedule, size) for name in BENCHMARKS for schedule in SCHEDULES for size in SIZES[name]]
@@ -131,6 +132,10 @@ def test_the_tiny_model_is_told_what_it_learned_with(name: str, variant: str | N
         assert prompts.system == "You are {name}, working with {partner}."
         assert prompts.solo_system == "You work alone. Think step by step."
         assert recipe.sampling.max_turn_tokens <= 56
+    elif recipe.model.name == "tiny-teams":
+        assert (prompts.system, prompts.solo_system) == (None, "You work alone. Think step by step.")
+        assert recipe.team and recipe.team["name"] in TAUGHT
+        assert recipe.sampling.max_turn_tokens <= 72
     else:
         assert prompts.system != "You are {name}, working with {partner}."
 

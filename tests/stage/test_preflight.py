@@ -57,6 +57,14 @@ def test_a_missing_extra_is_found_before_anything_runs(
         preflight.require(maths.recipe, machine=Machine())
 
 
+def test_words_of_the_recipe_in_place_of_the_team_s_are_told(loaded: LoadedRecipe) -> None:
+    Path("small.yaml").write_text(SMALL.replace("protocol: {max_turns: 4}\n", ""))
+    (finding,) = [*preflight._prompts(load_recipe("small.yaml", overrides=["team=tree"]).recipe)]
+    assert finding.detail == "prompts.system takes the place of the system prompt of all 4 roles"
+    assert not [*preflight._prompts(load_recipe("small.yaml", overrides=["team=tree", "prompts.system=null"]).recipe)]
+    assert not [*preflight._prompts(loaded.recipe)], "a protocol has no words of a team's"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="segments grow on Linux only")
 def test_segments_may_grow_before_the_card_is_looked_at(
     loaded: LoadedRecipe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

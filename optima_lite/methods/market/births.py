@@ -13,6 +13,7 @@ from random import Random
 
 from ...learn.bidders import Bidders
 from ...model.sampling import Sampling, row_key
+from ...settings.workflow import SHARED
 from ...team.episodes import Trace
 from ...team.prompts import Message
 from .evolution import Request
@@ -45,7 +46,7 @@ class Writer:
             return [self._drawn(request, key) for request, key in zip(requests, keys, strict=True)]
         renderer = self.agents.renderer
         prompts = [renderer.prompt(self._told(request)) for request in requests]
-        self.agents.generator.policy.wear(self.agents.workflow.adapters[0])
+        self.agents.generator.policy.wear(SHARED)  # which a market never trains
         written = self.agents.generator.generate(prompts, sampling=self.sampling, keys=keys)
         self.spent += sum(map(len, written))
         return [self._taken(request, renderer.text(ids)) for request, ids in zip(requests, written, strict=True)]

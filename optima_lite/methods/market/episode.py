@@ -14,7 +14,7 @@ from ...settings.agents import roles_of
 from ...settings.market import MarketSettings
 from ...team.episodes import Account, Episode, Market, Trial, failures
 from ...team.ledger import Economy, minted, path_amounts, rolled_back
-from .evolution import Nature, Write
+from .evolution import Nature, Raise, Write
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,14 @@ Play = Callable[[Economy, int], Attempt]
 
 
 def settle(
-    market: Market, question: Question, *, play: Play, write: Write, rules: MarketSettings, rng: Random
+    market: Market,
+    question: Question,
+    *,
+    play: Play,
+    write: Write,
+    rules: MarketSettings,
+    rng: Random,
+    nurture: Raise = lambda parent, birth: None,
 ) -> Episode:
     """The next episode of a market; `Market.after` is where it then stands.
 
@@ -38,7 +45,7 @@ def settle(
     children.
     """
     economy, traces = market.economy, dict(market.traces)
-    nature = Nature(rules, write, rng, roles_of(economy.agents), traces, market.episodes)
+    nature = Nature(rules, write, rng, roles_of(economy.agents), traces, market.episodes, nurture)
     trials: list[Trial] = []
     for number in range(rules.trials):
         attempt = play(economy, number)

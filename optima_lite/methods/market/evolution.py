@@ -12,6 +12,7 @@ from random import Random
 
 from ...settings.agents import Agent, roles_of
 from ...settings.market import MarketSettings
+from ...settings.workflow import SHARED
 from ...team.episodes import Birth, Cause, How, Trace
 from ...team.ledger import Economy, charged, with_newborn, without
 
@@ -29,6 +30,9 @@ class Request:
 Write = Callable[[Sequence[Request]], Sequence[str]]
 """A strategy for each request, in their order."""
 
+Raise = Callable[[Agent, Birth], None]
+"""Told of each child and its parent, before anybody acts again: gives it the weights of an adapter of its own."""
+
 
 @dataclass
 class Nature:
@@ -41,6 +45,7 @@ class Nature:
     roles: tuple[str, ...]
     traces: Mapping[str, Trace]
     episode: int
+    nurture: Raise = lambda parent, birth: None
     dead: list[Agent] = field(default_factory=list)
     births: list[Birth] = field(default_factory=list)
 
@@ -92,15 +97,23 @@ class Nature:
     def _repair(self, parent: Agent, cause: Cause) -> Request:
         return Request(parent, "repair", cause, self.traces.get(parent.name))
 
+    def _adapter(self, parent: Agent, living: Sequence[Agent]) -> str:
+        """The one that a child speaks with: the shared one like its parent, or one that nobody has."""
+        if parent.adapter == SHARED:
+            return SHARED
+        taken = {SHARED, *(agent.adapter for agent in living)}
+        return next(name for name in self.rules.adapters if name not in taken)
+
     def _bear(self, economy: Economy, requests: Sequence[Request]) -> Economy:
         """The economy with a child for every request, all of them written at once."""
         strategies = self.write(requests) if requests else ()
-        born = []
+        born: list[Birth] = []
         for number, (request, strategy) in enumerate(zip(requests, strategies, strict=True), start=economy.ever + 1):
             child = replace(
                 request.parent,
                 name=f"{request.parent.role}-{number}",
                 strategy=strategy,
+                adapter=self._adapter(request.parent, [*economy.agents, *(birth.child for birth in born)]),
                 wealth=self.rules.initial_wealth,
                 status="novice",
                 bid=None,
@@ -109,4 +122,6 @@ class Nature:
             )
             born.append(Birth(child, request.how, request.cause))
         self.births += born
+        for request, birth in zip(requests, born, strict=True):
+            self.nurture(request.parent, birth)
         return with_newborn(economy, [birth.child for birth in born])

@@ -19,19 +19,21 @@ from ...model.sampling import row_key
 from ...records import Question
 from ...runs.folder import EPISODES, POPULATION, stage_name
 from ...settings.agents import Agent
+from ...stage.cast import dress
 from ...stage.stage import Stage
 from ...tasks.questions import training_questions
 from ...team.episodes import Episode, Market, Trial
 from ...team.ledger import Economy, founded
 from .births import Writer
 from .episode import Attempt, settle
+from .nurture import Nursery
 
 
 def improve(stage: Stage, held_out: Sequence[Question]) -> None:
     """Every iteration of the recipe: its episodes, and how the population that comes out of them does."""
     bidders = stage.cast.pair
     assert isinstance(bidders, Bidders), "the agents of a recipe with method market"
-    market = Market(founded(bidders.living), {})
+    market = Market(founded(bidders.living))
     iterations = stage.cast.recipe.training.iterations
     for iteration in range(iterations):
         market = trade(stage, iteration, market)
@@ -47,15 +49,16 @@ def trade(stage: Stage, iteration: int, market: Market) -> Market:
     fitted = stage.fit(stage.cast.pair, drawn, stage_name(iteration, "0_questions"))
     name = stage_name(iteration, EPISODES)
     for episode in stage.run.read(name, Episode):
-        market = market.after(episode, pass_score=recipe.market.pass_score)
+        market = market.after(episode, recipe.market)
+    dress(stage.cast, stage.run, market.economy.agents)
     with stage.phase("trade", iteration=iteration, total=len(fitted), unit="episodes", parts=("trade",)) as advance:
 
         def work(chunk: Sequence[Question]) -> list[Episode]:
             nonlocal market
             (question,) = chunk
             episode = play(stage, iteration, market, question)
-            market = market.after(episode, pass_score=recipe.market.pass_score)
-            advance(1, tokens=episode.tokens + episode.checks + episode.written)
+            market = market.after(episode, recipe.market)
+            advance(1, tokens=episode.tokens)
             return [episode]
 
         stage.run.chunks(name, Episode, fitted, size=1, work=work, stored=lambda found: advance(found, stored=True))
@@ -80,7 +83,7 @@ def play(stage: Stage, iteration: int, market: Market, question: Question) -> Ep
         worth = score(question, talk.dialogue, scoring=agents.scoring)
         return Attempt(talk.economy, Trial(talk.moves, talk.author, worth, talk.dialogue, talk.checks))
 
-    episode = settle(
-        market, question, play=attempt, write=writer, rules=cast.recipe.market, rng=Random(row_key(*seed, "births"))
-    )
-    return replace(episode, written=writer.spent)
+    nursery = Nursery(stage, iteration, market)
+    rng = Random(row_key(*seed, "births"))
+    episode = settle(market, question, play=attempt, write=writer, rules=cast.recipe.market, rng=rng, nurture=nursery)
+    return replace(episode, written=writer.spent, trained=nursery.trained)

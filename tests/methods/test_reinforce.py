@@ -1,0 +1,148 @@
+"""Reinforcement from end to end on the bundled model: what it writes, what the report tells, and that it resumes."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+from test_loop import interrupt_at, read
+
+from conftest import Finished
+from optima_lite.records import Payment, Rollouts
+from optima_lite.runs.folder import read_run
+from optima_lite.runs.summary import preparation_tokens
+from support import MACHINE, SMALL, assert_same_run, call, small_chunks, start
+
+# Two steps of reinforcement, with a value head for each of two adapters.
+REINFORCED = (
+    SMALL.replace("questions: 4, epochs: 1, batch_size: 4, learning_rate: 2e-3, warmup_ratio: 0", "questions: 3")
+    .replace("evaluation: {questions: 4", "evaluation: {every: 9, questions: 2")
+    .replace("protocol: {max_turns: 4}", "team: exchange")
+    .replace("selection: {min_reward: -9}\n", "")
+    + "method: reinforce\n"
+    + "reinforce: {advantage: value, batch_size: 8, learning_rate: 1e-3, max_kl: 9}\n"
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A finished run, for reading only: copy the folder to change it."""
+    home = tmp_path_factory.mktemp("reinforced")
+    (home / "small.yaml").write_text(REINFORCED)
+    (home / "machine.toml").write_text(MACHINE + f'run_folder = "{home}"\n')
+    arguments = (str(home / "small.yaml"), "team.adapters=separate", "--config", str(home / "machine.toml"))
+    small_chunks()
+    outcome = call("train", *arguments, "--run", home / "run")
+    assert outcome.code == 0, outcome.err
+    return Finished(home / "run", arguments, outcome.out)
+
+
+def verdict(folder: Path, iteration: int) -> Any:
+    return json.loads((folder / f"iteration_{iteration:02d}/5_verdict.json").read_text())
+
+
+def test_a_run_pays_each_message_and_trains_each_adapter_with_its_head(run: Finished) -> None:
+    assert [verdict(run.folder, k)["step"] for k in range(2)] == ["reinforce", "reinforce"]
+    for k in range(2):
+        payments = read(run.folder / f"iteration_{k:02d}/3_payments.jsonl", Payment)
+        ranked = read(run.folder / f"iteration_{k:02d}/2_rewards.jsonl", Rollouts)
+        assert all(group.dialogues[0].format is None for group in ranked), "the format pool is for imitation"
+        for payment, group in zip(payments, ranked, strict=True):
+            assert payment.question == group.question.id
+            for worth, dialogue, reward in zip(payment.rewards, group.dialogues, group.rewards, strict=True):
+                assert worth == (reward.total,) * len(dialogue.turns)
+        for name in ("Alice", "Bob"):
+            place = run.folder / f"iteration_{k:02d}/4_adapter/{name}"
+            assert (place / "value_head.safetensors").is_file() and (place / "README.md").is_file()
+    heads = [path.read_bytes() for path in sorted(run.folder.rglob("value_head.safetensors"))]
+    assert len(set(heads)) == 4, "each goes on learning"
+    weights = [path.read_bytes() for path in run.folder.glob("iteration_*/4_adapter/*/adapter_model.safetensors")]
+    assert len(set(weights)) == 4
+    assert len([*run.folder.glob("evaluation/iteration_*.jsonl")]) == 2, "the held-out questions come at the end"
+
+
+def test_its_tokens_count_as_preparation(run: Finished) -> None:
+    spent = preparation_tokens(read_run(run.folder))
+    assert all(isinstance(one, int) for one in spent.values())
+    facts = json.loads((run.folder / "iteration_01/4_adapter/training.json").read_text())
+    sampled = sum(
+        len(turn.ids)
+        for stage in ("1_dialogues", "5_validation")
+        for group in read(run.folder / f"iteration_01/{stage}.jsonl", Rollouts)
+        for dialogue in group.dialogues
+        for turn in dialogue.turns
+    )
+    assert spent[1] - spent[0] == sampled + facts["trainer_tokens"]  # type: ignore[operator]
+
+
+def test_the_report_has_a_table_of_it(run: Finished) -> None:
+    told = call("report", run.folder).out
+    table = told[told.index("reinforcement, iteration") :]
+    for line in ("a message of Alice", "a message of Bob", "all worth the same", "error of the value head"):
+        assert line in table
+    steps = json.loads(call("report", run.folder, "--json").out)
+    assert steps["imitations"] == [] and [one["iteration"] for one in steps["reinforcements"]] == [0, 1]
+    assert steps["reinforcements"][0]["groups"] > 0
+
+
+def test_a_stage_that_was_deleted_is_done_again_alike(run: Finished, tmp_path: Path) -> None:
+    """Heads and adapters go on from those of the step before."""
+    copied = shutil.copytree(run.folder, tmp_path / "run")
+    (copied / "iteration_01/3_payments.jsonl").unlink()
+    small_chunks()
+    outcome = call("train", *run.arguments, "--run", copied)
+    assert outcome.code == 0, outcome.err
+    assert_same_run(copied, run.folder)
+
+
+@pytest.mark.slow
+def test_imitation_comes_first_where_it_is_wanted(run: Finished, tmp_path: Path) -> None:
+    small_chunks()
+    mixed = ("reinforce.imitations=1", "selection.min_reward=-9", "training.epochs=1")
+    assert call("train", *run.arguments, *mixed, "--run", tmp_path / "run").code == 0
+    assert [verdict(tmp_path / "run", k)["step"] for k in range(2)] == ["imitate", "reinforce"]
+    stages = [{path.name for path in (tmp_path / "run").glob(f"iteration_{k:02d}/3_*")} for k in range(2)]
+    assert stages == [{"3_demonstrations.jsonl"}, {"3_payments.jsonl"}]
+    steps = json.loads(call("report", tmp_path / "run", "--json").out)
+    assert [one["iteration"] for one in steps["imitations"]] == [0]
+    assert [one["iteration"] for one in steps["reinforcements"]] == [1]
+
+
+@pytest.mark.slow
+def test_kills_change_nothing(run: Finished, tmp_path: Path) -> None:
+    moments = random.Random()
+    shares = sorted(moments.uniform(0.0, 0.9) for _ in range(6))
+    print("moments:", shares)
+    folder = tmp_path / "run"
+    for share in shares:
+        process = start(["train", *run.arguments, "--run", folder], output=tmp_path / "printed.txt")
+        interrupt_at(folder, share, of=run.folder, process=process, with_signal=signal.SIGKILL, pause=moments.random())
+        assert "Traceback" not in (tmp_path / "printed.txt").read_text()
+    small_chunks()
+    assert call("train", *run.arguments, "--run", folder).code == 0
+    assert_same_run(folder, run.folder)
+
+
+@pytest.mark.parametrize(
+    ("override", "why"),
+    [
+        ("schedule=isft-dpo", "schedule: is not read by method: reinforce"),
+        ("selection.min_reward=1", "is read by method: reinforce where reinforce.imitations is above 0"),
+        ("reinforce.gae_lambda=0.9", "reinforce.gae_lambda: is read with reinforce.advantage: value"),
+        ("reinforce.kl_to=base", "reinforce.kl_to: is read where reinforce.kl_weight is above 0"),
+        ("sampling.top_p=0.9", "sampling.top_p: must be 1 with method: reinforce"),
+        ("reinforce.roles=[Carol]", "reinforce.roles: names Carol, who has no part in the team"),
+    ],
+)
+def test_settings_that_reinforcement_would_not_read_are_refused(override: str, why: str, tmp_path: Path) -> None:
+    (tmp_path / "bare.yaml").write_text("model: {name: tiny}\ntask: {name: world}\nmethod: reinforce\n")
+    outcome = call("check", tmp_path / "bare.yaml", override)
+    assert outcome.code == 2 and why in " ".join(outcome.err.split()), outcome.err
