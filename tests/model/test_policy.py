@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from optima_lite.errors import ModelError  # noqa: E402
-from optima_lite.model.checkpoint import bundled, read  # noqa: E402
+from optima_lite.model.checkpoint import BUNDLED, bundled, read  # noqa: E402
 from optima_lite.model.families import SUPPORTED  # noqa: E402
 from optima_lite.model.generate import Generator  # noqa: E402
 from optima_lite.model.hub import locate  # noqa: E402
