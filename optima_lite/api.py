@@ -51,13 +51,16 @@ def train(
     from .model.second import begun
     from .runs.folder import read_run
     from .runs.naming import run_folder
+    from .runs.progress import fan_out
 
-    folder = Path(run) if run else run_folder(loaded, machine)
+    folder, tell = Path(run) if run else run_folder(loaded, machine), observe or silent
     with begun(loaded.recipe, machine) as second:
         _hush()
         from .methods.train import train as run_loop
+        from .outlets.tracking import tracker
 
-        run_loop(loaded, machine=machine, folder=folder, observe=observe or silent, second=second)
+        tracked = tracker(folder, machine.report_to, project=machine.report_project, tell=tell)
+        run_loop(loaded, machine=machine, folder=folder, observe=fan_out(tell, tracked), second=second)
     summary: dict[str, Any] = read_run(folder).read_json("summary.json")
     return summary
 

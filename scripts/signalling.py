@@ -21,10 +21,13 @@ from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForC
 from optima_lite.model.checkpoint import bundled
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "signalling"))
-from game import SYMBOLS
+from game import MARKED, SYMBOLS
 
 STEPS, BATCH = 200, 32
-SYSTEMS = ("You are Alice", "You are Bob", "You are Solo")
+SYSTEMS = ("Alice", "Bob", "Solo")
+TEMPLATE = (  # as short as a chat can be
+    "{{- bos_token }}{%- for message in messages %}{{- message['content'] | trim + '<|eot_id|>' }}{%- endfor %}"
+)
 
 
 def write(out: Path, *, seed: int = 0) -> None:
@@ -32,7 +35,8 @@ def write(out: Path, *, seed: int = 0) -> None:
     draw = random.Random(seed)
     torch.manual_seed(seed)
     tokenizer = AutoTokenizer.from_pretrained(bundled(), local_files_only=True)
-    tokenizer.add_tokens([f"<A>{symbol}</A>" for symbol in SYMBOLS])  # a symbol is a token, and an answer
+    tokenizer.add_tokens([MARKED.format(symbol) for symbol in SYMBOLS])  # a symbol is a token, and an answer
+    tokenizer.chat_template = TEMPLATE
     end, pad = tokenizer.convert_tokens_to_ids("<|eot_id|>"), tokenizer.pad_token_id
     ends: dict[str, Any] = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": end, "pad_token_id": pad}
     config = LlamaConfig(
@@ -66,7 +70,7 @@ def write(out: Path, *, seed: int = 0) -> None:
 
 def _row(tokenizer: Any, draw: random.Random) -> list[int]:
     """A prompt as the game makes them, and a message of two tokens that has nothing to do with it."""
-    shown, said = (f"<A>{draw.choice(SYMBOLS)}</A>" for _ in range(2))
+    shown, said = (MARKED.format(draw.choice(SYMBOLS)) for _ in range(2))
     chat = [{"role": "system", "content": draw.choice(SYSTEMS)}, {"role": "user", "content": shown}]
     prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
     return [*prompt, *tokenizer.convert_tokens_to_ids([said, "<|eot_id|>"])]

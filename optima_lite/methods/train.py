@@ -83,14 +83,15 @@ def train_alone(cast: Cast, run: RunFolder, *, observe: Observer) -> None:
 
     It gets the same questions, steps, rewards, schedule and judge, and an adapter of its own, in a run folder within
     the run's; the same call resumes. cast: the agents of the run; the policy is left with the control's adapter. Raises
-    RunError for a market, which trains no weights.
+    RunError for a market, whose method is for many agents.
     """
     recipe = cast.recipe
     if recipe.method == "market":
-        raise RunError("a market trains no weights, so that its single agent has none either", where=run.folder)
+        raise RunError("a market improves a population, and one agent alone is none", where=run.folder)
     # An answer without a partner's word is all that there is: see `selection.skip_early_answers`.
     selection = recipe.selection.model_copy(update={"skip_early_answers": False})
-    recipe = recipe.model_copy(update={"selection": selection})
+    everyone = recipe.reinforce.model_copy(update={"roles": None})
+    recipe = recipe.model_copy(update={"selection": selection, "reinforce": everyone})
     alone = replace(cast, pair=cast.single, recipe=recipe, start=None)
     name = f"{run.manifest.get('recipe_name')}, single agent"
     manifest = {"recipe": run.manifest["recipe"], "recipe_name": name, "versions": versions()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -133,7 +134,7 @@ def test_the_ratio_of_a_sequence_weighs_each_episode_alike(
     assert float((gradients[0] - by_hand).norm()) < 1e-3 * float(by_hand.norm())
 
 
-@pytest.mark.parametrize(("nats", "clipped"), [(0.5, 1.0), (-0.5, -1.0)])
+@pytest.mark.parametrize(("nats", "clipped"), [(0.5, 1.0), pytest.param(-0.5, -1.0, marks=pytest.mark.slow)])
 def test_the_clip_acts_where_it_should(
     episodes: list[Episode], gradients: list[Any], monkeypatch: pytest.MonkeyPatch, nats: float, clipped: float
 ) -> None:
@@ -253,32 +254,38 @@ def test_an_episode_that_cannot_be_learnt_from_is_refused(policy: Policy, episod
 # --- The guard ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("limits", "why"),
-    [
-        ({"max_kl": 0.02}, "the adapter left the step's beginning by "),
-        ({"min_entropy": 0.9, "max_kl": 99}, "the entropy fell to "),
-    ],
-)
-def test_a_step_that_goes_astray_ends_with_the_last_good_adapter(
-    policy: Policy, episodes: list[Episode], limits: dict[str, float], why: str
-) -> None:
-    states, told = [adapter(policy)], []
-    surer = [replace(episode, advantages=(1.0, 1.0)) for episode in episodes]  # of everything: less entropy
-    facts = reinforced(
-        policy,
-        surer,
-        epochs=30,
-        learning_rate=2e-3,
-        notify=told.append,
-        on_step=lambda steps: states.append(adapter(policy)),
-        **limits,
-    )
+def test_a_step_that_goes_astray_ends_with_the_last_good_adapter(policy: Policy, episodes: list[Episode]) -> None:
+    states: list[Any] = [adapter(policy)]
+    told: list[str] = []
+    how: dict[str, Any] = {"epochs": 30, "learning_rate": 2e-3, "max_kl": 0.02, "notify": told.append}
+    facts = reinforced(policy, episodes, on_step=lambda steps: states.append(adapter(policy)), **how)
     assert facts.stopped and 1 < facts.steps < 30 and facts.epochs == facts.steps
-    assert len(told) == 1 and told[0].startswith(f"the step was stopped early: {why}")
+    assert len(told) == 1 and told[0].startswith(
+        "the step was stopped early: the adapter left the step's beginning by "
+    )
     kept = adapter(policy)
     same = [all(torch.equal(kept[name], state[name]) for name in kept) for state in states]
     assert same.index(True) == len(states) - 3, "the last one that was measured and found good"
+
+
+def test_a_collapse_of_the_entropy_ends_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measured against the first batch's; the adapter of the last batch whose entropy was enough comes back."""
+    restored: list[Any] = []
+    monkeypatch.setattr(rl, "restore_adapter", lambda model, weights: restored.append(weights))
+    monkeypatch.setattr(rl, "adapter_weights", lambda model: {"of step": len(seen)})
+    seen: list[float] = []
+    guard = rl._Guard(ReinforceSettings(min_entropy=0.25), {})
+    guard.trainer = SimpleNamespace(model=SimpleNamespace(dtype=torch.float32))
+    control = SimpleNamespace(should_training_stop=False)
+    for entropy in (0.8, 0.6, 0.3, 0.19, 0.1):
+        guard.on_step_begin(None, None, control)
+        seen.append(entropy)
+        logs = {"approximate_kl": 0.0, "token_entropy": entropy, "ratio_off": 0.0}
+        guard.on_log(None, SimpleNamespace(global_step=len(seen)), control, logs)
+        if control.should_training_stop:
+            break
+    assert guard.reason == "the entropy fell to 0.1900 nats a token, from 0.8000"
+    assert restored == [{"of step": 2}], "the third step began with it"
 
 
 def test_a_loss_that_is_no_number_is_undone(
@@ -337,14 +344,15 @@ def head(policy: Policy, *, rate: float = 0.05) -> ValueHead:
 
 
 def test_a_value_head_learns_what_to_expect(policy: Policy) -> None:
-    """Of states that tell the reward; each batch is foretold before it is learnt from."""
+    """Of states that tell the reward among much else; each batch is foretold before it is learnt from."""
     generator = torch.Generator().manual_seed(0)
-    states = torch.randn(400, policy.shape.hidden, generator=generator)
-    rewards = states[:, 0].sign()
-    learner = head(policy, rate=0.3)
+    rewards = torch.randint(0, 2, (400,), generator=generator) * 2.0 - 1
+    direction = torch.randn(policy.shape.hidden, generator=generator)
+    states = rewards[:, None] * direction + torch.randn(400, policy.shape.hidden, generator=generator)
+    learner = head(policy)
     errors = [learner.learn(states[k : k + 10], rewards[k : k + 10]) for k in range(0, 400, 10)]
     assert errors[0] == pytest.approx(1.0), "a new head expects nothing"
-    assert sum(errors[-5:]) / 5 < 0.7
+    assert sum(errors[-5:]) / 5 < 0.2
 
 
 def test_the_head_gives_the_advantages_and_the_group_s_are_not_read(policy: Policy, episodes: list[Episode]) -> None:
@@ -356,7 +364,7 @@ def test_the_head_gives_the_advantages_and_the_group_s_are_not_read(policy: Poli
     moved = [after - then for after, then in zip(message_logps(policy, episodes), before, strict=True)]
     worth = [a for pair in WORTH for a in pair]
     assert moved[worth.index(1.0)] > 0 > moved[worth.index(-1.0)], "by the rewards"
-    assert float(learner.bias.abs()) > 0, "and it has learnt"
+    assert learner.bias.item() != 0, "and it has learnt"
 
 
 def lengths(episodes: list[Episode]) -> list[tuple[float, int]]:
@@ -374,9 +382,9 @@ def test_a_head_is_kept_beside_its_adapter(policy: Policy, tmp_path: Path) -> No
     learner.save(tmp_path)
     other = head(policy)
     other.load(tmp_path)
-    assert torch.equal(other.weight, learner.weight) and float(other.bias) == float(learner.bias) != 0
+    assert torch.equal(other.weight, learner.weight) and other.bias.item() == learner.bias.item() != 0
     untouched = head(policy)
     untouched.load(tmp_path / "nowhere")
-    assert float(untouched.bias) == 0
+    assert untouched.bias.item() == 0
     with pytest.raises(ModelError, match="this value head belongs to another model"):
         ValueHead(7, learning_rate=0.1, device=policy.device).load(tmp_path)
