@@ -11,6 +11,7 @@ the machine file, instead of ./optima_lite.toml. observe: is called with every e
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,13 +48,19 @@ def train(
     """
     loaded = load_recipe(recipe, overrides=overrides, variants=variants)
     machine = _machine(config)
-    _hush()
-    from .methods.train import train as run_loop
+    from .model.second import begun
     from .runs.folder import read_run
     from .runs.naming import run_folder
+    from .runs.progress import fan_out
 
-    folder = Path(run) if run else run_folder(loaded, machine)
-    run_loop(loaded, machine=machine, folder=folder, observe=observe or silent)
+    folder, tell = Path(run) if run else run_folder(loaded, machine), observe or silent
+    with begun(loaded.recipe, machine) as second:
+        _hush()
+        from .methods.train import train as run_loop
+        from .outlets.tracking import tracker
+
+        tracked = tracker(folder, machine.report_to, project=machine.report_project, tell=tell)
+        run_loop(loaded, machine=machine, folder=folder, observe=fan_out(tell, tracked), second=second)
     summary: dict[str, Any] = read_run(folder).read_json("summary.json")
     return summary
 
@@ -156,4 +163,7 @@ def _machine(config: Config) -> Machine:
 
 
 def _hush() -> None:
+    from .model.resources import let_threads_sleep
+
+    let_threads_sleep(os.environ)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells at import what a CPU lacks for four bits

@@ -34,7 +34,7 @@ from optima_lite.team.talks import exchange
 
 NOBODY = {"scheme": "fixed", "base_bid": 0.0, "eps": 0.0}  # all bids are equal, so that chance decides
 KEPT = "market_world.json"
-TRIED = 30  # validation questions that each of several ways is tried on
+TRIED = 20  # validation questions that each of several ways is tried on
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from optima_lite.settings.workflow import Step, Workflow
 from optima_lite.tasks.world import RELATIONS, Fact
 from optima_lite.team.dialogue import Cue, Done, converse, moment, since
 from optima_lite.team.prompts import filled
-from optima_lite.team.tools import use
+from optima_lite.team.retrieval import index_of
+from optima_lite.team.tools import retrieve
 
 TEAMS = {"critic": "proposer_critic", "planner": "planner_executor", "retrieval": "decompose_retrieve_answer"}
 WORKFLOWS = {kind: shipped(name) for kind, name in TEAMS.items()}
@@ -299,7 +300,8 @@ def play(question: Question, rng: Random, *, workflow: Workflow, says: Says, for
         if not cue.step.tool:
             return [says(workflow.speaker(cue.step), _said(state, cue.step, done))]
         sought = filled(cue.step, done, given={"question": question.text})
-        return [Turn(workflow.speaker(cue.step), (), use(cue.step, question, sought))]
+        found = retrieve(index_of(sum(question.contexts, ())), sought, at_most=cue.step.at_most)
+        return [Turn(workflow.speaker(cue.step), (), found)]
 
     (dialogue,) = converse([Dialogue(question.id, 0, format=format)], workflow=workflow, speak=speak)
     return dialogue

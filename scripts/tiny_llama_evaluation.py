@@ -16,15 +16,11 @@ import torch
 from pretraining_examples import ALONE, PAIR, Writer
 from transformers import LlamaForCausalLM
 
-from optima_lite.records import Dialogue, Ending, Question, Turn
-from optima_lite.settings.workflow import Workflow
+from optima_lite.records import Question, Turn
 from optima_lite.tasks import world
-from optima_lite.team.dialogue import Cue, converse, moment
-from optima_lite.team.prompts import FORMATS, Message, brief, filled, view
-from optima_lite.team.tools import use
+from optima_lite.team.prompts import FORMATS, view
 
 MAX_TURN_TOKENS = 56
-TEAM_TURN_TOKENS = 72
 TEMPERATURE = 0.7
 COUNT, EACH_FORMAT = 300, 100  # held-out questions, in all and for each format
 _MARKED = re.compile(r"<A>(.*?)</A>", re.DOTALL)
@@ -108,50 +104,6 @@ def single(model: LlamaForCausalLM, writer: Writer, questions: Sequence[Question
     return replace(_result(writer, questions, talks), agreement=None)
 
 
-def team(
-    model: LlamaForCausalLM, writer: Writer, workflow: Workflow, questions: Sequence[Question], *, temperature: float
-) -> tuple[Result, list[Dialogue]]:
-    """A team of roles about each question. tokens and turns: of the roles, not of a tool."""
-    by_id = {question.id: question for question in questions}
-
-    def told(cue: Cue) -> list[Message]:
-        question, turns = by_id[cue.dialogue.question], cue.dialogue.turns
-        if cue.step.reads is None:
-            return view(question, turns, workflow.speaker(cue.step), workflow=workflow)
-        return brief(question, moment(turns, workflow).done, cue.step, workflow=workflow)
-
-    def speak(cues: Sequence[Cue]) -> list[Turn]:
-        spoken = [cue for cue in cues if not cue.step.tool]
-        prompts = [writer.chat(told(cue), open_end=True).ids for cue in spoken]
-        said = iter(_speak(model, writer, prompts, temperature, TEAM_TURN_TOKENS) if prompts else ())
-        return [
-            _found(by_id, cue, workflow) if cue.step.tool else _turn(writer, cue, workflow, next(said)) for cue in cues
-        ]
-
-    drafts = [Dialogue(question.id, 0) for question in questions]
-    dialogues = converse(drafts, workflow=workflow, speak=speak)
-    right = 0
-    for question, dialogue in zip(questions, dialogues, strict=True):
-        answers = [turn.answer for turn in dialogue.turns if turn.answer]
-        right += dialogue.ending != Ending.TRUNCATED and bool(answers) and answers[-1] in question.answers
-    count, turns = len(questions), sum(len(dialogue.messages) for dialogue in dialogues)
-    tokens = sum(dialogue.tokens for dialogue in dialogues)
-    return Result(right / count, tokens / count, turns / count, None), dialogues
-
-
-def _found(by_id: dict[str, Question], cue: Cue, workflow: Workflow) -> Turn:
-    """What a tool says."""
-    question, done = by_id[cue.dialogue.question], moment(cue.dialogue.turns, workflow).done
-    asked = filled(cue.step, done, given={"question": question.text})
-    return Turn(workflow.speaker(cue.step), (), use(cue.step, question, asked))
-
-
-def _turn(writer: Writer, cue: Cue, workflow: Workflow, ids: list[int]) -> Turn:
-    text = writer.decode(ids)
-    answer = stated(text) if cue.step.name in workflow.answer else None
-    return Turn(workflow.speaker(cue.step), tuple(ids), text, answer, ids[-1] == writer.turn_end)
-
-
 def stated(message: str) -> str | None:
     """The answer a message marks last, if any."""
     found = _MARKED.findall(message)
@@ -170,21 +122,15 @@ def _result(writer: Writer, questions: Sequence[Question], talks: list[list[Turn
 
 
 @torch.no_grad()
-def _speak(
-    model: LlamaForCausalLM,
-    writer: Writer,
-    prompts: list[list[int]],
-    temperature: float,
-    most: int = MAX_TURN_TOKENS,
-) -> list[list[int]]:
-    """One turn for each prompt, turn end included, of at most so many tokens. Temperature 0 is greedy."""
+def _speak(model: LlamaForCausalLM, writer: Writer, prompts: list[list[int]], temperature: float) -> list[list[int]]:
+    """One turn for each prompt, turn end included; cut at MAX_TURN_TOKENS. Temperature 0 is greedy."""
     longest = max(map(len, prompts))
     ids = torch.tensor([[writer.pad] * (longest - len(prompt)) + prompt for prompt in prompts])
     sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
     out = model.generate(
         input_ids=ids,
         attention_mask=(ids != writer.pad).long(),
-        max_new_tokens=most,
+        max_new_tokens=MAX_TURN_TOKENS,
         eos_token_id=writer.turn_end,
         pad_token_id=writer.pad,
         **sampling,

@@ -45,6 +45,14 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_process() -> Iterator[None]:
+    """No test has a second process do its work unless it asks for one: to start it costs more than it can save."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("optima_lite.model.second.cores", lambda: 1)
+        yield
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder with rows of the real benchmarks, named in OPTIMA_LITE_REAL_DATA; few machines have it."""

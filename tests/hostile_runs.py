@@ -1,4 +1,5 @@
-"""Runs hostile inputs: `python tests/hostile_runs.py KIND FIRST STOP FOLDER` prints a line of JSON for each case.
+"""Runs hostile inputs: `python tests/hostile_runs.py KINDS COUNT FOLDER` prints a line of JSON for each of the first
+cases of each kind.
 
 Each case runs in a fork of a process that has imported everything and computed nothing. A start that comes as far as a
 loaded model is stopped there, in the way of a user's mistake.
@@ -14,6 +15,8 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ WALL = 120  # seconds until a case is killed; a machine may be busy
 MEMORY = 6 << 30  # bytes; no flood takes the machine along
 
 
-def main(kind: str, first: int, stop: int, folder: Path) -> None:
+def main(kinds: Sequence[str], count: int, folder: Path) -> None:
     """Each case's outcome: code, processor seconds, growth in GiB, what it said, and what it left behind."""
     from optima_lite.errors import RunError
     from optima_lite.methods import train
@@ -33,7 +36,7 @@ def main(kind: str, first: int, stop: int, folder: Path) -> None:
         raise RunError("the model is loaded")
 
     train.Stage = enough  # type: ignore[assignment, misc]
-    for number in range(first, stop):
+    for kind, number in product(kinds, range(count)):
         home = folder / f"{kind}-{number}"
         child = os.fork()
         if child == 0:
@@ -98,4 +101,4 @@ def spent() -> float:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
+    main(sys.argv[1].split(","), int(sys.argv[2]), Path(sys.argv[3]))

@@ -24,6 +24,11 @@ selection: {min_reward: -9}
 training: {iterations: 2, questions: 4, epochs: 1, batch_size: 4, learning_rate: 2e-3, warmup_ratio: 0}
 evaluation: {questions: 4, validation_questions: 2, stop_if_none_right: false}
 """
+TINIER = (  # for what a run is only needed to have been one
+    SMALL.replace("max_turns: 4", "max_turns: 2")
+    .replace("{iterations: 2, questions: 4", "{iterations: 1, questions: 2")
+    .replace("{questions: 4, validation_questions: 2", "{questions: 2, validation_questions: 1")
+)
 MACHINE = "threads = 1\nmax_batch_tokens = 8192\n"
 CHUNK = 2  # dialogues written at a time in these runs, so that stages have several chunks
 

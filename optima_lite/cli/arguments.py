@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
 
@@ -15,6 +16,16 @@ if TYPE_CHECKING:
     from ..settings.config import LoadedRecipe
     from ..settings.machine import Machine
     from ..stage.cast import HandingOn
+
+
+class Sink(enum.StrEnum):
+    """Where curves can go."""
+
+    TENSORBOARD = "tensorboard"
+    TRACKIO = "trackio"
+    WANDB = "wandb"
+    MLFLOW = "mlflow"
+
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe.")]
 Overrides = Annotated[
@@ -32,6 +43,9 @@ TransferOption = Annotated[
 ]
 StepsOption = Annotated[int | None, typer.Option("--steps", min=1, help="With --transfer: steps of a message.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result and errors.")]
+ReportTo = Annotated[
+    list[Sink] | None, typer.Option("--report-to", help="Where curves go, instead of the machine file's report_to.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Events and the result as JSON, one object a line.")]
 
 

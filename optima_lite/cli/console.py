@@ -114,6 +114,9 @@ def program() -> str:
 
 def import_libraries() -> None:
     """Reads all that is heavy in one go, which Ctrl-C does not tear apart."""
+    from ..model.resources import let_threads_sleep
+
+    let_threads_sleep(os.environ)
     with ctrl_c_waits():
         from ..methods import train  # noqa: F401  (and with it everything else)
 

@@ -1,4 +1,4 @@
-"""`view`, `export` and `push`: ways out of a run folder."""
+"""`view`, `export`, `push` and `track`: ways out of a run folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ..errors import OptimaError, RunError
-from .arguments import ConfigOption, Iteration, RunFolderArgument, iteration_number, machine_of, open_run
+from .arguments import ConfigOption, Iteration, RunFolderArgument, Sink, iteration_number, machine_of, open_run
 from .console import console_of, errors, import_libraries
 
 if TYPE_CHECKING:
@@ -164,6 +164,22 @@ def push(
                 raise typer.Exit(1)
             message = f"{found.folder.resolve().name}, iteration {number}, as {kind.value}"
             console.print(hub.push(folder, repo, private=not public, message=message, api=HfApi()), markup=False)
+
+
+def track(
+    run: RunFolderArgument,
+    to: Annotated[list[Sink], typer.Option("--to", help="Where the curves go; may be given again.")],
+    config: ConfigOption = None,
+) -> None:
+    """Send a run's curves to a tracker: what it has not taken yet, in the same curve as before."""
+    with errors():
+        from ..outlets import tracking
+
+        machine = machine_of(config)
+        found = open_run(run, machine)
+        for kind in to:
+            count = tracking.track(found, kind.value, project=machine.report_project)
+            console_of(machine).print(f"{kind.value}: {count} numbers" if count else f"{kind.value}: nothing new")
 
 
 def _write(path: Path, text: str) -> None:

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from .arguments import AsJson, ConfigOption, Overrides, Quiet, RecipeName, RunOption, Variant, load
+from .arguments import AsJson, ConfigOption, Overrides, Quiet, RecipeName, ReportTo, RunOption, Variant, load
 from .console import console_of, errors, import_libraries, program, progress
 from .early import refuse_early
 
@@ -33,11 +33,13 @@ def train(
     config: ConfigOption = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
+    report_to: ReportTo = None,
     profile: Annotated[bool, typer.Option("--profile", help="Tell and keep where the time went.")] = False,
 ) -> None:
     """Run a recipe from the untrained pair to the final table; the same command resumes."""
     command = shlex.join([program(), *sys.argv[1:]])
     with errors(go_on=command):
+        from ..model.second import begun
         from ..runs.naming import run_folder
 
         loaded, machine = load(recipe, overrides, variant, config)
@@ -46,13 +48,17 @@ def train(
         finished = _is_finished(folder, loaded)
         refuse_early(loaded, folder, machine)
         _announce(console, loaded, folder, quiet=quiet or as_json, finished=finished)
-        with progress(console, quiet=quiet or (finished and not as_json), as_json=as_json) as observe:
+        shown = progress(console, quiet=quiet or (finished and not as_json), as_json=as_json)
+        with begun(loaded.recipe, machine, wanted=not finished) as second, shown as observe:
             import_libraries()
             from ..methods.train import train as run_loop
+            from ..outlets.tracking import tracker
             from ..runs.progress import Timings, fan_out
 
+            kinds = machine.report_to if report_to is None else report_to
+            tracked = tracker(folder, kinds, project=machine.report_project, tell=observe)
             timings, started = Timings(), time.monotonic()
-            run_loop(loaded, machine=machine, folder=folder, observe=fan_out(observe, timings))
+            run_loop(loaded, machine=machine, folder=folder, observe=fan_out(observe, timings, tracked), second=second)
         if profile:
             _show_profile(console, folder, timings.rows(), seconds=time.monotonic() - started, as_json=as_json)
         _show_result(console, folder, as_json=as_json)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import RunError
+from ..model.second import Second
 from ..records import Question
 from ..runs.folder import RunFolder
 from ..runs.progress import Note, Observer, Planned, RunStarted, Timings, fan_out, phase
@@ -35,10 +36,13 @@ from .prompts import choices
 from .prompts import loop as prompts
 
 
-def train(loaded: LoadedRecipe, *, machine: Machine, folder: Path, observe: Observer) -> None:
+def train(
+    loaded: LoadedRecipe, *, machine: Machine, folder: Path, observe: Observer, second: Second | None = None
+) -> None:
     """Runs a recipe, or carries on with its run in `folder`, to the end.
 
-    Raises OptimaError for everything a user can mend; what was complete before stays.
+    second: a process that was begun for it, see `second.begun`. Raises OptimaError for everything a user can mend; what
+    was complete before stays.
     """
     recipe = loaded.recipe
     if recipe.method == "prompts":
@@ -65,7 +69,7 @@ def train(loaded: LoadedRecipe, *, machine: Machine, folder: Path, observe: Obse
             )
             advance(1)
         held_out = questions(recipe.task, "held_out", recipe.evaluation.questions, seed=0)
-        with helped(cast, machine=machine, notify=lambda text: observe(Note(text))) as helper:
+        with helped(cast, machine=machine, notify=lambda text: observe(Note(text)), second=second) as helper:
             stage = Stage(cast, run, observe, helper)
             for greedy in (False, True):
                 stage.evaluate(cast.pair, held_out, "untrained", greedy=greedy)
@@ -79,11 +83,11 @@ def train_alone(cast: Cast, run: RunFolder, *, observe: Observer) -> None:
 
     It gets the same questions, steps, rewards, schedule and judge, and an adapter of its own, in a run folder within
     the run's; the same call resumes. cast: the agents of the run; the policy is left with the control's adapter. Raises
-    RunError for a market, which trains no weights.
+    RunError for a market, whose method is for many agents.
     """
     recipe = cast.recipe
     if recipe.method == "market":
-        raise RunError("a market trains no weights, so that its single agent has none either", where=run.folder)
+        raise RunError("a market improves a population, and one agent alone is none", where=run.folder)
     # An answer without a partner's word is all that there is: see `selection.skip_early_answers`.
     selection = recipe.selection.model_copy(update={"skip_early_answers": False})
     everyone = recipe.reinforce.model_copy(update={"roles": None})

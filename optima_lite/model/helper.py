@@ -8,16 +8,10 @@ compute alike, so that nobody can tell from a record who made it; a helper that 
 from __future__ import annotations
 
 import io
-import multiprocessing
-import os
 import pickle
-import subprocess
-import sys
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -27,6 +21,8 @@ from ..settings.recipe import ModelSettings
 from .generate import Generator
 from .loading import load
 from .render import Renderer
+from .resources import keep_freed_memory
+from .second import Second
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -43,8 +39,8 @@ def serial(work: Work[Made], parts: Sequence[Sequence[Item]], advance: Callable[
 class Helper:
     """A process that works beside this one. generator, renderer: this process's; the helper has the like.
 
-    notify: is told, in a sentence, when the helper is no more. The process starts at once and is ready seconds later;
-    until then, and if it ever dies, all work is done here.
+    second: the process, which gets ready now; until it is, and if it ever dies, all work is done here. settings,
+    machine: what the model was loaded with. notify: is told, in a sentence, when the helper is no more.
     """
 
     def __init__(
@@ -52,24 +48,20 @@ class Helper:
         generator: Generator,
         renderer: Renderer,
         *,
+        second: Second,
         settings: ModelSettings,
         machine: Machine,
         notify: Callable[[str], None],
     ) -> None:
-        self._generator, self._notify = generator, notify
+        self._second, self._generator, self._notify = second, generator, notify
         self._known = _known(generator, renderer)
         self._sent: tuple[int, ...] | None = None  # the weights that the helper has
         self._ready = False
         self._answer: list[Any] | None = None
         states = generator.states
         limits = {"max_batch_tokens": states.max_batch_tokens, "max_cache_bytes": states.cache.max_bytes}
-        self._process, self._line = _started()
-        self._close = weakref.finalize(self, _end, self._process, self._line)
-        self._line.send((settings, machine, generator.policy.names, limits))
-
-    def close(self) -> None:
-        """Ends the process, whatever it is busy with."""
-        self._close()
+        self._line = second.line
+        self._send(pickle.dumps((settings, machine, generator.policy.names, limits)))
 
     def ready(self) -> bool:
         """Whether it can be asked by now."""
@@ -100,15 +92,18 @@ class Helper:
             weights = [weight.detach().numpy() for name in policy.names for weight in policy.weights(name)]
         written = io.BytesIO()
         _Pickler(written, self._known).dump((weights, work, list(items)))
+        self._send(written.getbuffer())
+
+    def _send(self, what: bytes | memoryview) -> None:
         try:
-            self._line.send_bytes(written.getbuffer())
+            self._line.send_bytes(what)
         except OSError:
             self._lose()
 
     def _listen(self, advance: Callable[..., None], *, wait: bool) -> None:
         """Takes up what the helper says, until its answer is there or it has nothing to say. wait: for the answer."""
         try:
-            while self._running and self._answer is None and (wait or self._line.poll()):
+            while self._second.running and self._answer is None and (wait or self._line.poll()):
                 kind, *said = self._line.recv()
                 if kind == "ready":
                     self._ready = True
@@ -121,13 +116,9 @@ class Helper:
         except (EOFError, OSError):
             self._lose()
 
-    @property
-    def _running(self) -> bool:
-        return bool(self._close.alive)
-
     def _lose(self) -> None:
         self._ready = False
-        self._close()
+        self._second.close()
         self._notify("the second process has ended before its work; this one goes on alone, at half the speed")
 
 
@@ -135,8 +126,9 @@ def serve(descriptor: int) -> None:
     """The helper's side: gets ready, then does what it is asked until nobody can ask any more. Whatever goes wrong
     ends it, and comes to light where the same work is done again."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     line = Connection(descriptor)
-    settings, machine, names, limits = line.recv()
+    settings, machine, names, limits = pickle.loads(line.recv_bytes())
     policy = load(settings, machine=machine, seed=0, adapters=names)
     generator = Generator(policy, **limits)
     known = _known(generator, Renderer(policy.tokenizer, end_ids=policy.end_ids))
@@ -156,30 +148,6 @@ def _received(line: Connection) -> bytes:
         return line.recv_bytes()
     except EOFError:
         return b""
-
-
-def _started() -> tuple[subprocess.Popen[bytes], Connection]:
-    root = Path(__file__).resolve().parents[2]  # the folder that holds the package, wherever the caller stands
-    paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
-    line, other = multiprocessing.Pipe()
-    command = f"from {__name__} import serve; serve({other.fileno()})"
-    with other:
-        process = subprocess.Popen(
-            [sys.executable, "-c", command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            pass_fds=[other.fileno()],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
-            start_new_session=True,  # Ctrl-C is for the caller
-        )
-    return process, line
-
-
-def _end(process: subprocess.Popen[bytes], line: Connection) -> None:
-    line.close()
-    process.kill()
-    process.wait()
 
 
 def _known(generator: Generator, renderer: Renderer) -> dict[str, object]:

@@ -6,15 +6,18 @@ of 8 GiB on a host of 256 sees 256. Their files are read here, those of version 
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from collections.abc import Iterator, MutableMapping
+from contextlib import suppress
 from math import ceil
 from pathlib import Path
 
 import psutil
 
 _OWN_GROUPS, _HIERARCHY = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # parameters of mallopt
 _NO_LIMIT = 1 << 60  # version 1 writes a number near 2^63 where there is none
 
 
@@ -44,6 +47,22 @@ def let_segments_grow(environment: MutableMapping[str, str]) -> None:
     names = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
     if sys.platform == "linux" and not any(name in environment for name in names):
         environment[names[0]] = "expandable_segments:True"
+
+
+def let_threads_sleep(environment: MutableMapping[str, str]) -> None:
+    """Tells torch's threads to sleep while they wait for each other, unless the user has told them how; before torch is
+    imported. Awake, as they wait otherwise, each takes a core from whoever else could use it, the others included."""
+    environment.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def keep_freed_memory() -> None:
+    """Tells the C library to keep what is freed for what is asked for next, on Linux: pages fresh from the system cost
+    a small model more than what it computes in them. For processes that need a few GiB at most."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # musl has no such function
+            tune = ctypes.CDLL(None).mallopt
+            tune(_MMAP_MAX, 0)
+            tune(_TRIM_THRESHOLD, 1 << 30)
 
 
 def _memory_limits() -> Iterator[tuple[int, int]]:

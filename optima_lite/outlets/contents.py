@@ -18,8 +18,8 @@ from ..runs.dialogue_view import ENDINGS
 from ..runs.evaluation_view import gains, remarks
 from ..runs.evaluations import evaluation_stage, evaluations, iteration_of, undone_remarks
 from ..runs.folder import RunFolder, stage_name
-from ..runs.step_view import format_lines, imitation_lines, preference_lines, verdict_lines
-from ..runs.steps import Imitation, Preference, imitations, preferences
+from ..runs.step_view import format_lines, imitation_lines, preference_lines, reinforcement_lines, verdict_lines
+from ..runs.steps import Imitation, Reinforcement, imitations, preferences, reinforcements
 from ..runs.summary import summary
 from ..runs.tree_view import marks
 from ..settings.teams import speakers, workflow
@@ -85,9 +85,13 @@ class _Questions:
 
 def _told(run: RunFolder) -> dict[str, Any]:
     rows, undone = evaluations(run), undone_remarks(run)
-    imitated, preferred = imitations(run), preferences(run)
+    talked: list[Imitation | Reinforcement] = [*imitations(run), *reinforcements(run)]
     recipe = run.manifest["recipe"]
-    said = [*remarks(rows), *verdict_lines(run), *format_lines(imitated)]
+    said = [
+        *remarks(rows),
+        *verdict_lines(run),
+        *format_lines([step for step in talked if isinstance(step, Imitation)]),
+    ]
     return {
         "name": run.folder.resolve().name,
         "recipe": run.manifest.get("recipe_name"),
@@ -98,19 +102,30 @@ def _told(run: RunFolder) -> dict[str, Any]:
         "holders": _holders(recipe),
         "evaluations": [to_json(row) | {"remark": undone.get(row.name, "")} for row in rows],
         "gains": [asdict(gain) for gain in gains(run, rows)],
-        "steps": [*_steps("imitation", imitated), *_steps("preference", preferred)],
-        "rewards": [{"iteration": one.iteration, **to_json(one.reward)} for one in imitated if one.reward],
+        "steps": _steps(run),
+        "rewards": [
+            {"iteration": one.iteration, **to_json(one.reward)}
+            for one in sorted(talked, key=lambda step: step.iteration)
+            if one.reward
+        ],
         "remarks": [line.plain for line in said],
         "costs": {name: value for name, value in summary(run).items() if name in ("training_tokens", "seconds")},
     }
 
 
-def _steps(kind: str, steps: Sequence[Imitation] | Sequence[Preference]) -> list[dict[str, Any]]:
-    """The table of a kind of training step, none where there was none."""
-    if not steps:
-        return []
-    lines = imitation_lines(steps) if kind == "imitation" else preference_lines(steps)  # type: ignore[arg-type]
-    return [{"kind": kind, "iterations": [one.iteration for one in steps], "lines": lines}]
+def _steps(run: RunFolder) -> list[dict[str, Any]]:
+    """A table for each kind of training step that the run has taken."""
+    imitated, preferred, reinforced = imitations(run), preferences(run), reinforcements(run)
+    tables = (
+        ("imitation", imitated, imitation_lines(imitated) if imitated else []),
+        ("preference", preferred, preference_lines(preferred) if preferred else []),
+        ("reinforcement", reinforced, reinforcement_lines(reinforced) if reinforced else []),
+    )
+    return [
+        {"kind": kind, "iterations": [one.iteration for one in steps], "lines": lines}
+        for kind, steps, lines in tables
+        if steps
+    ]
 
 
 def _flat(value: Any, above: str = "") -> list[tuple[str, str]]:

@@ -94,10 +94,11 @@ def reinforcement_table(steps: Sequence[Reinforcement]) -> RenderableType:
 
     A group is a place of the workflow at which the dialogues about a question were compared.
     """
-    return Group(*(_columns("reinforcement, iteration", part, _reinforcement_lines(part)) for part in _parts(steps)))
+    return Group(*(_columns("reinforcement, iteration", part, reinforcement_lines(part)) for part in _parts(steps)))
 
 
-def _reinforcement_lines(steps: Sequence[Reinforcement]) -> Lines:
+def reinforcement_lines(steps: Sequence[Reinforcement]) -> Lines:
+    """The rows of the table of reinforcement steps."""
     roles = dict.fromkeys(name for one in steps for name in one.paid)
     lines: Lines = [
         *_talk_lines(steps),

@@ -43,6 +43,10 @@ class Machine(Section):
     allow_code: bool = Field(
         False, description="Run the programs that a model writes, walled in, where a recipe asks for it (Linux only)"
     )
+    report_to: tuple[Literal["tensorboard", "trackio", "wandb", "mlflow"], ...] = Field(
+        (), description="Where the curves of a run go, besides its folder: tensorboard, trackio, wandb, mlflow"
+    )
+    report_project: PathText = Field("optima-lite", description="The project that those put them under")
     colour: Literal["auto", "always", "never"] = Field("auto", description="Colours in the terminal")
 
     @field_validator("backend", mode="before")

@@ -18,6 +18,7 @@ from ..model.memory import planned
 from ..model.meter import Meter
 from ..model.policy import Policy
 from ..model.render import Renderer
+from ..model.resources import keep_freed_memory
 from ..model.room import available
 from ..model.sampling import Sampling
 from ..model.selftest import agreement
@@ -55,7 +56,7 @@ class Cast:
     with all the facts, to compare with. Both are one policy. micro_batch: training examples held in memory at once.
     start: the folder of the adapters and prompts that the run begins with; None for fresh ones and the recipe's. chunk:
     dialogues written at a time, the most that a kill can cost. parts: what a chunk is worked on in; two where the model
-    is small, so that another process can take over one of them."""
+    is small, so that another process can take over one of them. training_threads: of the trainers alone."""
 
     recipe: Recipe
     policy: Policy
@@ -65,6 +66,7 @@ class Cast:
     start: Path | None = None
     chunk: int = CHUNK
     parts: int = 1
+    training_threads: int = 1
 
     def begin(self) -> None:
         """The policy speaks as at the beginning of the run. Raises ModelError for adapters that do not fit."""
@@ -123,6 +125,8 @@ def assemble(
     torch.set_num_threads(
         settle("threads", lambda: _given(machine.threads) or (1 if small else fastest_threads(policy)))
     )
+    if small:
+        keep_freed_memory()
     free = available(policy, machine=machine)
     limits, _ = planned(recipe, machine, policy.shape, policy.setup, row_tokens=policy.max_length, room=free)
     budget = settle("max_batch_tokens", lambda: limits.batch_tokens)
@@ -150,8 +154,10 @@ def assemble(
         pair = Agents(*agents)
     single = Agents(generator, renderer, alone, scoring, own=own)
     micro_batch = settle("micro_batch", lambda: limits.micro_batch)
+    # As many on a single core, too: how the work is cut up shows in the last bits.
+    trainers = settle("training_threads", lambda: _given(machine.threads) or (2 if small else torch.get_num_threads()))
     chunk, parts = settle("chunk", lambda: SMALL_CHUNK if small else CHUNK), settle("parts", lambda: 1 + small)
-    cast = Cast(recipe, policy, pair, single, micro_batch, start, chunk, parts)
+    cast = Cast(recipe, policy, pair, single, micro_batch, start, chunk, parts, trainers)
     if start is not None:
         cast.begin()
     return cast

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ..model.helper import Helper
-from ..model.resources import cores, free_memory
+from ..model.resources import free_memory
+from ..model.second import Second, possible
 from ..settings.machine import Machine
 from .cast import Cast
 
@@ -15,17 +15,18 @@ _BESIDES = 2 << 30  # bytes that two processes may need besides what their cache
 
 
 @contextmanager
-def helped(cast: Cast, *, machine: Machine, notify: Callable[[str], None]) -> Iterator[Helper | None]:
+def helped(
+    cast: Cast, *, machine: Machine, notify: Callable[[str], None], second: Second | None = None
+) -> Iterator[Helper | None]:
     """A helper for the `with` block; None where nothing can be shared, or the machine has no second core, or not the
-    memory. notify: see `Helper`."""
-    generator = cast.pair.generator
+    memory. second: a process that was begun already. notify: see `Helper`."""
+    generator, settings = cast.pair.generator, cast.recipe.model
     room = 2 * generator.states.cache.max_bytes + _BESIDES
-    shared = cast.parts > 1 and cast.recipe.task.code is None  # code of the user's own stays in one place
-    if not shared or machine.threads != "auto" or cores() < 2 or os.name != "posix" or free_memory() < room:
+    if cast.parts < 2 or not possible(cast.recipe, machine) or free_memory() < room:
         yield None
         return
-    helper = Helper(generator, cast.pair.renderer, settings=cast.recipe.model, machine=machine, notify=notify)
+    second = second or Second()
     try:
-        yield helper
+        yield Helper(generator, cast.pair.renderer, second=second, settings=settings, machine=machine, notify=notify)
     finally:
-        helper.close()
+        second.close()

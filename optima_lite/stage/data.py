@@ -36,6 +36,11 @@ def data_findings(recipe: Recipe) -> Iterator[Finding]:
         "validation": (recipe.evaluation.validation_questions, "data to decide on", "validation questions"),
         "held_out": (recipe.evaluation.questions, "data to report on", "held-out questions"),
     }
+    if recipe.method == "prompts":
+        how = recipe.prompt_search
+        both = how.questions + how.confirmation_questions
+        asked["validation"] = (both, "data to search and confirm on", "validation questions")
+        del asked["train"]
     for split, (wanted, subject, name) in asked.items():
         there = found[split]
         short = there is not None and there < wanted

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from ..errors import DataError
 from ..learn.dpo import PairIds, PreferenceFacts
@@ -98,7 +100,7 @@ class Stage:
             if settings.restart == "base" and rows[adapter]:
                 policy.restart(seed=seed_of(recipe.seed, iteration, name, "restart"), names=(adapter,))
             policy.wear(adapter)
-            with self.cast.meter("train"):
+            with self.cast.meter("train"), _threads(self.cast.training_threads):
                 facts = optimise(
                     policy,
                     rows[adapter],
@@ -183,6 +185,17 @@ class Stage:
         for decoding in decodings(self.cast.recipe, iteration, last=last):
             name, greedy = f"iteration_{iteration}", decoding == "greedy"
             self.evaluate(self.cast.pair, held_out, name, greedy=greedy, iteration=iteration)
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """torch computes with so many threads in the `with` block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def together(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:

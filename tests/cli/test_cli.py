@@ -21,7 +21,7 @@ from optima_lite.settings.config import load_machine, shipped_recipes
 from optima_lite.settings.keys import reference
 from optima_lite.settings.machine import EXAMPLE_TOML
 from optima_lite.settings.recipe import Recipe
-from support import MACHINE, SMALL, Outcome, call, records
+from support import MACHINE, SMALL, TINIER, Outcome, call, records
 
 VERBS = [
     ("train",),
@@ -463,10 +463,10 @@ def test_a_talk_that_goes_back_and_forth_cannot_stream(finished: Finished, verb:
 
 def test_three_debaters_train_and_talk(tmp_path: Path) -> None:
     """Everyone sees everything, so facts are asked for once and shown once."""
-    (tmp_path / "three.yaml").write_text(SMALL)
+    (tmp_path / "three.yaml").write_text(TINIER)
     (tmp_path / "machine.toml").write_text(MACHINE)
     machine = ("--config", tmp_path / "machine.toml")
-    debate = ("protocol.name=debate", "protocol.roles=[Ann, Ben, Cy]", "training.iterations=1")
+    debate = ("protocol.name=debate", "protocol.roles=[Ann, Ben, Cy]", "protocol.max_turns=3")
     outcome = call("train", tmp_path / "three.yaml", *debate, "--run", tmp_path / "run", *machine)
     assert outcome.code == 0, outcome.err
     outcome = call("chat", tmp_path / "run", "--sample", "1", "--greedy", *machine)

@@ -13,7 +13,7 @@ from conftest import Finished
 from optima_lite.cli.many import combinations
 from optima_lite.errors import ConfigError
 from optima_lite.runs.evaluations import evaluation_stage
-from support import SMALL, call
+from support import TINIER, call
 
 MACHINE = "threads = 1\nmax_batch_tokens = 8192\n"
 
@@ -83,7 +83,7 @@ def test_combinations() -> None:
 
 
 def test_a_sweep_runs_every_combination_and_goes_on(tmp_path: Path) -> None:
-    (tmp_path / "small.yaml").write_text(SMALL.replace("iterations: 2", "iterations: 1"))
+    (tmp_path / "small.yaml").write_text(TINIER)
     (tmp_path / "machine.toml").write_text(MACHINE + f'run_folder = "{tmp_path}/runs"\n')
     wanted = ("sweep", tmp_path / "small.yaml", "reward.token_weight=0,0.6", "--config", tmp_path / "machine.toml")
     outcome = call(*wanted)

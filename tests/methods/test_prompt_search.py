@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 from torch import Tensor  # noqa: E402
 
 from optima_lite.methods.prompts import attention, kernel  # noqa: E402
-from optima_lite.methods.prompts.acquisition import DAMPING, ascend, uncertainty  # noqa: E402
+from optima_lite.methods.prompts.acquisition import DAMPING, ascend, bound, uncertainty  # noqa: E402
 from optima_lite.methods.prompts.search import best, budget, scaled, search  # noqa: E402
 from optima_lite.methods.prompts.space import Combination, Space, space  # noqa: E402
 from optima_lite.settings.prompt_search import PromptSearchSettings  # noqa: E402
@@ -187,3 +187,20 @@ def test_training_attention_draws_from_its_own_seed_alone(monkeypatch: pytest.Mo
     fitted = [attention.fit(box.space, box.all[:4], [0.0, 1.0, 0.2, 0.4], both_ways=True, seed=1) for _ in range(2)]
     assert torch.equal(fitted[0](box.all), fitted[1](box.all))
     assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_at_the_shape_of_the_real_job_nothing_as_wide_as_the_embeddings_is_kept() -> None:
+    """Five roles of twenty prompts, embeddings of an 8B, fifty evaluations: 3.2 million combinations."""
+    wide = [torch.randn(20, 4096, generator=torch.Generator().manual_seed(k)) for k in range(5)]
+    found = space(wide, ((0, 3), (1, 3), (2, 3), (3, 4)))
+    assert found.combinations == 3_200_000 and {own.shape for own in found.features} == {(20, 100)}
+    asked: list[Combination] = []
+
+    def expected(combinations: Sequence[Combination]) -> Tensor:
+        asked.extend(combinations)
+        return torch.zeros(len(combinations), dtype=torch.float64)
+
+    seen = [(k % 20, k % 7, k % 11, k % 13, k % 3) for k in range(50)]
+    score = bound(found, expected, seen, exploration=0.2, information=1.0)
+    assert ascend(seen[0], found.sizes, score, sweeps=1) not in seen
+    assert len(asked) == 5 * 20, "one look at each prompt of each role"

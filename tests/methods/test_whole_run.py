@@ -28,9 +28,9 @@ from support import SMALL  # noqa: E402
 RECIPE = (
     SMALL.replace("selection: {", "selection: {pair_min_reward: -9, min_gap: 0, pair_keep_fraction: 1, ")
     .replace("training: {iterations: 2", "training: {iterations: 1")
-    .replace("rollouts: 2, max_turn", "rollouts: 4, max_turn")
+    .replace("rollouts: 2, max_turn", "rollouts: 3, max_turn")
     .replace("max_turns: 4", "max_turns: 3")
-    .replace("evaluation: {questions: 4", "evaluation: {questions: 3")
+    .replace("evaluation: {questions: 4", "evaluation: {questions: 2")
     + "search: {searches: 2, rollouts: 2}\n"
     + "dpo: {questions: 4, batch_size: 4, learning_rate: 1e-3, warmup_ratio: 0}\n"
     + "schedule: isft-dpo\n"

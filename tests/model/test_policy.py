@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from optima_lite.errors import ModelError  # noqa: E402
-from optima_lite.model.checkpoint import bundled, read  # noqa: E402
+from optima_lite.model.checkpoint import BUNDLED, bundled, read  # noqa: E402
 from optima_lite.model.families import SUPPORTED  # noqa: E402
 from optima_lite.model.generate import Generator  # noqa: E402
 from optima_lite.model.hub import locate  # noqa: E402
@@ -87,7 +87,7 @@ def test_a_folder_beats_an_alias_and_an_alias_the_bundled_model(tmp_path: Path, 
     machine = Machine(models={"llama": str(tmp_path / "elsewhere"), "other": str(tmp_path / "elsewhere")})
     assert locate("llama", machine=machine) == "llama"
     assert locate("other", machine=machine) == str(tmp_path / "elsewhere")
-    assert locate("tiny", machine=machine) == str(bundled())
+    assert [locate(name, machine=machine) for name in BUNDLED] == [str(bundled(name)) for name in BUNDLED]
     assert locate("tiny", machine=Machine(models={"tiny": str(tmp_path)})) == str(tmp_path)
     assert locate("unsloth/llama-3-8b", machine=machine) == "unsloth/llama-3-8b"
 

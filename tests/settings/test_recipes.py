@@ -135,7 +135,7 @@ def test_the_tiny_model_is_told_what_it_learned_with(name: str, variant: str | N
     elif recipe.model.name == "tiny-teams":
         assert (prompts.system, prompts.solo_system) == (None, "You work alone. Think step by step.")
         assert recipe.team and recipe.team["name"] in TAUGHT
-        assert recipe.sampling.max_turn_tokens <= 72
+        assert recipe.sampling.max_turn_tokens <= 60
     else:
         assert prompts.system != "You are {name}, working with {partner}."
 

@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch")
 
 import optima_lite.stage.crew  # noqa: E402
 from optima_lite.learn.rollout import sample  # noqa: E402
+from optima_lite.model import second  # noqa: E402
 from optima_lite.model.helper import Helper, serial  # noqa: E402
 from optima_lite.records import Rollouts  # noqa: E402
 from optima_lite.settings.machine import Machine  # noqa: E402
@@ -27,7 +28,7 @@ from optima_lite.tasks.questions import questions  # noqa: E402
 
 @pytest.fixture
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(optima_lite.stage.crew, "cores", lambda: 2)
+    monkeypatch.setattr(second, "cores", lambda: 2)
     monkeypatch.setattr(optima_lite.stage.crew, "free_memory", lambda: 1 << 40)
 
 
@@ -71,13 +72,13 @@ def test_the_records_are_the_same_whoever_makes_them(cast: Cast, helper: Helper,
         assert sum(done for done, _ in told) == 10
     assert notes == []
     expected = talk(cast, None)
-    os.kill(helper._process.pid, signal.SIGSTOP)
+    os.kill(helper._second.process.pid, signal.SIGSTOP)
     killed: list[int] = []
 
     def kill(done: int, tokens: int) -> None:
         if not killed:
-            killed.append(helper._process.pid)
-            os.kill(helper._process.pid, signal.SIGKILL)
+            killed.append(helper._second.process.pid)
+            os.kill(helper._second.process.pid, signal.SIGKILL)
 
     assert talk(cast, helper, kill) == expected
     assert killed and len(notes) == 1
@@ -108,7 +109,7 @@ def test_no_helper_where_it_cannot_help(
     if what == "parts":
         cast = replace(cast, parts=1)
     if what == "cores":
-        monkeypatch.setattr(optima_lite.stage.crew, "cores", lambda: 1)
+        monkeypatch.setattr(second, "cores", lambda: 1)
     if what == "memory":
         monkeypatch.setattr(optima_lite.stage.crew, "free_memory", lambda: 1 << 30)
     with helped(cast, machine=machine, notify=lambda text: None) as found:
