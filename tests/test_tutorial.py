@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,13 +17,6 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", TUTORIAL.read_text(encoding="utf-8"), re.DOTALL)
 
 
-def short(temperature: float, top_p: float, max_new_tokens: int) -> Any:
-    """How the recipe samples, but that a message ends soon: this model has nothing to say about tickets."""
-    from optima_lite.model.sampling import Sampling
-
-    return Sampling(temperature, top_p, min(max_new_tokens, 8))
-
-
 @pytest.fixture(scope="module")
 def followed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     """What the tutorial's commands said, by their verb."""
@@ -32,7 +24,6 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("XDG_CONFIG_HOME", str(folder))
-        patch.setattr("optima_lite.stage.cast.Sampling", short)
         exec(blocks("python")[0], {})
         (folder / "tickets.yaml").write_text(blocks("yaml")[0], encoding="utf-8")
         commands = [line.split()[1:] for block in blocks("bash") for line in block.splitlines()]
