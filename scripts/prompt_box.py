@@ -1,7 +1,7 @@
 """Searches in a box whose best combination is known: no model, no questions, so that only the search is measured.
 
     python scripts/prompt_box.py --seeds 20
-    python scripts/prompt_box.py --seeds 20 --ways attention --first 10   # the slow one, in parts
+    python scripts/prompt_box.py --seeds 5 --first 10 --ways attention --evaluations 20   # the slow one, in parts
 
 Four roles, four edges (one writes for two, who write for the last), twelve prompts each with an embedding at random. A
 combination's worth is a linear effect of every prompt plus a bilinear one for every edge, over all 20,736 put on [0,
@@ -40,9 +40,10 @@ class Trial:
 
 
 class Box:
-    """Every combination's true worth, and evaluations of it with noise."""
+    """Every combination's true worth, and as many evaluations of it with noise as the budget allows."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, budget: int) -> None:
+        self.budget = budget
         generator = torch.Generator().manual_seed(seed)
 
         def draw(*shape: int) -> torch.Tensor:
@@ -64,14 +65,14 @@ class Box:
         return Trial(combination, self.worth[combination] + self._noise.gauss(0, NOISE))
 
 
-def settings(**changed: object) -> PromptSearchSettings:
-    """Fifty evaluations, five of them the warm-up."""
-    return PromptSearchSettings.model_validate(changed)
+def settings(box: Box, **changed: object) -> PromptSearchSettings:
+    """The defaults, five evaluations being the warm-up, with the budget of the box."""
+    return PromptSearchSettings.model_validate({"evaluations": box.budget, **changed})
 
 
 def guided(box: Box, seed: int, *, within: Space | None = None, **changed: object) -> list[Trial]:
     """A search as `method: prompts` makes it, with some settings changed."""
-    how = settings(**changed)
+    how = settings(box, **changed)
     return [*search(within or box.space, evaluate=box.evaluate, history=[], settings=how, seed=seed)]
 
 
@@ -82,12 +83,12 @@ def without_edges(box: Box, seed: int) -> list[Trial]:
 
 def at_random(box: Box, seed: int) -> list[Trial]:
     """Nothing but the warm-up."""
-    return guided(box, seed, warm_up=50)
+    return guided(box, seed, warm_up=box.budget)
 
 
 def exhaustive(box: Box, seed: int) -> list[Trial]:
     """The bound looked up for every combination, in place of the ascent."""
-    how, trials = settings(), [box.evaluate(box.all[0])]
+    how, trials = settings(box), [box.evaluate(box.all[0])]
     while len(trials) < how.evaluations:
         seen = [one.combination for one in trials]
         if len(trials) < how.warm_up:
@@ -124,15 +125,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first", type=int, default=0, help="seed to begin with")
     parser.add_argument("--ways", default=",".join(way for way in WAYS if "," not in way), help="names, with ; between")
+    parser.add_argument("--evaluations", type=int, default=50)
     given = parser.parse_args()
     torch.set_num_threads(1)
     names = given.ways.split(";") if ";" in given.ways or given.ways in WAYS else [*WAYS]
     seeds = range(given.first, given.first + given.seeds)
-    boxes = {seed: Box(seed) for seed in seeds}
-    lucky = [reached(boxes[seed], at_random(Box(seed), seed)) for seed in seeds]
+    boxes = {seed: Box(seed, given.evaluations) for seed in seeds}
+    lucky = [reached(boxes[seed], at_random(Box(seed, given.evaluations), seed)) for seed in seeds]
     print(f"{'search':<38} {'worth':>22} {'over random':>26} {'different':>9}")
     for name in names:
-        runs = [WAYS[name](Box(seed), seed) for seed in seeds]
+        runs = [WAYS[name](Box(seed, given.evaluations), seed) for seed in seeds]
         worth = [reached(boxes[seed], trials) for seed, trials in zip(seeds, runs, strict=True)]
         gained = [one - other for one, other in zip(worth, lucky, strict=True)]
         different = fmean(len({one.combination for one in trials}) for trials in runs)

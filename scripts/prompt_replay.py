@@ -28,27 +28,32 @@ from optima_lite.settings.prompt_search import PromptSearchSettings
 
 AFTER = (10, 20, 50)
 Table = dict[Combination, Trial]
-Way = Callable[[Space, Table, int], list[Combination]]
-"""A space, its table and a seed to what is looked up, in order."""
+Way = Callable[[Space, Table, int, int], list[Combination]]
+"""A space, its table, a budget and a seed to what is looked up, in order."""
 
 
 def guided(**changed: object) -> Way:
     """A search as `method: prompts` makes it, with some settings changed."""
 
-    def way(space: Space, table: Table, seed: int) -> list[Combination]:
-        settings = PromptSearchSettings.model_validate(changed)
+    def way(space: Space, table: Table, budget: int, seed: int) -> list[Combination]:
+        settings = PromptSearchSettings.model_validate({"evaluations": budget, **changed})
         found = search(space, evaluate=table.__getitem__, history=[], settings=settings, seed=seed)
         return [one.combination for one in found]
 
     return way
 
 
-def without_edges(space: Space, table: Table, seed: int) -> list[Combination]:
+def without_edges(space: Space, table: Table, budget: int, seed: int) -> list[Combination]:
     """The kernel of single roles."""
-    return guided()(Space(space.features, ()), table, seed)
+    return guided()(Space(space.features, ()), table, budget, seed)
 
 
-def grid(space: Space, table: Table, seed: int) -> list[Combination]:
+def at_random(space: Space, table: Table, budget: int, seed: int) -> list[Combination]:
+    """Nothing but the warm-up."""
+    return guided(warm_up=budget)(space, table, budget, seed)
+
+
+def grid(space: Space, table: Table, budget: int, seed: int) -> list[Combination]:
     """Role by role in an order of the seed, each role's prompts in an order of the seed, the best one kept."""
     rng, best = Random(seed), (0,) * len(space.sizes)
     asked = [best]
@@ -56,11 +61,11 @@ def grid(space: Space, table: Table, seed: int) -> list[Combination]:
         ways = [way for way in along(best, role, space.sizes) if way not in asked]
         asked += rng.sample(ways, len(ways))
         best = max(asked, key=lambda one: table[one].value)
-    return asked
+    return asked[:budget]
 
 
 WAYS: dict[str, Way] = {
-    "random": guided(warm_up=50),
+    "random": at_random,
     "grid, role by role": grid,
     "greedy": guided(exploration=0.0, repeated="count"),
     "kernel without edges": without_edges,
@@ -73,6 +78,8 @@ def main() -> None:
     """Print a line for every search."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", type=Path)
+    parser.add_argument("--evaluations", type=int, default=AFTER[-1])
+    parser.add_argument("--first", type=int, default=0, help="seed to begin with")
     parser.add_argument("--objective", choices=("reward", "score"), default="reward")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--ways", default=";".join(WAYS), help="names, with ; between")
@@ -85,7 +92,8 @@ def main() -> None:
     print(f"{len(table)} combinations: {told}")
     print(f"{'regret after':<24} {'  '.join(f'{n:>20}' for n in AFTER)}")
     for name in given.ways.split(";"):
-        runs = [WAYS[name](space, table, seed) for seed in range(given.seeds)]
+        seeds = range(given.first, given.first + given.seeds)
+        runs = [WAYS[name](space, table, given.evaluations, seed) for seed in seeds]
         found = [[*regret(asked, table)] for asked in runs]
         cells = (f"{fmean(one):.3f} ({min(one):.3f}-{max(one):.3f})" for one in zip(*found, strict=True))
         print(f"{name:<24} {'  '.join(f'{cell:>20}' for cell in cells)}", flush=True)

@@ -53,9 +53,7 @@ def improve(stage: Stage, held_out: Sequence[Question]) -> None:
     improved = replace(pair, workflow=with_prompts(pair.workflow, prompts))
     verdict = _confirm(stage, improved, fresh, worth)
     _tell(stage, trials, verdict)
-    seen, values = [one.combination for one in trials], scaled([one.value for one in trials])
-    looks = between_roles(box, seen, values, seed=stage.cast.recipe.seed)
-    stage.run.write_json(ATTENTION, looks)
+    _look(stage, box, trials)
     stage.run.write_json(f"{stage_name(0, PROMPTS)}.json", prompts)
     stage.run.write_json(f"{stage_name(0, '5_verdict')}.json", {"step": "prompts", **asdict(verdict), "adapter": None})
     in_force = improved if verdict.verdict == "keep" else pair
@@ -186,6 +184,13 @@ def _confirm(stage: Stage, improved: Agents, fresh: Sequence[Question], worth: W
     change = of_change(before, after)
     worse = change is not None and change[1] < 0 and len(fresh) >= FEWEST
     return Verdict(fmean(before), fmean(after), "revert" if worse else "keep", change)
+
+
+def _look(stage: Stage, box: Space, trials: Sequence[Trial]) -> None:
+    """Stores which roles attention looks at once it has learnt all evaluations, for the report."""
+    if stage.run.read_json(ATTENTION) is None:
+        seen, values = [one.combination for one in trials], scaled([one.value for one in trials])
+        stage.run.write_json(ATTENTION, between_roles(box, seen, values, seed=stage.cast.recipe.seed))
 
 
 def _tell(stage: Stage, trials: Sequence[Trial], verdict: Verdict) -> None:
