@@ -4,10 +4,10 @@
 
 Every message has the same number of tokens, because the model has random weights and no token that ends anything; in a
 stream it falls into steps of equal length. So both ways do the same work in another order, but where a stream's agents
-answer more often than there are steps (the graph). The two, and the stream without a cache, take turns, so that a
-passing load hits all of them. Each repetition adds its seconds, by the clock and of the processor (one thread), to
---out, so that a long table can be made in pieces; what is printed are the medians, over all repetitions in that file,
-of the ratios within one. Ratios over 1 mean that the stream is quicker.
+answer more often than there are steps (the graph). The two, and with --uncached the stream without a cache, take turns,
+so that a passing load hits all of them. Each repetition adds its seconds, by the clock and of the processor (one
+thread), to --out, so that a long table can be made in pieces; what is printed are the medians, over all repetitions in
+that file, of the ratios within one. Ratios over 1 mean that the stream is quicker.
 
 --room measures no time: it counts the tokens that a chain of four sends through the model, ten dialogues about each
 question with 1,600 tokens of facts, when the cache has the room that 2 GiB are for an 8B (see room.py).
@@ -46,7 +46,7 @@ from optima_lite.tasks.world import questions
 from optima_lite.team.dialogue import stand
 from optima_lite.team.timeline import ticks, timeline
 
-WAYS = ("stream", "serial", "uncached")  # the last is the stream without a cache
+WAYS = ("stream", "serial", "uncached")  # the last is the stream without a cache, which --uncached asks for
 NEVER = "a text that no model says"
 
 
@@ -74,6 +74,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64, help="of a message")
     parser.add_argument("--dialogues", default="1", help="at once; several with commas between")
     parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--uncached", action="store_true", help="the stream without a cache, too")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--room", type=int, help="count tokens only, of so many questions with the cache of an 8B")
     parser.add_argument("--out", type=Path, default=Path("bench_streaming.jsonl"))
@@ -87,7 +88,9 @@ def main() -> None:
         for dialogues in map(int, given.dialogues.split(",")):
             for team in given.teams.split(","):
                 for steps in map(int, given.steps.split(",")):
-                    found = measure(policy, Case(team, steps, given.tokens, dialogues))
+                    found = measure(
+                        policy, Case(team, steps, given.tokens, dialogues), WAYS if given.uncached else WAYS[:2]
+                    )
                     with given.out.open("a", encoding="utf-8") as file:
                         file.write(json.dumps({"model": given.model, "threads": given.threads, **found}) + "\n")
     print_table([json.loads(line) for line in given.out.read_text(encoding="utf-8").splitlines()])
@@ -101,9 +104,9 @@ def make_policy(shape: str) -> Policy:
     return replace(policy, end_ids=(1 << 30,), max_length=1 << 14)
 
 
-def measure(policy: Policy, case: Case) -> dict[str, Any]:
+def measure(policy: Policy, case: Case, ways: Sequence[str]) -> dict[str, Any]:
     """One repetition of a case: seconds of each way, and what was counted."""
-    return {**asdict(case), **{way: once(policy, case, way) for way in WAYS}}
+    return {**asdict(case), **{way: once(policy, case, way) for way in ways}}
 
 
 def once(policy: Policy, case: Case, way: str) -> dict[str, float]:
@@ -167,13 +170,17 @@ def print_table(lines: Sequence[dict[str, Any]]) -> None:
         name = f"{model} {team}, {dialogues} at once, {tokens}/{steps}"
         stream, serial = found[0]["stream"], found[0]["serial"]
         ratios = [
-            statistics.median(one[over][kind] / one["stream"][kind] for one in found)
+            _median([one[over][kind] / one["stream"][kind] for one in found if over in one])
             for over, kind in (("serial", "clock"), ("serial", "cpu"), ("serial", "first"), ("uncached", "cpu"))
         ]
         reused = stream["reused"] / (stream["reused"] + stream["computed"])
         tokens = stream["sampled"] / serial["sampled"]
-        shown = [*(f"{ratio:8.2f}" for ratio in ratios[:3]), f"{reused:8.0%}", f"{ratios[3]:8.2f}", f"{tokens:8.2f}"]
+        shown = [*ratios[:3], f"{reused:8.0%}", ratios[3], f"{tokens:8.2f}"]
         print(f"{name:<34} {stream['ticks']:>4}/{serial['ticks']:<4} {' '.join(shown)} {len(found):>8}")
+
+
+def _median(ratios: Sequence[float]) -> str:
+    return f"{statistics.median(ratios):8.2f}" if ratios else f"{'-':>8}"
 
 
 if __name__ == "__main__":

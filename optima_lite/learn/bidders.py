@@ -39,6 +39,13 @@ class Bidders(Agents):
         for used, shares in super()._longest(bare, longest):
             yield used + self.rules.strategy_tokens, shares
 
+    def _openings(self, question: Question, format: str | None) -> list[tuple[int, ...]]:
+        """What the views of a talk begin with, one for each role: most of many agents never act in it, and to keep
+        room for all of them would leave room for few talks."""
+        speaking = {agent.role: agent.name for agent in reversed(self.living)}.values()
+        speakers = sorted(map(self.workflow.names.index, speaking))
+        return [self._talk_prompt(question, (), speaker, format) for speaker in speakers]
+
     def play(self, question: Question, economy: Economy, *, sampling: Sampling, seed: Sequence[object]) -> Talk:
         """A training episode's talk: everyone pays and is paid as it goes on. The economy's agents are the living."""
         environment = self._environment(sampling, seed, paying=True)

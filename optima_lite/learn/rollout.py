@@ -288,7 +288,7 @@ class Agents:
                 seen.append((turn.speaker, [number], messages))
         rows = ((who, own, self.renderer.conversation(messages)) for who, own, messages in seen)
         in_steps = workflow.stream is not None
-        return [(who, own, replace(row, in_steps=in_steps)) for who, own, row in rows]
+        return [(who, own, replace(row, in_steps=True) if in_steps else row) for who, own, row in rows]
 
     def unfold(self, question: Question, *, sampling: Sampling, seed: Sequence[object]) -> Iterator[Dialogue]:
         """One dialogue as it grows: yielded whenever something has been said, the last time with its ending."""

@@ -34,37 +34,46 @@ class Utterance:
         self._begun = [i for turn in self._earlier for i in turn.ids]
         self._before = sum(len(turn.ids) for turn in now.said(name)) - len(self._begun)
         self._answers = bool(now.stream.member(name).hears)
+        self._last = not self._answers and len(self._earlier) + 1 >= self._how.most
+        # An answer to others is one step, whatever its sentences; and the last step may be all that is left.
+        all_of_it = self._how.border == "sentence" if self._answers else self._last and not self._how.cuts
+        self._bordered = not all_of_it
         self.ids = (*renderer.prompt(seen[:-1] if going_on else seen), *self._begun)
 
     def row(self, *, sampling: Sampling, key: int) -> Row:
         """What is to be carried on, where it has room `left` for a word. All that an agent says takes no more tokens
         than one whole message may."""
         most = sampling.max_new_tokens - self._before
-        if self._how.step_tokens:
+        if self._how.step_tokens and self._bordered:
             most = min(most, len(self._begun) + self._how.step_tokens)
-        # An answer to others is one step, whatever its sentences.
-        bordered = self._how.border == "marker" or not self._answers
-        self._row = Row(key, len(self.ids) - len(self._begun), [*self.ids], most, self._watch if bordered else None)
+        watch = self._watch if self._bordered else None
+        self._row = Row(key, len(self.ids) - len(self._begun), [*self.ids], most, watch)
         return self._row
 
     @property
     def turn(self) -> Turn:
         """What was said, once the row has been carried on."""
         ids = tuple(self._row.said[len(self._begun) :])
-        steps = _Steps(self._renderer, self._how, self._earlier)
-        steps.take(ids)
-        text = steps.end() if self._row.watch else self._renderer.text(ids)
+        text = self._renderer.text(ids) if self._answers and not self._bordered else self._text(ids)
         counts = self._cue.step.name in self._workflow.answer
         answer = answers.extract(text, metric=self._workflow.metric) if counts else None
         return Turn(self._workflow.speaker(self._cue.step), ids, text, answer, self._finished(ids))
+
+    def _text(self, ids: Sequence[int]) -> str:
+        steps, found = _Steps(self._renderer, self._how, self._earlier), list[str]()
+        while ids or not found:
+            after = steps.take(ids) or len(ids)
+            found.append(steps.end())
+            ids = ids[after:]
+        return "\n".join(filter(None, found))
 
     def _finished(self, ids: Sequence[int]) -> bool:
         """Whether the message is over with this step. Of a whole message the last step that it may have ends it; an
         answer to others always does, unless it was cut."""
         if ids and ids[-1] in self._renderer.end_ids:
             return True
-        handed_on = self._row.paused or len(ids) == self._how.step_tokens
-        return handed_on and (self._answers or len(self._earlier) + 1 >= self._how.most)
+        handed_on = self._bordered and (self._row.paused or len(ids) == self._how.step_tokens)
+        return handed_on and (self._answers or self._last)
 
     def _watch(self, said: Sequence[int]) -> Stop:
         steps = _Steps(self._renderer, self._how, self._earlier)
@@ -91,7 +100,7 @@ def say_whole(
     sampling: Sampling,
 ) -> list[Row]:
     """The rows of messages that are handed on whole, carried on to the end that they would have in a stream."""
-    watch, most = watching(renderer, how), sampling.max_new_tokens
+    watch, most = watching(renderer, how) if how.cuts else None, sampling.max_new_tokens
     rows = [Row(key, len(ids), [*ids], most, watch) for ids, key in zip(prompts, keys, strict=True)]
     generator.carry_on(rows, sampling=sampling)
     return rows

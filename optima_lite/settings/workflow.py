@@ -105,8 +105,8 @@ class Streaming:
 
     steps: of a message; None: as many as its speaker likes. border: what ends one, a `marker` in the text or the end of
     a `sentence`. merge: what an agent takes of the steps that wait for it: `drain` all of them, `per_step` the oldest.
-    at_most: steps that one agent hands on; before its last it waits for all that is still to come. step_tokens: after
-    so many tokens a step is handed on as it stands; None: there is no such limit. passed: of a message that reads
+    at_most: steps that one agent hands on, of which the last is all that is left, said or heard. step_tokens: after so
+    many tokens a step is handed on as it stands; None: there is no such limit. passed: of a message that reads
     nobody's, the steps that others get, from the first to before the last of these numbers; for probes.
     """
 
@@ -122,6 +122,11 @@ class Streaming:
     def most(self) -> int:
         """Steps that a message of its own accord has at most."""
         return self.steps or self.at_most
+
+    @property
+    def cuts(self) -> bool:
+        """Whether the last of these ends with its border, as its speaker was told; else it is all that is left."""
+        return self.steps is not None and self.border == "marker"
 
 
 @dataclass(frozen=True, slots=True)

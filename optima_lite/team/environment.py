@@ -94,6 +94,7 @@ class Environment:
         if not names:
             return replace(talk, dialogue=replace(talk.dialogue, ending=Ending.DONE))
         bidders = [agent for agent in talk.economy.agents if agent.name in names]
+        bidders = bidders if self.paying else tried(bidders)
         auction, after = hold(bidders, self.rules, self.draw(talk))
         move = Move(auction.winner, auction.bids, talk.moves[-1].agent if talk.moves else None)
         economy = paid(updated(talk.economy, after), move) if self.paying else talk.economy
@@ -115,6 +116,13 @@ class Environment:
         moves = (*talk.moves[:-1], replace(talk.moves[-1], reward=gained))
         economy = minted(talk.economy, step_amounts(moves, gained, self.rules)) if self.paying else talk.economy
         return replace(talk, moves=moves, economy=economy, worth=worth)
+
+
+def tried(bidders: Sequence[Agent]) -> list[Agent]:
+    """Those of them who keep a bid when a population is frozen: a novice has none to keep, and would outbid everybody,
+    untested; so it takes part only where its role has nobody else."""
+    known = {agent.role for agent in bidders if agent.status != "novice"}
+    return [agent for agent in bidders if agent.status != "novice" or agent.role not in known]
 
 
 def willing_now(talk: Talk, rules: MarketSettings, metric: Metric) -> list[tuple[Agent, bool]]:

@@ -64,7 +64,7 @@ def talked(question: Question, *programs: str, metric: Metric = "pass") -> tuple
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(code, "LIMITS", sandbox.Limits(seconds=1.5, cpu=1))
+    monkeypatch.setattr(code, "LIMITS", sandbox.Limits(seconds=8, cpu=1))
 
 
 def speakers(dialogue: Dialogue, agents: Agents) -> list[str]:

@@ -372,6 +372,19 @@ def test_a_tool_answers_each_message_of_its_agent_and_costs_no_tokens(
     assert len(asked) == len(found)
 
 
+def test_a_large_population_takes_no_more_room_for_a_talk_than_a_small_one(
+    bidders: Bidders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else an evaluation of twenty agents would be played a few talks at a time."""
+    few = bidders.of([bidders.living[0], bidders.living[2]])
+    many = few.of([replace(one, name=f"{one.role}-{k}") for k in range(10) for one in few.living])
+    drafts = [(replace(QUESTION, id=f"q{k}"), [Dialogue(f"q{k}", 0)]) for k in range(40)]
+    sampling = Sampling(0.8, 1.0, 24)
+    monkeypatch.setattr(bidders.generator.states.cache, "max_bytes", 12_000_000)
+    small, large = ([len(window) for window in one.windows(drafts, sampling=sampling)] for one in (few, many))
+    assert small == large and len(small) > 2 and len(many.workflow.steps) == 20
+
+
 def test_a_variant_is_never_the_parent_s_own(bidders: Bidders) -> None:
     parent = replace(bidders.living[0], strategy=TERSE)
     drawn = Writer(bidders, Sampling(0.8, 1.0, 40), (0, "market"))([Request(parent, "mutate", "regular")] * 5)

@@ -18,7 +18,7 @@ from optima_lite.tasks import sandbox
 from optima_lite.tasks.calls import decode, encode
 from optima_lite.tasks.sandbox import Limits, Verdict, run
 
-LIMITS = Limits(seconds=4, cpu=1, memory=256 << 20)
+LIMITS = Limits(seconds=8, cpu=1, memory=256 << 20)
 SECRET = "quokka"  # stands in tests alone
 walled = pytest.mark.skipif(bool(sandbox.missing()), reason=str(sandbox.missing()))
 

@@ -43,7 +43,7 @@ def asked(task: code.Task) -> Question:
     ],
 )
 def test_humaneval(answer: str | None, score: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(code, "LIMITS", sandbox.Limits(seconds=1.5, cpu=1))
+    monkeypatch.setattr(code, "LIMITS", sandbox.Limits(seconds=8, cpu=1))
     question = asked(humaneval(*HUMANEVAL))
     assert "evens" in question.text and len(question.answers) == 1
     assert all_passed(answer, question.answers) == share_passed(answer, question.answers) == score

@@ -116,6 +116,15 @@ def test_an_evaluation_pays_nothing_and_changes_nobody() -> None:
     assert trained[0].economy.burned == pytest.approx(0.15)
 
 
+def test_in_an_evaluation_an_untested_newcomer_waits_where_its_role_has_somebody() -> None:
+    """In training it outbids everybody, to be tried."""
+    known = replace(SOLVER, name="Solver-3", status="veteran")
+    script = Script(Planner_1=["plan"], Solver_2=["<A> blue </A>"], Solver_3=["<A> red </A>"])
+    evaluated = script.play([PLANNER, SOLVER, known], eps=0.05)
+    trained = script.play([PLANNER, SOLVER, known], eps=0.05, paying=True)
+    assert (actors(evaluated[0]), actors(trained[0])) == (["Planner-1", "Solver-3"], ["Planner-1", "Solver-2"])
+
+
 def test_a_step_is_paid_for_what_it_adds_to_the_score() -> None:
     marked = {"plan": 0.0, "<A> blue </A>": 0.25, "<A> red </A>": 1.0}
     script = Script(Planner_1=["<A> blue </A>"], Solver_2=["<A> red </A>"])
