@@ -12,6 +12,7 @@ hand: one role's prompts after the other, the best kept.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -102,16 +103,23 @@ def main() -> None:
 
 
 def read(path: Path, objective: str) -> tuple[Space, Table]:
-    """The space of a table's prompts, and all its evaluations. Raises SystemExit where some are missing."""
+    """The space of a table's prompts, and all its evaluations. Of a table that is not finished the first role's prompts
+    that met all of the others' are kept. Raises SystemExit for one without any."""
     stored = json.loads(path.read_text())
-    features = tuple(torch.tensor(own, dtype=torch.float64) for own in stored["features"])
-    space = Space(features, tuple(map(tuple, stored["edges"])))
-    if len(stored["rows"]) < space.combinations:
-        raise SystemExit(f"{path} holds {len(stored['rows'])} of {space.combinations} combinations")
+    first, *others = (torch.tensor(own, dtype=torch.float64) for own in stored["features"])
+    beside = ["-".join(map(str, one)) for one in itertools.product(*(range(len(own)) for own in others))]
+    whole = [k for k in range(len(first)) if all(f"{k}-{rest}" in stored["rows"] for rest in beside)]
+    if not whole:
+        raise SystemExit(f"{path} holds too little: scripts/prompt_table.py goes on with it")
+    space = Space((first[whole], *others), tuple(map(tuple, stored["edges"])))
+    print("first role: " + ", ".join(stored["origins"][0][k] for k in whole))
     weight = stored["token_weight"] / stored["normaliser"] if objective == "reward" else 0.0
     table = {}
     for name, row in stored["rows"].items():
-        one, value = tuple(map(int, name.split("-"))), fmean(row["score"]) - weight * fmean(row["tokens"])
+        place, *rest = map(int, name.split("-"))
+        if place not in whole:
+            continue
+        one, value = (whole.index(place), *rest), fmean(row["score"]) - weight * fmean(row["tokens"])
         table[one] = Trial(one, value, tuple(row["score"]), tuple(row["tokens"]), round(sum(row["tokens"])))
     return space, table
 
