@@ -57,7 +57,7 @@ def let_threads_sleep(environment: MutableMapping[str, str]) -> None:
 
 def keep_freed_memory() -> None:
     """Tells the C library to keep what is freed for what is asked for next, on Linux: pages fresh from the system cost
-    a small model more than what it computes in them. For processes that need a few GiB at most."""
+    a small model a good part of its time. For processes that need a few GiB at most."""
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # musl has no such function
             tune = ctypes.CDLL(None).mallopt

@@ -26,7 +26,7 @@ class Machine(Section):
         {}, description="Names for model folders, usable as model.name in a recipe"
     )
     threads: Annotated[int, Field(ge=1, le=1_024)] | Literal["auto"] = Field(
-        "auto", description="CPU threads; auto: measured at the start"
+        "auto", description="CPU threads; auto: measured, or two processes where the model is small"
     )
     max_batch_tokens: TokenCount | Literal["auto"] = Field("auto", description="Tokens of one batch while sampling")
     micro_batch: Count = Field(16, description="Training examples held in memory at once")

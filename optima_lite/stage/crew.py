@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import torch
+
 from ..model.helper import Helper
 from ..model.resources import free_memory
 from ..model.second import Second, possible
@@ -22,7 +24,8 @@ def helped(
     memory. second: a process that was begun already. notify: see `Helper`."""
     generator, settings = cast.pair.generator, cast.recipe.model
     room = 2 * generator.states.cache.max_bytes + _BESIDES
-    if cast.parts < 2 or not possible(cast.recipe, machine) or free_memory() < room:
+    alike = torch.get_num_threads() == 1  # as the helper computes; a run of an earlier version may have settled on more
+    if cast.parts < 2 or not alike or not possible(cast.recipe, machine) or free_memory() < room:
         yield None
         return
     second = second or Second()

@@ -6,6 +6,8 @@ import json
 import random
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from optima_lite.runs.folder import read_run
 from optima_lite.runs.summary import preparation_tokens
 from support import MACHINE, SMALL, assert_same_run, call, small_chunks, start
 
+ROOT = Path(__file__).resolve().parents[2]
 # Two steps of reinforcement, with a value head for each of two adapters.
 REINFORCED = (
     SMALL.replace("questions: 4, epochs: 1, batch_size: 4, learning_rate: 2e-3, warmup_ratio: 0", "questions: 3")
@@ -146,3 +149,20 @@ def test_settings_that_reinforcement_would_not_read_are_refused(override: str, w
     (tmp_path / "bare.yaml").write_text("model: {name: tiny}\ntask: {name: world}\nmethod: reinforce\n")
     outcome = call("check", tmp_path / "bare.yaml", override)
     assert outcome.code == 2 and why in " ".join(outcome.err.split()), outcome.err
+
+
+@pytest.mark.slow
+def test_what_is_rewarded_is_learnt_from_chance(tmp_path: Path) -> None:
+    """One agent of the signalling game's model, shown a symbol, is paid for saying it: nobody has to agree with it."""
+    examples = ROOT / "examples" / "signalling"
+    made = subprocess.run([sys.executable, ROOT / "scripts" / "signalling.py", tmp_path / "model"], capture_output=True)
+    assert made.returncode == 0, made.stderr
+    shutil.copyfile(examples / "game.py", tmp_path / "game.py")
+    (tmp_path / "echo.yaml").write_text((examples / "echo.yaml").read_text())
+    (tmp_path / "machine.toml").write_text(MACHINE)
+    arguments = (f"model.name={tmp_path / 'model'}", "--config", tmp_path / "machine.toml", "--run", tmp_path / "run")
+    assert call("train", tmp_path / "echo.yaml", *arguments).code == 0
+    found = json.loads((tmp_path / "run/summary.json").read_text())["evaluations"]
+    scores = {(row["name"], row["decoding"]): row["score"] for row in found}
+    assert scores["untrained", "greedy"] <= 0.25 and scores["untrained", "sampled"] < 0.35
+    assert scores["iteration_19", "greedy"] > 0.9 and scores["iteration_19", "sampled"] > 0.5

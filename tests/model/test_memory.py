@@ -29,7 +29,6 @@ from optima_lite.model.memory import (
 from optima_lite.model.shapes import LLAMA3
 from optima_lite.settings.machine import Machine
 from optima_lite.settings.recipe import Recipe
-from optima_lite.settings.reinforce import ReinforceSettings
 
 GPU, CPU = Setup(quantised=True, gpu=True, lora_rank=16), Setup(quantised=False, gpu=False, lora_rank=16)
 WANTED = Limits(batch_tokens=MOST_TOKENS, turn_tokens=256, row_tokens=2048, micro_batch=16, cache_bytes=2 * GIB)
@@ -105,7 +104,7 @@ def test_a_plan_follows_the_schedule_and_keeps_the_batch_that_the_machine_sets()
         _, phases = planned(recipe(schedule=schedule), Machine(), EIGHT, GPU, row_tokens=4096, room=room)
         assert [phase.name for phase in phases] == names
     for imitations, names in ((0, ["rl"]), (2, ["sft", "rl"])):
-        reinforcing = recipe(method="reinforce", reinforce=ReinforceSettings(imitations=imitations))
+        reinforcing = recipe(method="reinforce", reinforce={"imitations": imitations})
         _, phases = planned(reinforcing, Machine(), EIGHT, GPU, row_tokens=4096, room=room)
         assert [phase.name for phase in phases] == ["sample", "read", *names]
     imitating, _ = planned(recipe(schedule="isft"), Machine(), EIGHT, GPU, row_tokens=4096, room=room)
