@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from optima_lite.model.policy import Policy
     from optima_lite.model.render import Renderer
     from optima_lite.stage.cast import Cast
+    from support import Finished
 
 # Set before any test imports a library that reads them; subprocesses inherit them.
 os.environ.update(
@@ -105,19 +105,10 @@ def cast(tmp_path: Path) -> Cast:
     return assemble(recipe, machine=machine, settle=lambda key, choose: choose())
 
 
-@dataclass(frozen=True)
-class Finished:
-    """A run of `support.SMALL` that nothing interrupted; its arguments, and what the command printed."""
-
-    folder: Path
-    arguments: tuple[str, ...]
-    printed: str
-
-
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """A finished run, for reading only: copy the folder to change it."""
-    from support import MACHINE, SMALL, call, small_chunks
+    from support import MACHINE, SMALL, Finished, call, small_chunks
 
     home = tmp_path_factory.mktemp("finished")
     (home / "small.yaml").write_text(SMALL)

@@ -34,6 +34,15 @@ CHUNK = 2  # dialogues written at a time in these runs, so that stages have seve
 
 
 @dataclass(frozen=True)
+class Finished:
+    """A run of `support.SMALL` that nothing interrupted; its arguments, and what the command printed."""
+
+    folder: Path
+    arguments: tuple[str, ...]
+    printed: str
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a command printed and its exit code."""
 

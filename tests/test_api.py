@@ -15,8 +15,8 @@ from optima_lite.records import Question
 from support import SMALL, call, records
 
 if TYPE_CHECKING:
-    from conftest import Finished
     from optima_lite.stage.asking import Team
+    from support import Finished
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -51,13 +51,14 @@ def run(out: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return json.loads(out.read_text())
 
 
+@pytest.mark.slow
 def test_on_a_cpu_every_phase_is_measured_once_and_without_a_ceiling(
     small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = run(tmp_path / "bench.json", monkeypatch)
     (result,) = found["results"]
     assert (found["shape"], result["ceiling_gib"], result["card"]) == ("tiny", None, "no GPU")
-    assert list(result["memory"]) == ["sample", "read", "sft", "dpo"]
+    assert list(result["memory"]) == ["sample", "read", "sft", "dpo", "rl"]
     assert all(phase["forecast_gib"] > 0 for phase in result["memory"].values())
     assert list(result["speed"]) == SPEEDS
     assert all(speed["per_second"] > 0 and speed["plain"] > 0 for speed in result["speed"].values())

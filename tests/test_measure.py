@@ -10,9 +10,9 @@ import pytest
 
 pytest.importorskip("torch")
 
-from conftest import Finished
 from optima_lite.runs.folder import RunFolder, read_run
 from optima_lite.statistics import over_seeds
+from support import Finished
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts/measure.py"
 

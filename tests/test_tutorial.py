@@ -45,7 +45,7 @@ def test_train_stops_and_says_why(followed: dict[str, Outcome]) -> None:
     outcome = followed["train"]
     assert outcome.code == 2
     assert "none of the 12 held-out questions was answered right before any training" in outcome.err
-    assert "knows the words of its own world alone" in outcome.err
+    assert "know the words of their own world alone" in outcome.err
     assert "evaluation.stop_if_none_right=false" in outcome.err
     assert "iteration 0" not in outcome.out
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -41,6 +42,7 @@ from ..team.talks import adapters_of, founders_of, solo, team_of
 # What comes from the other recipe.
 TRANSFERRED = ("task", "protocol", "team", "prompts", "sampling", "evaluation", "plugin")
 OWN = ("score", "reward", "tool")  # of a plugin's functions those that agents use
+Item = TypeVar("Item")
 Settle = Callable[[str, Callable[[], int]], int]
 """The value of a named limit: what a run has settled on before, else what the callable decides."""
 
@@ -67,6 +69,11 @@ class Cast:
     chunk: int = CHUNK
     parts: int = 1
     training_threads: int = 1
+
+    def split(self, items: Sequence[Item]) -> list[Sequence[Item]]:
+        """The items in the parts that a chunk is worked on in."""
+        size = max(1, -(-len(items) // self.parts))
+        return [items[start : start + size] for start in range(0, len(items), size)]
 
     def begin(self) -> None:
         """The policy speaks as at the beginning of the run. Raises ModelError for adapters that do not fit."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from statistics import fmean
 
 from .. import statistics
 from ..learn.rollout import Agents, flexible_score, ranked, sample
+from ..model.helper import serial
 from ..model.sampling import Sampling
 from ..records import Ending, EvalRow, Question, Rollouts
 from ..runs.evaluations import DECODINGS
@@ -137,14 +139,14 @@ def evaluate_again(
     def row(decoding: str) -> EvalRow:
         label, parts = f"evaluate {name} {decoding}", parts_of(len(cast.pair.workflow.roles))
         with phase(observe, label, iteration=None, total=len(fitted), unit="questions", parts=parts) as advance:
-            examined = examine(
+            work = partial(
+                examine,
                 cast.pair,
-                fitted,
                 sampling=cast.sampling(cast.pair, greedy=decoding == "greedy"),
                 seed=recipe.seed if seed is None else seed,
                 settings=recipe.reward,
-                advance=advance,
             )
+            examined = serial(work, cast.split(fitted), advance)
         agents = cast.pair
         agrees = agents.workflow.agrees
         found = summarise(examined, name=name, decoding=decoding, scoring=agents.scoring, agrees=agrees)

@@ -59,8 +59,7 @@ class Stage:
     def share(self, work: Work[Made], items: Sequence[Any], advance: Callable[..., None]) -> list[Made]:
         """What work makes of the items, in the parts that the run has settled on; see `helper`. So who does it, and how
         many cores there are, changes nothing."""
-        size = -(-len(items) // self.cast.parts)
-        parts = [items[start : start + size] for start in range(0, len(items), size)]
+        parts = self.cast.split(items)
         return self.helper.share(work, parts, advance) if self.helper else serial(work, parts, advance)
 
     def tell_undecided(self, count: int) -> None:

@@ -15,13 +15,12 @@ from typing import Any
 import pytest
 import yaml
 
-from conftest import Finished
 from optima_lite.cli.console import ctrl_c_waits, program
 from optima_lite.settings.config import load_machine, shipped_recipes
 from optima_lite.settings.keys import reference
 from optima_lite.settings.machine import EXAMPLE_TOML
 from optima_lite.settings.recipe import Recipe
-from support import MACHINE, SMALL, TINIER, Outcome, call, records
+from support import MACHINE, SMALL, TINIER, Finished, Outcome, call, records
 
 VERBS = [
     ("train",),

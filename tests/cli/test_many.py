@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Finished
 from optima_lite.cli.many import combinations
 from optima_lite.errors import ConfigError
 from optima_lite.runs.evaluations import evaluation_stage
-from support import TINIER, call
+from support import TINIER, Finished, call
 
 MACHINE = "threads = 1\nmax_batch_tokens = 8192\n"
 

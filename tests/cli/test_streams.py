@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Finished
+from support import Finished
 
 PROGRAM = f"{shlex.quote(sys.executable)} -m optima_lite"
 needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device here")

@@ -280,6 +280,7 @@ def test_a_rejected_message_may_be_cut(policy: Policy, pairs: list[PairIds]) -> 
 # --- What is left behind --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_six_rounds_of_both_trainers_leave_nothing_but_the_adapter(
     policy: Policy, pairs: list[PairIds], tmp_path: Path
 ) -> None:

@@ -221,7 +221,7 @@ def test_every_phase_gives_back_what_it_took(quantised: Policy) -> None:
     limits = Limits(batch_tokens=256, turn_tokens=4, row_tokens=64, micro_batch=2, cache_bytes=1 << 24)
     held = []
     for _ in range(3):
-        assert [name for name, _ in measure(quantised, limits)] == ["sample", "read", "sft", "dpo"]
+        assert [name for name, _ in measure(quantised, limits)] == ["sample", "read", "sft", "dpo", "rl"]
         held.append(live_bytes())
     assert held[1] == held[2] <= held[0]
 

@@ -10,11 +10,10 @@ import pytest
 
 pytest.importorskip("torch")
 
-from conftest import Finished
 from optima_lite.methods.optima.explore import stored_probe
 from optima_lite.records import Rollouts
 from optima_lite.runs.folder import read_run
-from support import MACHINE, SMALL, Outcome, call, records
+from support import MACHINE, SMALL, Finished, Outcome, call, records
 
 FEW = ("search.searches=2", "search.rollouts=2")
 
@@ -92,4 +91,4 @@ def test_what_cannot_be_searched_is_told(finished: Finished, recipe: tuple[Path,
         call("search", *recipe, "--iteration", "0"),
         "--iteration: a recipe has no iterations, only its runs have\n  try: name a run folder",
     )
-    refused(call("search", "quickstrat"), "quickstrat: no such recipe\n  try: quickstart")
+    assert call("search", "quickstrat").err.startswith("error quickstrat: no such recipe\n  try: quickstart")

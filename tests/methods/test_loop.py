@@ -19,10 +19,9 @@ import pytest
 
 pytest.importorskip("torch")
 
-from conftest import Finished
 from optima_lite.records import Demonstration, Rollouts, from_json
 from optima_lite.runs.store import Run
-from support import SMALL, assert_same_run, call, records, small_chunks, start
+from support import SMALL, Finished, assert_same_run, call, records, small_chunks, start
 
 GO_ON = "stopped; what is complete is kept. Go on with: optima-lite train"
 ROW = {

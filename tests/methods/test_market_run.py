@@ -173,7 +173,8 @@ def test_what_a_market_has_not_is_refused(home: Path, run: RunFolder) -> None:
     assert outcome.code == 2 and "a market has no trees" in outcome.err
 
 
-@pytest.mark.parametrize("row", [6, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("row", [6, 2])
+@pytest.mark.slow
 def test_a_run_that_is_killed_resumes_with_equal_ledgers(home: Path, run: RunFolder, tmp_path: Path, row: int) -> None:
     """kill -9 within an iteration's episodes, then the same command: all records are equal byte for byte."""
     folder = tmp_path / "run"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Finished
 from optima_lite.methods.plan import plan
 from optima_lite.runs.folder import read_run
 from optima_lite.settings.config import load_machine, load_recipe
 from optima_lite.stage.pace import measure
+from support import Finished
 
 
 def test_a_run_goes_through_the_phases_that_were_planned(finished: Finished) -> None:

@@ -178,14 +178,16 @@ def evaluated(run: RunFolder, iteration: int | None, name: str, *, greedy: bool 
     cast = recall(run, machine=Machine(), iteration=iteration)
     stored = run.read(name, Rollouts)
     recipe = cast.recipe
-    again = examine(
-        cast.pair,
-        [group.question for group in stored],
-        sampling=cast.sampling(cast.pair, greedy=greedy),
-        seed=recipe.seed,
-        settings=recipe.reward,
-        advance=lambda done, **told: None,
-    )
+    again: list[Rollouts] = []
+    for part in cast.split([group.question for group in stored]):
+        again += examine(
+            cast.pair,
+            part,
+            sampling=cast.sampling(cast.pair, greedy=greedy),
+            seed=recipe.seed,
+            settings=recipe.reward,
+            advance=lambda done, **told: None,
+        )
     assert again == stored
 
 
@@ -300,6 +302,7 @@ def test_the_agents_of_a_run_are_those_of_its_last_adapter(hybrid: RunFolder) ->
     evaluated(hybrid, 1, "evaluation/iteration_01_sampled")
 
 
+@pytest.mark.slow
 def test_the_single_agent_goes_through_both_steps_too(hybrid: RunFolder, tmp_path: Path) -> None:
     """Its tree is its question and its answers: all that a preference can be about."""
     run = read_run(shutil.copytree(hybrid.folder, tmp_path / "run"))
@@ -343,6 +346,7 @@ def killing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     monkeypatch.undo()
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_search_in_pairing_and_in_training_ends_as_if_nothing_had_been(
     hybrid: RunFolder, tmp_path: Path, killing: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,11 +17,10 @@ pytest.importorskip("torch")
 
 from test_loop import interrupt_at, read
 
-from conftest import Finished
 from optima_lite.records import Payment, Rollouts
 from optima_lite.runs.folder import read_run
 from optima_lite.runs.summary import preparation_tokens
-from support import MACHINE, SMALL, assert_same_run, call, small_chunks, start
+from support import MACHINE, SMALL, Finished, assert_same_run, call, small_chunks, start
 
 ROOT = Path(__file__).resolve().parents[2]
 # Two steps of reinforcement, with a value head for each of two adapters.

@@ -7,10 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import optima_lite
-from conftest import Finished
 from optima_lite.runs.folder import read_run
 from optima_lite.runs.summary import preparation_tokens, training_tokens, validation_tokens
-from support import Outcome, call
+from support import Finished, Outcome, call
 
 
 def test_a_run_begins_with_what_an_earlier_one_has_learnt(finished: Finished, tmp_path: Path) -> None:

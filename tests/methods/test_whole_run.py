@@ -116,6 +116,7 @@ def test_the_cache_changes_nothing(train: Train, recipe: Path, ample: Path, tmp_
     assert_same(tmp_path / "run", ample)
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_in_every_phase_changes_nothing(
     train: Train, recipe: Path, ample: Path, tmp_path: Path
 ) -> None:

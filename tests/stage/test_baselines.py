@@ -13,7 +13,6 @@ import pytest
 
 pytest.importorskip("torch")
 
-from conftest import Finished
 from optima_lite.learn.rollout import Agents
 from optima_lite.records import Dialogue, Ending, Question, Reward, Rollouts, Turn
 from optima_lite.runs.folder import read_run
@@ -28,7 +27,7 @@ from optima_lite.stage.baselines import ALONE, autoform, best_format, debaters, 
 from optima_lite.stage.cast import Cast, recall
 from optima_lite.team.prompts import AUTOFORM, FORMATS
 from optima_lite.team.talks import solo
-from support import SMALL, Outcome, call, records
+from support import SMALL, Finished, Outcome, call, records
 
 OTHER = SMALL.replace("max_turns: 4", "name: debate, max_turns: 2, roles: [Ann, Ben]")
 

@@ -42,15 +42,19 @@ def test_a_missing_extra_is_found_before_anything_runs(
 ) -> None:
     assert not [
         one
-        for one in check(loaded, plan(loaded.recipe), machine=Machine(), folder=tmp_path / "r")
+        for one in check(loaded, plan(loaded.recipe), machine=Machine(), folder=tmp_path / "r", probe=False)
         if "extra" in one.subject
     ]
     maths = load_recipe("small.yaml", overrides=["task.metric=math"])
     monkeypatch.setattr("optima_lite.tasks.mathematics.LIBRARY", "json")
-    metric = found(check(maths, plan(maths.recipe), machine=Machine(), folder=tmp_path / "r"), "extra math")
+    metric = found(
+        check(maths, plan(maths.recipe), machine=Machine(), folder=tmp_path / "r", probe=False), "extra math"
+    )
     assert metric == Finding("extra math", Status.OK, "task.metric math compares answers with math-verify")
     monkeypatch.setattr("optima_lite.tasks.mathematics.LIBRARY", "no_such_library")
-    metric = found(check(maths, plan(maths.recipe), machine=Machine(), folder=tmp_path / "r"), "extra math")
+    metric = found(
+        check(maths, plan(maths.recipe), machine=Machine(), folder=tmp_path / "r", probe=False), "extra math"
+    )
     assert metric.status is Status.PROBLEM and "math-verify, which is not installed" in metric.detail
     assert metric.hint is not None and metric.hint.startswith('pip install "optima-lite[math]"')
     with pytest.raises(ConfigError, match="math-verify"):
@@ -120,7 +124,7 @@ def test_check_of_a_recipe_that_can_run(loaded: LoadedRecipe) -> None:
     assert not [finding for finding in findings if finding.status is Status.PROBLEM]
     time = found(findings, "time")
     assert re.fullmatch(
-        r"about \d+:\d\d here, and \d+ MiB to store, by 16 dialogues of the untrained team, \d+ tokens each",
+        r"about \d+:\d\d here, and \d+ MiB to store, by 48 dialogues of the untrained team, \d+ tokens each",
         time.detail,
     )
     told = [found(findings, f"data to {use}") for use in ("train on", "decide on", "report on")]
@@ -199,7 +203,7 @@ def test_the_run_folder_is_told_as_train_would_find_it(loaded: LoadedRecipe) -> 
     folder = Path("runs/small-seed0")
 
     def told() -> Finding:
-        return found(check(loaded, plan(loaded.recipe), machine=Machine(), folder=folder), "run folder")
+        return found(check(loaded, plan(loaded.recipe), machine=Machine(), folder=folder, probe=False), "run folder")
 
     assert told() == Finding("run folder", Status.OK, "runs/small-seed0")
     (folder / "iteration_00").mkdir(parents=True)

@@ -40,7 +40,7 @@ def test_it_stops_and_says_what_to_try(tmp_path: Path) -> None:
 def test_the_bundled_model_on_foreign_questions_is_named_as_the_cause(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         required(tmp_path / "run", "task.name=jsonl", "task.path=rows.jsonl")
-    assert "knows the words of its own world alone" in str(caught.value.hint)
+    assert "know the words of their own world alone" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("right", EVALUATED)

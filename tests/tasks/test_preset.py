@@ -91,7 +91,8 @@ def test_some_choices_hang_on_the_task_and_the_schedule(recipe: str, variant: st
 
 def test_every_value_of_the_preset_is_another_than_the_default() -> None:
     defaults = {key.path: key.default for key in reference(Recipe)}
-    for recipe in shipped_recipes():
+    methods = {name: load_recipe(name).recipe.method for name in shipped_recipes()}
+    for recipe in (name for name, method in methods.items() if method == "optima"):
         for schedule in ("isft", "idpo", "isft-dpo"):
             loaded = load_recipe(recipe, overrides=["preset=official", f"schedule={schedule}", "training.iterations=2"])
             found = from_preset(loaded)
@@ -101,7 +102,7 @@ def test_every_value_of_the_preset_is_another_than_the_default() -> None:
 
 
 def test_a_wrong_name_and_its_place_are_told() -> None:
-    with pytest.raises(ConfigError, match='command line: preset: must be official, not "oficial"'):
+    with pytest.raises(ConfigError, match=r"command line: preset: must be official, .*did you mean official"):
         load_recipe("quickstart", overrides=["preset=oficial"])
     with pytest.raises(ConfigError, match="prest: no such key; did you mean preset"):
         load_recipe("quickstart", overrides=["prest=official"])
@@ -356,6 +357,7 @@ OFFICIAL = (
 )
 
 
+@pytest.mark.slow
 def test_a_run_goes_through_every_step(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     (tmp_path / "small.yaml").write_text(OFFICIAL)
