@@ -42,7 +42,7 @@ from optima_lite.model.policy import Policy
 from optima_lite.model.render import Rendered
 from optima_lite.model.sampling import Sampling
 from optima_lite.settings.machine import Machine
-from optima_lite.settings.recipe import DpoSettings, ModelSettings, TrainingSettings
+from optima_lite.settings.sections import DpoSettings, ModelSettings, TrainingSettings
 from optima_lite.stage.doctor import versions
 from optima_lite.stage.probe import MadeUp, measure
 

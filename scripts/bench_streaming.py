@@ -38,7 +38,7 @@ from optima_lite.model.render import Renderer
 from optima_lite.model.sampling import Sampling, row_key
 from optima_lite.records import Question
 from optima_lite.settings.machine import Machine
-from optima_lite.settings.recipe import ModelSettings
+from optima_lite.settings.sections import ModelSettings
 from optima_lite.settings.teams import shipped
 from optima_lite.settings.workflow import Streaming, Workflow
 from optima_lite.tasks.answers import Scoring

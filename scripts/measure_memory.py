@@ -26,7 +26,7 @@ import torch
 from optima_lite.model.loading import load
 from optima_lite.model.memory import Limits, adapter_bytes, forecast, weight_bytes
 from optima_lite.settings.machine import Machine
-from optima_lite.settings.recipe import ModelSettings
+from optima_lite.settings.sections import ModelSettings
 from optima_lite.stage.probe import measure, resident
 
 MIB = 2**20

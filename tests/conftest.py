@@ -86,7 +86,7 @@ def policy() -> Policy:
     """The bundled model with a new adapter."""
     from optima_lite.model.loading import load
     from optima_lite.settings.machine import Machine
-    from optima_lite.settings.recipe import ModelSettings
+    from optima_lite.settings.sections import ModelSettings
 
     return load(ModelSettings(name="tiny"), machine=Machine(), seed=0)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from optima_lite.learn.reward import rank
 from optima_lite.records import Dialogue, Ending, Question, Reward, Tree, Turn
-from optima_lite.settings.recipe import RewardSettings, SearchSettings
+from optima_lite.settings.sections import RewardSettings, SearchSettings
 from optima_lite.team.search import search
 from optima_lite.team.talks import exchange
 from optima_lite.team.tree import GrowingTree

@@ -21,7 +21,7 @@ from optima_lite.model.loading import load  # noqa: E402
 from optima_lite.model.memory import Limits  # noqa: E402
 from optima_lite.model.policy import Policy  # noqa: E402
 from optima_lite.settings.machine import Machine  # noqa: E402
-from optima_lite.settings.recipe import DpoSettings, ModelSettings, TrainingSettings  # noqa: E402
+from optima_lite.settings.sections import DpoSettings, ModelSettings, TrainingSettings  # noqa: E402
 from optima_lite.stage.probe import MadeUp  # noqa: E402
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "bench_gpu.py"

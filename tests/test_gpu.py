@@ -26,7 +26,7 @@ from optima_lite.model.sampling import Sampling  # noqa: E402
 from optima_lite.model.selftest import agreement  # noqa: E402
 from optima_lite.settings.config import load_machine, load_recipe  # noqa: E402
 from optima_lite.settings.machine import Machine  # noqa: E402
-from optima_lite.settings.recipe import ModelSettings  # noqa: E402
+from optima_lite.settings.sections import ModelSettings  # noqa: E402
 from optima_lite.stage.probe import measure  # noqa: E402
 
 pytestmark = pytest.mark.gpu

@@ -45,6 +45,7 @@ LEVELS = {
         {"agents", "flow", "keys"},
         {"grammar", "machine", "market", "prompt_search", "reinforce", "task"},
         {"teams"},
+        {"sections"},
         {"recipe"},
         {"config"},
     ],

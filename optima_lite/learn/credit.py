@@ -22,7 +22,7 @@ from dataclasses import replace
 from itertools import groupby
 
 from ..records import Dialogue, Reward
-from ..settings.recipe import CreditScheme
+from ..settings.sections import CreditScheme
 from ..settings.workflow import Step, Workflow
 from ..team.dialogue import taken
 from ..team.parsing import valid

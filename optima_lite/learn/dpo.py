@@ -22,7 +22,7 @@ from trl import DPOConfig, DPOTrainer
 
 from ..errors import TrainingError
 from ..model.policy import Policy
-from ..settings.recipe import DpoSettings
+from ..settings.sections import DpoSettings
 from .halving import Halving
 from .sft import Steps, adapter_weights, arguments, restore_adapter, session
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ..model.render import Rendered
 from ..records import Dialogue, Payment, Question, Reward, Rollouts
-from ..settings.recipe import RewardSettings
+from ..settings.sections import RewardSettings
 from .advantage import grouped, places
 from .credit import of_turns
 from .rollout import Agents, credited

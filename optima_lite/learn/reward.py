@@ -24,7 +24,7 @@ from dataclasses import dataclass, fields
 from ..errors import ConfigError
 from ..records import Dialogue, Ending, Question, Reward, Rollouts, Turn
 from ..settings import schemas
-from ..settings.recipe import RewardSettings
+from ..settings.sections import RewardSettings
 from ..tasks import forms
 
 Own = Callable[[Question, Dialogue], float]

@@ -11,7 +11,7 @@ from ..model.generate import Generator
 from ..model.render import Rendered, Renderer, shorten
 from ..model.sampling import Sampling, row_key
 from ..records import Dialogue, Ending, Layout, Metric, Question, Reward, Rollouts, Turn
-from ..settings.recipe import RewardSettings
+from ..settings.sections import RewardSettings
 from ..settings.workflow import QUESTION, Step, Workflow
 from ..tasks import answers
 from ..tasks.answers import Scoring

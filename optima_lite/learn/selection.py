@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ..records import Demonstration, Ending, PreferencePair, Rollouts, Tree, Turn
-from ..settings.recipe import RewardSettings, SelectionSettings
+from ..settings.sections import RewardSettings, SelectionSettings
 from ..team.tree import best, children, turns, worst
 
 

@@ -27,8 +27,8 @@ from ..model.libraries import PeftModel
 from ..model.loading import computing_dtype
 from ..model.policy import ADAPTER, Policy
 from ..model.render import Rendered
-from ..settings.recipe import DpoSettings, TrainingSettings
 from ..settings.reinforce import ReinforceSettings
+from ..settings.sections import DpoSettings, TrainingSettings
 from .halving import Halving, free
 
 _IGNORED = -100  # label of tokens without loss

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 
 from ..settings.machine import Machine
-from ..settings.recipe import ModelSettings
+from ..settings.sections import ModelSettings
 from .generate import Generator
 from .loading import load
 from .render import Renderer

@@ -19,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from ..errors import ModelError
 from ..settings.machine import Machine
-from ..settings.recipe import ModelSettings
+from ..settings.sections import ModelSettings
 from ..settings.workflow import SHARED
 from .checkpoint import Checkpoint, explained, read
 from .families import longest_row

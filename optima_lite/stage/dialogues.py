@@ -11,7 +11,7 @@ from ..learn.rollout import Agents, ranked, sample
 from ..records import Rollouts
 from ..runs.folder import stage_name
 from ..runs.progress import Ranked
-from ..settings.recipe import RewardSettings
+from ..settings.sections import RewardSettings
 from ..tasks.questions import training_questions
 from .evaluate import undecided
 from .stage import Stage

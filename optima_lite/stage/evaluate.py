@@ -14,7 +14,8 @@ from ..model.sampling import Sampling
 from ..records import Ending, EvalRow, Question, Rollouts
 from ..runs.evaluations import DECODINGS
 from ..runs.progress import Advance, Evaluated, Observer, phase
-from ..settings.recipe import Recipe, RewardSettings
+from ..settings.recipe import Recipe
+from ..settings.sections import RewardSettings
 from ..tasks.answers import Scoring, hotpot_f1
 from ..tasks.questions import questions
 from .cast import Cast

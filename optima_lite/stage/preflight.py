@@ -25,7 +25,8 @@ from ..runs.manifest import would_resume
 from ..runs.progress import PhaseStarted
 from ..settings.config import LoadedRecipe
 from ..settings.machine import Machine
-from ..settings.recipe import ModelSettings, Recipe
+from ..settings.recipe import Recipe
+from ..settings.sections import ModelSettings
 from ..settings.workflow import QUESTION
 from ..statistics import FEWEST
 from ..tasks import answers

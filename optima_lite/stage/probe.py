@@ -24,8 +24,8 @@ from ..model.memory import Limits
 from ..model.policy import Policy
 from ..model.render import Rendered
 from ..model.sampling import Sampling
-from ..settings.recipe import DpoSettings, TrainingSettings
 from ..settings.reinforce import ReinforceSettings
+from ..settings.sections import DpoSettings, TrainingSettings
 
 PHASES = ("sample", "read", "sft", "dpo", "rl")  # of `memory.forecast`
 _STATUS = Path("/proc/self/status")

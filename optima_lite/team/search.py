@@ -23,7 +23,7 @@ from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
 from ..records import Dialogue, Metric, Question, Reward, Tree, Turn
-from ..settings.recipe import SearchSettings
+from ..settings.sections import SearchSettings
 from ..settings.workflow import Workflow
 from ..tasks.answers import agree
 from .dialogue import decided, extend

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from optima_lite.learn.credit import credits, of_turns
 from optima_lite.records import Dialogue, Ending, Reward, Turn
-from optima_lite.settings.recipe import CreditScheme
+from optima_lite.settings.sections import CreditScheme
 from optima_lite.settings.teams import shipped, workflow
 from optima_lite.settings.workflow import Workflow
 

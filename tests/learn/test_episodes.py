@@ -12,7 +12,7 @@ from optima_lite.learn.episodes import episodes, paid
 from optima_lite.learn.rollout import Agents
 from optima_lite.model.render import Renderer
 from optima_lite.records import Dialogue, Ending, Question, Reward, Rollouts, Turn
-from optima_lite.settings.recipe import RewardSettings
+from optima_lite.settings.sections import RewardSettings
 from optima_lite.settings.teams import resolved, shipped, workflow
 from optima_lite.settings.workflow import Workflow
 from optima_lite.tasks.answers import Scoring

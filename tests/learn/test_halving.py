@@ -20,7 +20,7 @@ from optima_lite.model.sampling import Sampling
 from optima_lite.runs.progress import silent
 from optima_lite.runs.store import Run
 from optima_lite.settings.machine import Machine
-from optima_lite.settings.recipe import DpoSettings, ModelSettings, TrainingSettings
+from optima_lite.settings.sections import DpoSettings, ModelSettings, TrainingSettings
 from optima_lite.stage.cast import Cast
 from optima_lite.stage.probe import measure
 from optima_lite.stage.stage import Stage

@@ -13,7 +13,7 @@ from optima_lite.model.policy import Policy  # noqa: E402
 from optima_lite.model.render import Rendered, Renderer  # noqa: E402
 from optima_lite.records import Question, Turn  # noqa: E402
 from optima_lite.settings.config import load_recipe  # noqa: E402
-from optima_lite.settings.recipe import TrainingSettings  # noqa: E402
+from optima_lite.settings.sections import TrainingSettings  # noqa: E402
 from optima_lite.settings.workflow import told  # noqa: E402
 from optima_lite.tasks import world  # noqa: E402
 from optima_lite.team.prompts import view  # noqa: E402

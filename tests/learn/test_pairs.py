@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from optima_lite.learn.selection import pairs
 from optima_lite.records import PreferencePair, Reward, Tree, from_json, to_json
-from optima_lite.settings.recipe import SelectionSettings
+from optima_lite.settings.sections import SelectionSettings
 from optima_lite.team.tree import ROOT, children, turns
 from scripted_tree import CUT, add, back_up, question, said, tree
 

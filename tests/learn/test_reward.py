@@ -23,7 +23,7 @@ from optima_lite.learn.reward import (
 )
 from optima_lite.records import Dialogue, Ending, Question, Rollouts, Turn
 from optima_lite.settings import schemas
-from optima_lite.settings.recipe import RewardSettings
+from optima_lite.settings.sections import RewardSettings
 
 needs_jsonschema = pytest.mark.skipif(not schemas.installed(), reason="the extra `schema` is not installed")
 

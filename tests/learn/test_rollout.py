@@ -27,7 +27,7 @@ from optima_lite.methods.optima.explore import grow  # noqa: E402
 from optima_lite.model.generate import Generator  # noqa: E402
 from optima_lite.model.sampling import Sampling  # noqa: E402
 from optima_lite.records import Dialogue, Ending, Question, Rollouts, Turn  # noqa: E402
-from optima_lite.settings.recipe import RewardSettings, SearchSettings  # noqa: E402
+from optima_lite.settings.sections import RewardSettings, SearchSettings  # noqa: E402
 from optima_lite.settings.workflow import told  # noqa: E402
 from optima_lite.stage.cast import Cast  # noqa: E402
 from optima_lite.tasks import (  # noqa: E402

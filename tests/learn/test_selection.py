@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from optima_lite.learn.selection import demonstrations, worth_learning
 from optima_lite.records import Dialogue, Ending, Question, Reward, Rollouts, Turn
-from optima_lite.settings.recipe import RewardSettings, SelectionSettings
+from optima_lite.settings.sections import RewardSettings, SelectionSettings
 
 
 def rollouts(name: str, *totals: float, cut: tuple[int, ...] = ()) -> Rollouts:

@@ -24,7 +24,7 @@ from optima_lite.model.render import Rendered, Renderer  # noqa: E402
 from optima_lite.model.sampling import Sampling  # noqa: E402
 from optima_lite.records import Turn  # noqa: E402
 from optima_lite.settings.machine import Machine  # noqa: E402
-from optima_lite.settings.recipe import ModelSettings, TrainingSettings  # noqa: E402
+from optima_lite.settings.sections import ModelSettings, TrainingSettings  # noqa: E402
 from optima_lite.settings.workflow import told  # noqa: E402
 from optima_lite.tasks import world  # noqa: E402
 from optima_lite.team.prompts import view  # noqa: E402

@@ -26,7 +26,7 @@ from optima_lite.model.render import Renderer
 from optima_lite.model.sampling import Sampling
 from optima_lite.records import Dialogue, Ending, Question, Reward, Rollouts, Turn, from_json, to_json
 from optima_lite.runs.team_view import TeamView
-from optima_lite.settings.recipe import RewardSettings, SearchSettings
+from optima_lite.settings.sections import RewardSettings, SearchSettings
 from optima_lite.settings.teams import shipped, workflow
 from optima_lite.settings.workflow import Streaming, Workflow
 from optima_lite.stage.asking import Said, Team

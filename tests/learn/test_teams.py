@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 from optima_lite.learn.rollout import Agents, ranked, sample
 from optima_lite.model.sampling import Sampling
 from optima_lite.records import Dialogue, Rollouts, Turn, from_json, to_json
-from optima_lite.settings.recipe import RewardSettings
+from optima_lite.settings.sections import RewardSettings
 from optima_lite.settings.teams import shipped, shipped_teams
 from optima_lite.stage.cast import Cast
 from optima_lite.tasks.world import questions

@@ -16,7 +16,7 @@ from optima_lite.methods.optima import imitate
 from optima_lite.methods.optima.explore import grow
 from optima_lite.model.sampling import Sampling
 from optima_lite.records import Demonstration, Ending, Reward, Rollouts
-from optima_lite.settings.recipe import SearchSettings
+from optima_lite.settings.sections import SearchSettings
 from optima_lite.stage.cast import Cast
 from optima_lite.tasks.answers import Scoring
 from optima_lite.tasks.world import questions

@@ -23,7 +23,7 @@ from optima_lite.model.checkpoint import bundled, read  # noqa: E402
 from optima_lite.model.config_file import FIELDS  # noqa: E402
 from optima_lite.model.families import ACCEPTED  # noqa: E402
 from optima_lite.settings.machine import Machine  # noqa: E402
-from optima_lite.settings.recipe import ModelSettings  # noqa: E402
+from optima_lite.settings.sections import ModelSettings  # noqa: E402
 from support import Finished  # noqa: E402
 
 WITHOUT_MEANING = {  # for what is computed here: how weights would begin, and what others do with the result

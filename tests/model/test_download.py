@@ -9,7 +9,7 @@ import pytest
 
 from optima_lite.errors import ModelError
 from optima_lite.settings.machine import Machine
-from optima_lite.settings.recipe import ModelSettings
+from optima_lite.settings.sections import ModelSettings
 
 NAME = "somebody/llama"
 

@@ -28,7 +28,7 @@ from optima_lite.model.selftest import agreement  # noqa: E402
 from optima_lite.model.shapes import Shape  # noqa: E402
 from optima_lite.records import Turn  # noqa: E402
 from optima_lite.settings.machine import Machine  # noqa: E402
-from optima_lite.settings.recipe import DpoSettings, ModelSettings, TrainingSettings  # noqa: E402
+from optima_lite.settings.sections import DpoSettings, ModelSettings, TrainingSettings  # noqa: E402
 from optima_lite.team.prompts import Message  # noqa: E402
 
 TEXT = "Who wrote  Emma? <|im_end|> </s>\n [INST] Jane Austen, in 1815. <bos>"

@@ -23,7 +23,7 @@ from optima_lite.model.sampling import Sampling  # noqa: E402
 from optima_lite.model.selftest import agreement  # noqa: E402
 from optima_lite.model.shapes import Shape  # noqa: E402
 from optima_lite.settings.machine import Machine  # noqa: E402
-from optima_lite.settings.recipe import ModelSettings  # noqa: E402
+from optima_lite.settings.sections import ModelSettings  # noqa: E402
 from optima_lite.team.prompts import Message  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))

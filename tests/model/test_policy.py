@@ -22,7 +22,7 @@ from optima_lite.model.policy import Policy  # noqa: E402
 from optima_lite.model.render import Renderer  # noqa: E402
 from optima_lite.model.sampling import Sampling  # noqa: E402
 from optima_lite.settings.machine import Machine  # noqa: E402
-from optima_lite.settings.recipe import ModelSettings  # noqa: E402
+from optima_lite.settings.sections import ModelSettings  # noqa: E402
 
 LLAMA = json.loads((bundled() / "config.json").read_text())
 WEIGHTS = (bundled() / "model.safetensors").read_bytes()

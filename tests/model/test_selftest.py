@@ -16,7 +16,7 @@ from optima_lite.model.prefix_cache import Batch, PrefixCache  # noqa: E402
 from optima_lite.model.sampling import KeyedSampler  # noqa: E402
 from optima_lite.model.selftest import Agreement, agreement  # noqa: E402
 from optima_lite.settings.machine import Machine  # noqa: E402
-from optima_lite.settings.recipe import ModelSettings  # noqa: E402
+from optima_lite.settings.sections import ModelSettings  # noqa: E402
 
 
 @pytest.fixture(scope="module", params=[torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])

@@ -17,7 +17,7 @@ from optima_lite.model.policy import Policy, places  # noqa: E402
 from optima_lite.model.sampling import Sampling  # noqa: E402
 from optima_lite.model.shapes import LLAMA3  # noqa: E402
 from optima_lite.settings.machine import Machine  # noqa: E402
-from optima_lite.settings.recipe import ModelSettings, TrainingSettings  # noqa: E402
+from optima_lite.settings.sections import ModelSettings, TrainingSettings  # noqa: E402
 
 NAMES = ("one", "two", "three")
 GREEDY = Sampling(0.0, 1.0, 6)
@@ -123,7 +123,7 @@ def test_three_adapters_on_a_four_bit_base_speak_and_learn_apart() -> None:
     pytest.importorskip("bitsandbytes")
     from optima_lite.learn.dpo import optimise
     from optima_lite.learn.sft import fine_tune
-    from optima_lite.settings.recipe import DpoSettings
+    from optima_lite.settings.sections import DpoSettings
     from optima_lite.stage.probe import MadeUp
 
     policy = load(ModelSettings(name="tiny", quantization="nf4"), machine=Machine(), seed=0, adapters=NAMES)

@@ -29,7 +29,8 @@ from optima_lite.outlets.role_card import modelfiles, role_card
 from optima_lite.runs.folder import RunFolder, read_run
 from optima_lite.runs.store import Run
 from optima_lite.settings.machine import Machine
-from optima_lite.settings.recipe import ModelSettings, Recipe
+from optima_lite.settings.recipe import Recipe
+from optima_lite.settings.sections import ModelSettings
 
 MACHINE = Machine(threads=1, max_batch_tokens=8192)
 RECIPE: dict[str, Any] = {

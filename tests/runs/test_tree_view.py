@@ -16,7 +16,7 @@ from rich.console import Console
 from optima_lite.learn.selection import pairs
 from optima_lite.records import PreferencePair, Tree
 from optima_lite.runs.tree_view import TreeView
-from optima_lite.settings.recipe import SelectionSettings
+from optima_lite.settings.sections import SelectionSettings
 from optima_lite.team.tree import ROOT
 from scripted_tree import PAIR, add, question, said, tree
 

@@ -19,7 +19,8 @@ from optima_lite.settings.config import load_machine, load_recipe
 from optima_lite.settings.keys import reference
 from optima_lite.settings.layers import differences, undoing
 from optima_lite.settings.machine import EXAMPLE_TOML, Machine
-from optima_lite.settings.recipe import ALL_FORMATS, ModelSettings, Recipe
+from optima_lite.settings.recipe import Recipe
+from optima_lite.settings.sections import ALL_FORMATS, ModelSettings
 from optima_lite.settings.task import TaskSettings
 from optima_lite.team import prompts
 

@@ -10,7 +10,7 @@ pytest.importorskip("torch")
 
 from optima_lite.records import Dialogue, Ending, Question, Reward, Rollouts, Turn
 from optima_lite.runs.progress import Evaluated, PhaseStarted
-from optima_lite.settings.recipe import RewardSettings
+from optima_lite.settings.sections import RewardSettings
 from optima_lite.settings.teams import shipped, shipped_teams
 from optima_lite.stage.cast import Cast
 from optima_lite.stage.evaluate import evaluate_again, examine, summarise

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,11 @@ def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedRecipe:
 def found(findings: Any, subject: str) -> Finding:
     (one,) = [finding for finding in findings if finding.subject == subject]
     return one
+
+
+def looked(recipe: LoadedRecipe, folder: Path) -> Iterator[Finding]:
+    """What a check finds without loading the model."""
+    return check(recipe, plan(recipe.recipe), machine=Machine(), folder=folder / "r", probe=False)
 
 
 def test_a_missing_extra_is_found_before_anything_runs(
@@ -146,7 +152,7 @@ def test_check_of_a_recipe_that_can_run(loaded: LoadedRecipe) -> None:
 def test_a_model_of_the_hub_is_a_note(loaded: LoadedRecipe, name: str, machine: Machine, detail: str) -> None:
     pytest.importorskip("torch")
     hub = load_recipe("small.yaml", overrides=[f"model.name={name}"])
-    model = found(check(hub, plan(hub.recipe), machine=machine, folder=Path("runs/small")), "model")
+    model = found(check(hub, plan(hub.recipe), machine=machine, folder=Path("runs/small"), probe=False), "model")
     assert (model.status, model.detail) == (Status.NOTE, detail)
 
 
@@ -157,7 +163,9 @@ def test_what_a_run_would_refuse_of_a_model_is_a_problem_here(
 
     def told(name: str, *overrides: str) -> Finding:
         recipe = load_recipe("small.yaml", overrides=[f"model.name={name}", *overrides])
-        return found(check(recipe, plan(recipe.recipe), machine=Machine(), folder=Path("runs/small")), "model")
+        return found(
+            check(recipe, plan(recipe.recipe), machine=Machine(), folder=Path("runs/small"), probe=False), "model"
+        )
 
     (tmp_path / "config.json").write_text('{"architectures": ["Gemma2ForCausalLM"]}')
     monkeypatch.setattr(hub, "hf_hub_download", lambda *a, **k: str(tmp_path / "config.json"))
@@ -187,7 +195,9 @@ def test_a_model_that_is_not_here_yet_is_forecast_by_its_name(
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     named = load_recipe("small.yaml", overrides=[f"model.name={name}"])
-    sft = found(check(named, plan(named.recipe), machine=Machine(), folder=Path("runs/small")), "memory to sft")
+    sft = found(
+        check(named, plan(named.recipe), machine=Machine(), folder=Path("runs/small"), probe=False), "memory to sft"
+    )
     assert f": weights {weights}, " in sft.detail
 
 
@@ -195,7 +205,9 @@ def test_a_file_with_few_held_out_questions_is_a_note(loaded: LoadedRecipe) -> N
     rows = [f'{{"question": "What is {i}?", "answers": "{i}", "context": []}}\n' for i in range(60)]
     Path("rows.jsonl").write_text("".join(rows))
     few = load_recipe("small.yaml", overrides=["task.name=jsonl", "task.path=rows.jsonl", "evaluation.questions=500"])
-    data = found(check(few, plan(few.recipe), machine=Machine(), folder=Path("runs/small")), "data to report on")
+    data = found(
+        check(few, plan(few.recipe), machine=Machine(), folder=Path("runs/small"), probe=False), "data to report on"
+    )
     assert (data.status, data.detail) == (Status.NOTE, "12 held-out questions, fewer than the 500 asked for")
 
 

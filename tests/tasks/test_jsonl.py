@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from optima_lite.errors import DataError
 from optima_lite.records import Question
 from optima_lite.settings.config import load_recipe
-from optima_lite.settings.recipe import DpoSettings, ModelSettings, Recipe, TrainingSettings
+from optima_lite.settings.recipe import Recipe
+from optima_lite.settings.sections import DpoSettings, ModelSettings, TrainingSettings
 from optima_lite.settings.task import FieldSettings, TaskSettings
 from optima_lite.tasks import jsonl
 from optima_lite.tasks.questions import training_questions

@@ -26,7 +26,8 @@ from optima_lite.records import Dialogue, Ending, Question, Reward, Rollouts, Tr
 from optima_lite.runs.folder import read_run
 from optima_lite.settings.config import LoadedRecipe, load_recipe, shipped_recipes
 from optima_lite.settings.keys import reference
-from optima_lite.settings.recipe import Recipe, RewardSettings, SelectionSettings
+from optima_lite.settings.recipe import Recipe
+from optima_lite.settings.sections import RewardSettings, SelectionSettings
 from optima_lite.tasks import official
 from optima_lite.tasks.answers import Scoring
 from optima_lite.team.tree import children

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
 from optima_lite.records import Dialogue, Ending, Metric, Question, Reward, Tree, Turn, from_json, to_json
-from optima_lite.settings.recipe import SearchSettings
+from optima_lite.settings.sections import SearchSettings
 from optima_lite.team import search as searching
 from optima_lite.team.search import Chooser, search
 from optima_lite.team.tree import ROOT, GrowingTree, children, path, turns
