@@ -460,6 +460,7 @@ def test_a_talk_that_goes_back_and_forth_cannot_stream(finished: Finished, verb:
     refused(call(verb, finished.folder, *how), "goes back and forth", "a team such as chain, tree or graph")
 
 
+@pytest.mark.slow
 def test_three_debaters_train_and_talk(tmp_path: Path) -> None:
     """Everyone sees everything, so facts are asked for once and shown once."""
     (tmp_path / "three.yaml").write_text(TINIER)

@@ -217,6 +217,7 @@ def _tensors() -> Iterator[torch.Tensor]:
             yield thing
 
 
+@pytest.mark.slow
 def test_every_phase_gives_back_what_it_took(quantised: Policy) -> None:
     limits = Limits(batch_tokens=256, turn_tokens=4, row_tokens=64, micro_batch=2, cache_bytes=1 << 24)
     held = []

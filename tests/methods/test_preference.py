@@ -133,6 +133,7 @@ def test_a_verdict_goes_on_from_the_one_before(hybrid: RunFolder) -> None:
     assert [one["before"] for one in verdicts[1:]] == [one["after"] for one in verdicts[:-1]]
 
 
+@pytest.mark.slow
 def test_iterated_preference_begins_with_an_imitation_and_keeps_what_is_worse(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,7 +303,6 @@ def test_the_agents_of_a_run_are_those_of_its_last_adapter(hybrid: RunFolder) ->
     evaluated(hybrid, 1, "evaluation/iteration_01_sampled")
 
 
-@pytest.mark.slow
 def test_the_single_agent_goes_through_both_steps_too(hybrid: RunFolder, tmp_path: Path) -> None:
     """Its tree is its question and its answers: all that a preference can be about."""
     run = read_run(shutil.copytree(hybrid.folder, tmp_path / "run"))

@@ -110,6 +110,7 @@ def assert_same(one: Path, other: Path) -> None:
         assert max(float((here[name] - there[name]).abs().max()) for name in here) < 1e-5
 
 
+@pytest.mark.slow
 def test_the_cache_changes_nothing(train: Train, recipe: Path, ample: Path, tmp_path: Path) -> None:
     assert train(recipe, tmp_path / "run", room=0.0) == []
     assert sum(map(len, said(ample).values())) > 100

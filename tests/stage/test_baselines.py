@@ -136,6 +136,7 @@ def contenders(outcome: Outcome) -> dict[tuple[str, str], dict[str, Any]]:
     return {(one["row"]["name"], one["row"]["decoding"]): one for one in outcome.events[-1]["baselines"]}
 
 
+@pytest.mark.slow
 def test_the_single_agent_is_trained_as_the_pair_was(finished: Finished, tmp_path: Path) -> None:
     run = shutil.copytree(finished.folder, tmp_path / "run")
     before = records(run)
@@ -243,6 +244,7 @@ def test_questions_bound_every_part_and_a_second_call_samples_nothing(
     assert second.events[-1] == first.events[-1]
 
 
+@pytest.mark.slow
 def test_baselines_go_on_where_they_were_interrupted(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = ("eval", finished.folder, "--baselines", "--samples", "1", "--questions", "2", "--json", "--seed", "5")
     real, calls = baselines.sample, list[int]()
