@@ -143,8 +143,6 @@ def _talked(run: RunFolder, iteration: int) -> Sequence[Rollouts]:
 
 
 def _reinforcement(run: RunFolder, iteration: int, rollouts: Sequence[Rollouts]) -> Reinforcement:
-    dialogues = [(each.tokens, len(each.turns), each.ending) for one in rollouts for each in one.dialogues]
-    rewards = [reward for one in rollouts for reward in one.rewards]
     payments = _stored(run, stage_name(iteration, "3_payments"), Payment)
     names = speakers(run.manifest["recipe"])
     by_role: dict[str, list[float]] = {}
@@ -156,11 +154,7 @@ def _reinforcement(run: RunFolder, iteration: int, rollouts: Sequence[Rollouts])
     training = _training(run, iteration, IMITATED)
     return Reinforcement(
         iteration,
-        dialogues=len(dialogues),
-        tokens=sum(tokens for tokens, _, _ in dialogues),
-        endings={ending: _share(how is ending for _, _, how in dialogues) for ending in Ending},
-        two_messages=_share(turns == 2 for _, turns, _ in dialogues),
-        reward=mean(rewards) if rewards else None,
+        **_talks(rollouts),
         paid={name: fmean(by_role[name]) for name in names if name in by_role},
         groups=None if payments is None else sum(payment.groups for payment in payments),
         flat=None if payments is None else sum(payment.flat for payment in payments),
@@ -176,24 +170,31 @@ def _reinforcement(run: RunFolder, iteration: int, rollouts: Sequence[Rollouts])
     )
 
 
+def _talks(rollouts: Sequence[Rollouts]) -> dict[str, Any]:
+    """How the dialogues were that a step learns from, by the names of its fields."""
+    # of each dialogue only what is counted: all of them may not fit in memory
+    dialogues = [(each.tokens, len(each.turns), each.ending) for one in rollouts for each in one.dialogues]
+    rewards = [reward for one in rollouts for reward in one.rewards]
+    return {
+        "dialogues": len(dialogues),
+        "tokens": sum(tokens for tokens, _, _ in dialogues),
+        "endings": {ending: _share(how is ending for _, _, how in dialogues) for ending in Ending},
+        "two_messages": _share(turns == 2 for _, turns, _ in dialogues),
+        "reward": mean(rewards) if rewards else None,
+    }
+
+
 def _formatted(run: RunFolder) -> bool:
     return bool(run.manifest["recipe"].get("reward", {}).get("format_weight"))
 
 
 def _imitation(run: RunFolder, iteration: int, rollouts: Sequence[Rollouts]) -> Imitation:
-    # of each dialogue only what is counted: all of them may not fit in memory
-    dialogues = [(each.tokens, len(each.turns), each.ending) for one in rollouts for each in one.dialogues]
-    rewards = [reward for one in rollouts for reward in one.rewards]
     selected = _stored(run, stage_name(iteration, "3_demonstrations"), Demonstration)
     formats = Counter(one.dialogue.format for one in selected or () if one.dialogue.format)
     training = _training(run, iteration, IMITATED)
     return Imitation(
         iteration,
-        dialogues=len(dialogues),
-        tokens=sum(tokens for tokens, _, _ in dialogues),
-        endings={ending: _share(how is ending for _, _, how in dialogues) for ending in Ending},
-        two_messages=_share(turns == 2 for _, turns, _ in dialogues),
-        reward=mean(rewards) if rewards else None,
+        **_talks(rollouts),
         selected=None if selected is None else len(selected),
         formats=tuple(formats.most_common()),
         trainer_tokens=_trainer_tokens(training),
