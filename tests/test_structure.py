@@ -73,7 +73,7 @@ LEVELS = {
         {"embedding", "loading", "room", "states"},
         {"decoding"},
         {"generate"},
-        {"helper", "selftest"},
+        {"selftest"},
     ],
     "learn": [
         {"advantage", "credit", "halving", "reward", "selection", "stepping", "value"},
@@ -94,9 +94,10 @@ LEVELS = {
         {"report"},
     ],
     "stage": [
-        {"cast", "findings", "probe", "scaling"},
-        {"asking", "crew", "data", "doctor", "evaluate", "scaling_view", "start"},
-        {"pace"},
+        {"cast", "findings", "probe", "scaling", "schedule"},
+        {"asking", "data", "doctor", "evaluate", "lesson", "scaling_view", "start"},
+        {"crew"},
+        {"helper", "pace"},
         {"preflight"},
         {"baselines", "stage", "transfers"},
         {"dialogues", "judge"},
@@ -157,6 +158,7 @@ LIGHT = {
     "stage/findings",
     "stage/scaling",
     "stage/scaling_view",
+    "stage/schedule",
     "stage/start",
 }
 HEAVY = {"accelerate", "bitsandbytes", "datasets", "matplotlib", "peft", "torch", "transformers", "trl"}

@@ -11,6 +11,7 @@ from ..model.generate import Generator
 from ..model.render import Rendered, Renderer, shorten
 from ..model.sampling import Sampling, row_key
 from ..records import Dialogue, Ending, Layout, Metric, Question, Reward, Rollouts, Turn
+from ..settings.agents import Agent
 from ..settings.sections import RewardSettings
 from ..settings.workflow import QUESTION, Step, Workflow
 from ..tasks import answers
@@ -35,6 +36,15 @@ Drafts = tuple[Question, Sequence[Dialogue]]
 _AROUND = 8  # tokens that stand around a message in a view: header, turn end, the speaker's name
 
 
+@dataclass(frozen=True, slots=True)
+class Speakers:
+    """Who talks, and how, without anything that a process holds; see `Agents`. living: of a market's population."""
+
+    workflow: Workflow
+    layout: Layout = "alternating"
+    living: tuple[Agent, ...] = ()
+
+
 @dataclass(frozen=True)
 class Agents:
     """All that is needed to hold a dialogue, and to score it. layout: of the chat (see `prompts.view`). own, tool: the
@@ -49,6 +59,11 @@ class Agents:
     own: Own | None = None
     tool: Callable[[Question, str], str] | None = None
     indexes: Mapping[str, Index] = field(default_factory=dict)
+
+    @property
+    def speakers(self) -> Speakers:
+        """Who they are, for another process."""
+        return Speakers(self.workflow, self.layout)
 
     def fit(self, questions: Sequence[Question], *, max_turn_tokens: int) -> list[Question]:
         """The questions with facts short enough that a dialogue of full length stays within the model's limit.

@@ -22,8 +22,9 @@ from ..settings.config import LoadedRecipe
 from ..settings.machine import Machine
 from ..stage.baselines import ALONE
 from ..stage.cast import Cast, assemble, workflows
-from ..stage.crew import helped
+from ..stage.crew import Alone
 from ..stage.doctor import versions
+from ..stage.helper import hired
 from ..stage.preflight import require
 from ..stage.stage import Stage, require_something_right
 from ..stage.start import begin
@@ -69,8 +70,8 @@ def train(
             )
             advance(1)
         held_out = questions(recipe.task, "held_out", recipe.evaluation.questions, seed=0)
-        with helped(cast, machine=machine, notify=lambda text: observe(Note(text)), second=second) as helper:
-            stage = Stage(cast, run, observe, helper)
+        with hired(cast, machine=machine, notify=lambda text: observe(Note(text)), second=second) as crew:
+            stage = Stage(cast, run, observe, crew)
             for greedy in (False, True):
                 stage.evaluate(cast.pair, held_out, "untrained", greedy=greedy)
                 stage.evaluate(cast.single, held_out, "single_agent", greedy=greedy)
@@ -100,7 +101,8 @@ def train_alone(cast: Cast, run: RunFolder, *, observe: Observer) -> None:
         observe(RunStarted(name, str(own.folder), recipe.iterations, own.resumed))
         observe(Planned(tuple(improvement(recipe, roles=1))))
         alone.begin()
-        _improve(Stage(alone, own, observe), questions(recipe.task, "held_out", recipe.evaluation.questions, seed=0))
+        held_out = questions(recipe.task, "held_out", recipe.evaluation.questions, seed=0)
+        _improve(Stage(alone, own, observe, Alone(alone)), held_out)
 
 
 def _improve(stage: Stage, held_out: Sequence[Question]) -> None:

@@ -24,9 +24,10 @@ class Second:
         root = Path(__file__).resolve().parents[2]  # the folder that holds the package, wherever the caller stands
         paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
         self.line, other = multiprocessing.Pipe()
+        package = __package__.partition(".")[0]
         with other:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", f"from {__package__}.helper import serve; serve({other.fileno()})"],
+                [sys.executable, "-c", f"from {package}.stage.helper import serve; serve({other.fileno()})"],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

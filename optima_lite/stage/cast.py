@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 
 from ..errors import RunError
 from ..learn import reward
 from ..learn.bidders import Bidders
-from ..learn.rollout import Agents
+from ..learn.rollout import Agents, Speakers
 from ..model.generate import Generator, fastest_threads
 from ..model.loading import load
 from ..model.memory import planned
@@ -42,7 +41,6 @@ from ..team.talks import adapters_of, founders_of, solo, team_of
 # What comes from the other recipe.
 TRANSFERRED = ("task", "protocol", "team", "prompts", "sampling", "evaluation", "plugin")
 OWN = ("score", "reward", "tool")  # of a plugin's functions those that agents use
-Item = TypeVar("Item")
 Settle = Callable[[str, Callable[[], int]], int]
 """The value of a named limit: what a run has settled on before, else what the callable decides."""
 
@@ -58,7 +56,8 @@ class Cast:
     with all the facts, to compare with. Both are one policy. micro_batch: training examples held in memory at once.
     start: the folder of the adapters and prompts that the run begins with; None for fresh ones and the recipe's. chunk:
     dialogues written at a time, the most that a kill can cost. parts: what a chunk is worked on in; two where the model
-    is small, so that another process can take over one of them. training_threads: of the trainers alone."""
+    is small, so that another process can take over one of them. training_threads: of the trainers alone. settled: the
+    limits that results depend on, by their names in the manifest."""
 
     recipe: Recipe
     policy: Policy
@@ -69,11 +68,14 @@ class Cast:
     chunk: int = CHUNK
     parts: int = 1
     training_threads: int = 1
+    settled: Mapping[str, int] = field(default_factory=dict)
 
-    def split(self, items: Sequence[Item]) -> list[Sequence[Item]]:
-        """The items in the parts that a chunk is worked on in."""
-        size = max(1, -(-len(items) // self.parts))
-        return [items[start : start + size] for start in range(0, len(items), size)]
+    def agents(self, speakers: Speakers) -> Agents:
+        """These agents as somebody else describes them, with what this process holds."""
+        if isinstance(self.pair, Bidders):
+            bidders = self.pair.of(speakers.living) if speakers.living else self.single
+            return replace(bidders, layout=speakers.layout)
+        return replace(self.pair, workflow=speakers.workflow, layout=speakers.layout)
 
     def begin(self) -> None:
         """The policy speaks as at the beginning of the run. Raises ModelError for adapters that do not fit."""
@@ -127,7 +129,8 @@ def assemble(
     reward.require(recipe.reward)
     team, alone = workflows(recipe)
     policy = load(recipe.model, machine=machine, seed=recipe.seed, adapters=adapters_of(recipe))
-    settle = settling(settle, on_card=policy.device.type == "cuda")
+    settled: dict[str, int] = {}
+    settle = _noting(settling(settle, on_card=policy.device.type == "cuda"), settled)
     small = is_small(policy)
     torch.set_num_threads(
         settle("threads", lambda: _given(machine.threads) or (1 if small else fastest_threads(policy)))
@@ -164,7 +167,7 @@ def assemble(
     # As many on a single core, too: how the work is cut up shows in the last bits.
     trainers = settle("training_threads", lambda: _given(machine.threads) or (2 if small else torch.get_num_threads()))
     chunk, parts = settle("chunk", lambda: SMALL_CHUNK if small else CHUNK), settle("parts", lambda: 1 + small)
-    cast = Cast(recipe, policy, pair, single, micro_batch, start, chunk, parts, trainers)
+    cast = Cast(recipe, policy, pair, single, micro_batch, start, chunk, parts, trainers, settled)
     if start is not None:
         cast.begin()
     return cast
@@ -193,6 +196,16 @@ def settling(settle: Settle, *, on_card: bool) -> Settle:
     """How the limits are found: as the run has settled them or, on a GPU, anew at each start. There no result is the
     same to the last bit anyway, and a run would be bound to what its first card had free at that moment."""
     return (lambda key, decide: decide()) if on_card else settle
+
+
+def _noting(settle: Settle, settled: dict[str, int]) -> Settle:
+    """Settles, and enters what was settled."""
+
+    def noted(key: str, decide: Callable[[], int]) -> int:
+        settled[key] = settle(key, decide)
+        return settled[key]
+
+    return noted
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from statistics import fmean
 
 from ...errors import DataError
@@ -158,7 +159,7 @@ def _talk(
         Rollouts,
         asked,
         size=max(1, stage.cast.chunk // each),
-        work=work,
+        work=partial(map, work),
         stored=lambda count: advance(count * each, stored=True),
     )
     stage.tell_undecided(undecided(found))
