@@ -97,9 +97,9 @@ LEVELS = {
         {"cast", "findings", "probe", "scaling", "schedule"},
         {"asking", "data", "doctor", "evaluate", "lesson", "scaling_view", "start"},
         {"crew"},
-        {"helper", "pace"},
-        {"preflight"},
-        {"baselines", "stage", "transfers"},
+        {"helper", "pace", "worker"},
+        {"cluster", "preflight"},
+        {"baselines", "hiring", "stage", "transfers"},
         {"dialogues", "judge"},
     ],
     "methods": [

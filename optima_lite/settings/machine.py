@@ -18,6 +18,29 @@ def _expand(path: str) -> str:
     return os.path.expanduser(path)
 
 
+class Cluster(Section):
+    """Who does the work of a run, where one machine is not enough."""
+
+    engine: Literal["none", "ray"] = Field("none", description="none: this process; ray: workers of a Ray cluster")
+    address: PathText = Field(
+        "local", description="local: workers on this machine; auto: the cluster that is running; or its address"
+    )
+    workers: Count | Literal["auto"] = Field("auto", description="Workers; auto: one for each GPU of the cluster")
+    gpus_per_worker: Annotated[float, Field(ge=0, le=64)] | Literal["auto"] = Field(
+        "auto", description="GPUs of a worker; auto: 1 where the cluster has any, else 0"
+    )
+    chunk: Count | Literal["auto"] = Field(
+        "auto", description="Dialogues handed out at a time; auto: 64 with ray; kept by a run"
+    )
+
+    @property
+    def dialogues(self) -> int | None:
+        """Dialogues that are handed out at a time; None where the machine decides."""
+        if self.chunk == "auto":
+            return None if self.engine == "none" else 64
+        return self.chunk
+
+
 class Machine(Section):
     """What differs from one machine to the next and leaves the science alone."""
 
@@ -47,6 +70,7 @@ class Machine(Section):
         (), description="Where the curves of a run go, besides its folder: tensorboard, trackio, wandb, mlflow"
     )
     report_project: PathText = Field("optima-lite", description="The project that those put them under")
+    cluster: Cluster = Cluster()
     colour: Literal["auto", "always", "never"] = Field("auto", description="Colours in the terminal")
 
     @field_validator("backend", mode="before")
@@ -67,9 +91,12 @@ def _example_toml() -> str:
         "# The machine that optima-lite runs on; what a run learns is in the recipe. Every line is optional and shows",
         f"# the default. Read from --config, else ./{MACHINE_FILE}, else ~/.config/optima_lite/{MACHINE_FILE}.",
     ]
+    cluster = [keys.pop(path) for path in list(keys) if path.startswith("cluster.")]
     for key in keys.values():
         lines += ["", f"# {key.description}", f"# {key.path} = {key.default}"]
     lines += ["", f"# {models.description}", "# [models]", '# llama3 = "~/models/Meta-Llama-3-8B-Instruct"']
+    lines += ["", "# Where one machine is not enough (docs/cluster.md)", "# [cluster]"]
+    lines += [f"# {key.path.removeprefix('cluster.')} = {key.default}  # {key.description}" for key in cluster]
     return "\n".join(lines) + "\n"
 
 
