@@ -24,8 +24,8 @@ RECIPE = (
     .replace("{questions: 4, validation_questions: 2", "{questions: 6, validation_questions: 6")
     + "schedule: isft-dpo\nsearch: {searches: 2, rollouts: 2}\ndpo: {questions: 4, epochs: 1, batch_size: 2}\n"
 )
-# As retrieve, answer and check: a team with a tool.
-TOOLS = RECIPE.replace("protocol: {max_turns: 4}\n", "team: retrieve_answer_check\n")
+# A team with a tool, which looks facts up.
+TOOLS = RECIPE.replace("protocol: {max_turns: 4}\n", "team: decompose_retrieve_answer\n")
 HURT = """
 import os, signal, sys, threading
 import psutil
