@@ -36,6 +36,11 @@ from .plan import improvement, plan
 from .prompts import choices
 from .prompts import loop as prompts
 
+SAMPLED_ELSEWHERE = (
+    "messages are sampled by a server: finished records stay, but what is computed again may differ; only the "
+    "generator of this package repeats token by token"
+)
+
 
 def train(
     loaded: LoadedRecipe, *, machine: Machine, folder: Path, observe: Observer, second: Second | None = None
@@ -64,6 +69,9 @@ def train(
         if code:
             observe(Note(code.told(recipe.uses)))
         observe(Planned(plan(recipe)))
+        if machine.server.urls:
+            run.settle("sampler", lambda: {"engine": "server", "base": machine.server.base})
+            observe(Note(SAMPLED_ELSEWHERE))
         start = begin(run, recipe, machine=machine, notify=lambda text: observe(Note(text)))
         with hired(recipe, machine=machine, settle=run.settle, observe=observe, start=start, second=second) as crew:
             cast, stage = crew.cast, Stage(crew.cast, run, observe, crew)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, field_validator
 
@@ -41,6 +42,30 @@ class Cluster(Section):
         return self.chunk
 
 
+class Server(Section):
+    """A server that samples messages, with token ids in and out."""
+
+    urls: tuple[PathText, ...] = Field(
+        (), description="Its addresses, such as http://localhost:8000/v1; none: no server"
+    )
+    base: PathText = Field("base", description="Its name for the base model")
+    adapters: Annotated[PathText, AfterValidator(_expand)] = Field(
+        "adapters", description="A folder that this machine and the server both see, for adapters"
+    )
+    key_env: PathText | None = Field(None, description="The environment variable that holds its key, if it wants one")
+    seconds: Annotated[float, Field(gt=0, le=86_400)] = Field(300.0, description="The longest that an answer may take")
+    at_once: Count = Field(32, description="Requests under way at a time")
+
+    @field_validator("urls")
+    @classmethod
+    def _are_addresses(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for url in urls:
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
+                raise ValueError(f"must be addresses such as http://localhost:8000/v1, without a password, not {url}")
+        return urls
+
+
 class Machine(Section):
     """What differs from one machine to the next and leaves the science alone."""
 
@@ -71,6 +96,7 @@ class Machine(Section):
     )
     report_project: PathText = Field("optima-lite", description="The project that those put them under")
     cluster: Cluster = Cluster()
+    server: Server = Server()
     colour: Literal["auto", "always", "never"] = Field("auto", description="Colours in the terminal")
 
     @field_validator("backend", mode="before")
@@ -91,12 +117,15 @@ def _example_toml() -> str:
         "# The machine that optima-lite runs on; what a run learns is in the recipe. Every line is optional and shows",
         f"# the default. Read from --config, else ./{MACHINE_FILE}, else ~/.config/optima_lite/{MACHINE_FILE}.",
     ]
-    cluster = [keys.pop(path) for path in list(keys) if path.startswith("cluster.")]
+    tables = {"cluster": "Where one machine is not enough", "server": "Where a server samples the messages"}
+    tabled = {name: [keys.pop(path) for path in list(keys) if path.startswith(f"{name}.")] for name in tables}
     for key in keys.values():
         lines += ["", f"# {key.description}", f"# {key.path} = {key.default}"]
     lines += ["", f"# {models.description}", "# [models]", '# llama3 = "~/models/Meta-Llama-3-8B-Instruct"']
-    lines += ["", "# Where one machine is not enough (docs/cluster.md)", "# [cluster]"]
-    lines += [f"# {key.path.removeprefix('cluster.')} = {key.default}  # {key.description}" for key in cluster]
+    for name, what in tables.items():
+        lines += ["", f"# {what} (docs/{name}.md)", f"# [{name}]"]
+        known = [key for key in tabled[name] if key.default != "null"]
+        lines += [f"# {key.path.removeprefix(name + '.')} = {key.default}  # {key.description}" for key in known]
     return "\n".join(lines) + "\n"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,7 +29,7 @@ from ..runs.folder import POPULATION, STARTED, RunFolder, born_with, stage_name
 from ..runs.opened import require_iteration
 from ..settings import plugin, teams
 from ..settings.agents import Agent
-from ..settings.machine import Machine
+from ..settings.machine import Machine, Server
 from ..settings.recipe import Recipe
 from ..settings.workflow import QUESTION, SHARED, Transfer, Workflow, speaking_with, told
 from ..tasks import answers
@@ -154,7 +155,7 @@ def assemble(
     given = machine.cluster.dialogues
     settle("chunk", lambda: given or (SMALL_CHUNK if small else CHUNK))
     settle("parts", lambda: 2 if small and not given else 1)
-    cast = _put_together(recipe, policy, settled, start=start, notify=notify)
+    cast = _put_together(recipe, machine, policy, settled, start=start, notify=notify)
     if start is not None:
         cast.begin()
     return cast
@@ -164,11 +165,23 @@ def outline(recipe: Recipe, *, machine: Machine, settled: Mapping[str, int], sta
     """The agents of a recipe without the weights of their model: they know what everybody would read, and can say
     nothing. settled: by somebody who has assembled them. Raises as `assemble`."""
     policy = load(recipe.model, machine=machine, seed=recipe.seed, adapters=adapters_of(recipe), weights=False)
-    return _put_together(recipe, policy, settled, start=start, notify=lambda text: None)
+    return _put_together(recipe, machine, policy, settled, start=start, notify=lambda text: None)
+
+
+def _generator(policy: Policy, server: Server, **how: Any) -> Generator:
+    """What samples: this process, unless the machine file names a server."""
+    if not server.urls:
+        return Generator(policy, **how)
+    from ..model.endpoint import Endpoint
+    from ..model.remote import Remote
+
+    endpoint = Endpoint(server.urls, server.key_env, server.seconds, server.at_once)
+    return Remote(policy, endpoint=endpoint, base=server.base, adapters=Path(server.adapters), **how)
 
 
 def _put_together(
     recipe: Recipe,
+    machine: Machine,
     policy: Policy,
     settled: Mapping[str, int],
     *,
@@ -178,7 +191,7 @@ def _put_together(
     team, alone = workflows(recipe)
     budget = settled.get("batches_fail", settled["max_batch_tokens"])
     room = settled.get("cache_fails", settled["max_cache_bytes"])
-    generator = Generator(policy, max_batch_tokens=budget, max_cache_bytes=room, notify=notify)
+    generator = _generator(policy, machine.server, max_batch_tokens=budget, max_cache_bytes=room, notify=notify)
     renderer = Renderer(policy.tokenizer, end_ids=policy.end_ids)
     score, own, tool = (getattr(recipe.task.code, name) if name in recipe.uses else None for name in OWN)
     scoring = Scoring(

@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("ray")
 
-from support import MACHINE, SMALL, Outcome, assert_same_run, call  # noqa: E402
+from support import MACHINE, SMALL, Outcome, assert_same_run, call
 
 pytestmark = pytest.mark.slow
 
