@@ -26,7 +26,7 @@ class Talk:
     speakers: Speakers
     rollouts: int
     sampling: Sampling
-    seed: tuple[int, ...]
+    seed: tuple[object, ...]
     formats: tuple[str, ...]
 
     def do(self, cast: Cast, items: Sequence[Question], advance: Advance) -> list[Rollouts]:
