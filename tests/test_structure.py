@@ -41,8 +41,8 @@ FLOORS = {
 }
 LEVELS = {
     "settings": [
-        {"consistency", "layers", "plugin", "presets", "schemas", "strict_yaml", "workflow"},
-        {"agents", "flow", "keys"},
+        {"layers", "plugin", "presets", "reading", "schemas", "strict_yaml", "workflow"},
+        {"agents", "consistency", "flow", "keys"},
         {"grammar", "machine", "market", "prompt_search", "reinforce", "task"},
         {"teams"},
         {"sections"},
