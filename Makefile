@@ -60,7 +60,7 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 	  echo "  make $(or $(firstword $(MAKECMDGOALS)),install) PIP_ARGS=\"--extra-index-url $(CPU_INDEX)\""; fi
 	@$(PYTHON) -m venv $(VENV) && rm -f $(VENV)/installed-*
 	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off $(PIP_ARGS) \
-	  --constraint $(CONSTRAINTS) --editable '.[dev,export,math,plot,schema,tensorboard]' \
+	  --constraint $(CONSTRAINTS) --editable '.[dev,export,math,plot,ray,schema,serve,tensorboard]' \
 	  | awk '/Downloading .*[0-9][0-9][.0-9]* MB/ {print "  " $$2, $$3, $$4; fflush()}' \
 	  || { echo "The installation failed; pip's message is above."; exit 2; }
 	@touch $@

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,7 +29,7 @@ from ..runs.folder import POPULATION, STARTED, RunFolder, born_with, stage_name
 from ..runs.opened import require_iteration
 from ..settings import plugin, teams
 from ..settings.agents import Agent
-from ..settings.machine import Machine
+from ..settings.machine import Machine, Server
 from ..settings.recipe import Recipe
 from ..settings.workflow import QUESTION, SHARED, Transfer, Workflow, speaking_with, told
 from ..tasks import answers
@@ -124,10 +125,8 @@ def assemble(
     out. Raises ModelError when the model cannot be loaded, ConfigError when the task's metric or the reward needs an
     extra, or would run code that may not be run here, DataError when the team looks facts up where there are none.
     """
-    metric = recipe.task.metric
-    answers.require(metric, allow_code=machine.allow_code)
+    answers.require(recipe.task.metric, allow_code=machine.allow_code)
     reward.require(recipe.reward)
-    team, alone = workflows(recipe)
     policy = load(recipe.model, machine=machine, seed=recipe.seed, adapters=adapters_of(recipe))
     settled: dict[str, int] = {}
     settle = _noting(settling(settle, on_card=policy.device.type == "cuda"), settled)
@@ -139,21 +138,65 @@ def assemble(
         keep_freed_memory()
     free = available(policy, machine=machine)
     limits, _ = planned(recipe, machine, policy.shape, policy.setup, row_tokens=policy.max_length, room=free)
-    budget = settle("max_batch_tokens", lambda: limits.batch_tokens)
-    room = settle("max_cache_bytes", lambda: limits.cache_bytes)
+    settle("max_batch_tokens", lambda: limits.batch_tokens)
+    settle("max_cache_bytes", lambda: limits.cache_bytes)
     for note in policy.notes:
         notify(note)
     agrees = agreement(policy)
     if not agrees.batches:
-        budget = settle("batches_fail", lambda: 1)  # a token budget of 1 makes every batch a single row
+        settle("batches_fail", lambda: 1)  # a token budget of 1 makes every batch a single row
         notify(f"left-padded batches change what this model says ({agrees.furthest:.3f} nats): rows are computed alone")
     if not agrees.cache:
-        room = settle("cache_fails", lambda: 0)
+        settle("cache_fails", lambda: 0)
         notify(f"reused attention states change what this model says ({agrees.furthest:.3f} nats): the cache stays off")
-    generator = Generator(policy, max_batch_tokens=budget, max_cache_bytes=room, notify=notify)
+    settle("micro_batch", lambda: limits.micro_batch)
+    # As many on a single core, too: how the work is cut up shows in the last bits.
+    settle("training_threads", lambda: _given(machine.threads) or (2 if small else torch.get_num_threads()))
+    given = machine.cluster.dialogues
+    settle("chunk", lambda: given or (SMALL_CHUNK if small else CHUNK))
+    settle("parts", lambda: 2 if small and not given else 1)
+    cast = _put_together(recipe, machine, policy, settled, start=start, notify=notify)
+    if start is not None:
+        cast.begin()
+    return cast
+
+
+def outline(recipe: Recipe, *, machine: Machine, settled: Mapping[str, int], start: Path | None = None) -> Cast:
+    """The agents of a recipe without the weights of their model: they know what everybody would read, and can say
+    nothing. settled: by somebody who has assembled them. Raises as `assemble`."""
+    policy = load(recipe.model, machine=machine, seed=recipe.seed, adapters=adapters_of(recipe), weights=False)
+    return _put_together(recipe, machine, policy, settled, start=start, notify=lambda text: None)
+
+
+def _generator(policy: Policy, server: Server, **how: Any) -> Generator:
+    """What samples: this process, unless the machine file names a server."""
+    if not server.urls:
+        return Generator(policy, **how)
+    from ..model.endpoint import Endpoint
+    from ..model.remote import Remote
+
+    endpoint = Endpoint(server.urls, server.key_env, server.seconds, server.at_once)
+    return Remote(policy, endpoint=endpoint, base=server.base, adapters=Path(server.adapters), **how)
+
+
+def _put_together(
+    recipe: Recipe,
+    machine: Machine,
+    policy: Policy,
+    settled: Mapping[str, int],
+    *,
+    start: Path | None,
+    notify: Callable[[str], None],
+) -> Cast:
+    team, alone = workflows(recipe)
+    budget = settled.get("batches_fail", settled["max_batch_tokens"])
+    room = settled.get("cache_fails", settled["max_cache_bytes"])
+    generator = _generator(policy, machine.server, max_batch_tokens=budget, max_cache_bytes=room, notify=notify)
     renderer = Renderer(policy.tokenizer, end_ids=policy.end_ids)
     score, own, tool = (getattr(recipe.task.code, name) if name in recipe.uses else None for name in OWN)
-    scoring = Scoring(metric, policy.tokenizer.tokenize if recipe.task.scoring == "official" else None, score)
+    scoring = Scoring(
+        recipe.task.metric, policy.tokenizer.tokenize if recipe.task.scoring == "official" else None, score
+    )
     indexes = {name: index_of(facts(recipe.task, name)) for name in team.indexes if name != QUESTION}
     if start is not None:
         team = with_prompts(team, read_prompts(start / BEGUN))
@@ -163,14 +206,9 @@ def assemble(
     else:
         pair = Agents(*agents)
     single = Agents(generator, renderer, alone, scoring, own=own)
-    micro_batch = settle("micro_batch", lambda: limits.micro_batch)
-    # As many on a single core, too: how the work is cut up shows in the last bits.
-    trainers = settle("training_threads", lambda: _given(machine.threads) or (2 if small else torch.get_num_threads()))
-    chunk, parts = settle("chunk", lambda: SMALL_CHUNK if small else CHUNK), settle("parts", lambda: 1 + small)
-    cast = Cast(recipe, policy, pair, single, micro_batch, start, chunk, parts, trainers, settled)
-    if start is not None:
-        cast.begin()
-    return cast
+    micro_batch, trainers = settled["micro_batch"], settled["training_threads"]
+    chunk, parts = settled["chunk"], settled["parts"]
+    return Cast(recipe, policy, pair, single, micro_batch, start, chunk, parts, trainers, settled)
 
 
 def is_small(policy: Policy) -> bool:

@@ -26,7 +26,9 @@ class Job(Protocol[Made]):
 
 
 class Crew(Protocol):
-    """Those who do the work of a run, with the agents as they stand."""
+    """Those who do the work of a run, with the agents as they stand. cast: as this process has them."""
+
+    cast: Cast
 
     def map(self, job: Job[Made], pieces: Sequence[Sequence[Any]], advance: Advance) -> Iterator[list[Made]]:
         """What the job makes of each piece, in their order."""

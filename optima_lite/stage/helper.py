@@ -31,7 +31,7 @@ _HERE, _THERE = "here", "there"
 
 
 @contextmanager
-def hired(
+def helped(
     cast: Cast, *, machine: Machine, notify: Callable[[str], None], second: Second | None = None
 ) -> Iterator[Crew]:
     """Who works in the `with` block: this process alone where nothing can be shared, or the machine has no second core,

@@ -45,6 +45,11 @@ class Schedule(Generic[Made]):
         return self._taken < self._pieces
 
     @property
+    def usual(self) -> float:
+        """How long a piece has taken, in the middle; 0 before the first answer."""
+        return median(self._took) if self._took else 0.0
+
+    @property
     def busy(self) -> dict[Hashable, int]:
         """The pieces that workers have in their hands."""
         return {worker: one.piece for worker, one in self._hands.items()}
@@ -64,8 +69,6 @@ class Schedule(Generic[Made]):
         self._took.append(now - one.since)
         self._answered.add(one.piece)
         self._made[one.piece] = made
-        if one.piece in self._waiting:
-            self._waiting.remove(one.piece)
         return True
 
     def lose(self, worker: Hashable) -> int | None:
@@ -82,9 +85,8 @@ class Schedule(Generic[Made]):
 
     def silent(self, now: float, *, times: float) -> list[Hashable]:
         """Workers that have been at their piece for so many times as long as usual, and somebody else has done it."""
-        usual = median(self._took) if self._took else float("inf")
         hands = self._hands.items()
-        return [worker for worker, one in hands if one.piece in self._answered and now - one.since > times * usual]
+        return [worker for worker, one in hands if one.piece in self._answered and now - one.since > times * self.usual]
 
     def take(self) -> Iterator[Made]:
         """The results that are next in order, each once."""
@@ -97,6 +99,6 @@ class Schedule(Generic[Made]):
         held = [one.piece for one in self._hands.values()]
         alone = [one for one in self._hands.values() if held.count(one.piece) == 1 and one.piece not in self._answered]
         oldest = min(alone, key=lambda one: one.since, default=None)
-        if oldest is None or not self._took or now - oldest.since <= self._patience * median(self._took):
+        if oldest is None or not self._took or now - oldest.since <= self._patience * self.usual:
             return None
         return oldest.piece

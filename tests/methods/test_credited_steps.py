@@ -35,8 +35,8 @@ def learnt(cast: Cast, chosen: list[Demonstration], monkeypatch: pytest.MonkeyPa
     rows: list[Any] = []
     notes: list[str] = []
 
-    def adapt(optimise: object, found: dict[str, list[Any]], **named: object) -> Path:
-        rows.extend(row.ids[start:stop] for own in found.values() for row in own for start, stop in row.spans)
+    def adapt(lesson: Any, **named: object) -> Path:
+        rows.extend(row.ids[start:stop] for own in lesson.rows.values() for row in own for start, stop in row.spans)
         return Path()
 
     imitate._train(SimpleNamespace(cast=cast, note=notes.append, adapt=adapt), 0, chosen)  # type: ignore[arg-type]

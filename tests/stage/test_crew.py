@@ -24,7 +24,7 @@ from optima_lite.settings.machine import Machine  # noqa: E402
 from optima_lite.stage.cast import Cast  # noqa: E402
 from optima_lite.stage.crew import Alone, Crew  # noqa: E402
 from optima_lite.stage.dialogues import Talk  # noqa: E402
-from optima_lite.stage.helper import Helped, hired  # noqa: E402
+from optima_lite.stage.helper import Helped, helped  # noqa: E402
 from optima_lite.stage.stage import Stage  # noqa: E402
 from optima_lite.tasks.questions import questions  # noqa: E402
 
@@ -42,7 +42,7 @@ def notes() -> list[str]:
 
 @pytest.fixture
 def helper(two_cores: None, cast: Cast, notes: list[str]) -> Iterator[Helped]:
-    with hired(cast, machine=Machine(), notify=notes.append) as found:
+    with helped(cast, machine=Machine(), notify=notes.append) as found:
         assert isinstance(found, Helped)
         while not found.ready():
             time.sleep(0.05)
@@ -124,5 +124,5 @@ def test_no_helper_where_it_cannot_help(
         monkeypatch.setattr(second, "cores", lambda: 1)
     if what == "memory":
         monkeypatch.setattr(optima_lite.stage.helper, "free_memory", lambda: 1 << 30)
-    with hired(cast, machine=machine, notify=lambda text: None) as found:
+    with helped(cast, machine=machine, notify=lambda text: None) as found:
         assert type(found) is Alone
