@@ -36,7 +36,7 @@ check: ## run every check with the Python that is active, without installing any
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
-	$(PYTHON) -m pytest --numprocesses $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+	$(PYTHON) -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 bench: install ## measure what the prefix cache saves, and write bench.json (minutes)
 	$(BIN)/python scripts/bench.py $(BENCH_ARGS)
