@@ -137,6 +137,11 @@ class Agents:
                 return count or max(1, states.max_batch_tokens // (row * len(dialogues)))
         return len(drafts)
 
+    def extent(self, question: Question, *, growth: int) -> tuple[int, int]:
+        """Tokens that a dialogue keeps in the prefix cache when every view of it grows by so many; and its longest."""
+        begun = [len(ids) + growth for ids in self._openings(question, None)]
+        return sum(begun), max(begun)
+
     def _openings(self, question: Question, format: str | None) -> list[tuple[int, ...]]:
         """What every view of a dialogue begins with: the conversation for each role in it, and each template."""
         workflow = self.workflow
@@ -189,13 +194,13 @@ class Agents:
             cues = [cue for _, cue in (ready[k] for k in numbers)]
             keys = [row_key(*seed, cue.dialogue.question, cue.dialogue.rollout, cue.number) for cue in cues]
             limited = replace(sampling, max_new_tokens=min(most or room, room))
-            self.generator.policy.wear(adapter)
+            self.generator.wear(adapter)
             say = self._say_steps if self.workflow.streams else self._say
             said |= zip(numbers, say([ready[k] for k in numbers], keys, limited), strict=True)
         return [said[k] for k in range(len(ready))]
 
     def _say(self, ready: Sequence[tuple[Question, Cue]], keys: Sequence[int], sampling: Sampling) -> list[Turn]:
-        prompts = [self._prompt(question, cue) for question, cue in ready]
+        prompts = [self.prompt_of(question, cue) for question, cue in ready]
         if self.workflow.stream is None:
             sampled = self.generator.generate(prompts, sampling=sampling, keys=keys)
             return [self._turn(cue, ids) for (_, cue), ids in zip(ready, sampled, strict=True)]
@@ -242,9 +247,11 @@ class Agents:
 
     def prompt(self, question: Question, dialogue: Dialogue) -> tuple[int, ...]:
         """What the next speaker of an unfinished dialogue sees, as ids up to the header of its turn."""
-        return self._prompt(question, self.next_cue(dialogue))
+        return self.prompt_of(question, self.next_cue(dialogue))
 
-    def _prompt(self, question: Question, cue: Cue) -> tuple[int, ...]:
+    def prompt_of(self, question: Question, cue: Cue) -> tuple[int, ...]:
+        """What the speaker of a step sees, as ids up to the header of its turn. Raises KeyError for an input of its
+        template that nobody has written."""
         speaker, turns, format = self.workflow.speaker(cue.step), cue.dialogue.turns, cue.dialogue.format
         if self.workflow.streams:
             return Utterance(question, cue, workflow=self.workflow, renderer=self.renderer).ids

@@ -16,6 +16,13 @@ from ..settings.machine import Machine
 from ..settings.recipe import Recipe
 from .resources import cores
 
+_CODE = """
+from {package}.model.resources import kept
+with kept():
+    from {package}.stage.helper import serve
+serve({line})
+"""
+
 
 class Second:
     """A Python process that runs `helper.serve`. line: to and from it."""
@@ -27,7 +34,7 @@ class Second:
         package = __package__.partition(".")[0]
         with other:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", f"from {package}.stage.helper import serve; serve({other.fileno()})"],
+                [sys.executable, "-c", _CODE.format(package=package, line=other.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -46,9 +47,9 @@ def sampled(cast: Cast, questions: list[Question] = QUESTIONS, **changes: Any) -
     return sample(cast.pair, questions, **wanted)
 
 
-@pytest.fixture
-def talks(cast: Cast) -> list[Rollouts]:
-    return sampled(cast)
+@pytest.fixture(scope="module")
+def talks(assembled: Cast) -> list[Rollouts]:
+    return sampled(deepcopy(assembled))
 
 
 # --- Talking --------------------------------------------------------------------------------------
@@ -155,8 +156,10 @@ def drafts(questions: list[Question], *, rollouts: int) -> list[Drafts]:
 def test_the_room_changes_neither_what_is_said_nor_the_order(cast: Cast) -> None:
     """Rooms for nothing, less than a dialogue, some dialogues, and everything."""
     cast.policy.model.double()
-    cast = replace(cast, recipe=cast.recipe.model_copy(update={"search": SearchSettings(searches=2, rollouts=2)}))
-    wanted = {"formats": ("json", "table"), "rollouts": 3}
+    briefly = cast.recipe.sampling.model_copy(update={"max_turn_tokens": 8})
+    searching = {"search": SearchSettings(searches=2, rollouts=2), "sampling": briefly}
+    cast = replace(cast, recipe=cast.recipe.model_copy(update=searching))
+    wanted = {"formats": ("json", "table"), "rollouts": 3, "sampling": replace(SAMPLING, max_new_tokens=8)}
     rooms = [with_room(cast, tokens) for tokens in (0, 100, 700, 1 << 20)]
     probe = ranked(rooms[0].pair, sampled(rooms[0], rollouts=1), settings=RewardSettings())
     talks = [sampled(roomy, **wanted) for roomy in rooms]

@@ -17,9 +17,13 @@ pytest.importorskip("torch")
 
 from test_loop import interrupt_at, read
 
+from optima_lite.methods.train import train_alone
 from optima_lite.records import Payment, Rollouts
 from optima_lite.runs.folder import read_run
 from optima_lite.runs.summary import preparation_tokens
+from optima_lite.settings.machine import Machine
+from optima_lite.stage.baselines import ALONE
+from optima_lite.stage.cast import recall
 from support import MACHINE, SMALL, Finished, assert_same_run, call, small_chunks, start
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,6 +107,28 @@ def test_a_stage_that_was_deleted_is_done_again_alike(run: Finished, tmp_path: P
     outcome = call("train", *run.arguments, "--run", copied)
     assert outcome.code == 0, outcome.err
     assert_same_run(copied, run.folder)
+
+
+def test_the_single_agent_is_trained_as_the_team_was(run: Finished, tmp_path: Path) -> None:
+    """By the rewards of its one message, with an adapter and a value head of its own."""
+    team = read_run(shutil.copytree(run.folder, tmp_path / "run"))
+    before = {path.relative_to(team.folder): path.read_bytes() for path in team.folder.rglob("*.jsonl")}
+    small_chunks()
+    train_alone(recall(team, machine=Machine(threads=1), iteration=None), team, observe=lambda event: None)
+    own = read_run(team.folder / ALONE)
+    for k in range(2):
+        asked = [group.question.id for group in team.read(f"iteration_{k:02d}/2_rewards", Rollouts)]
+        payments = own.read(f"iteration_{k:02d}/3_payments", Payment)
+        assert [payment.question for payment in payments] == asked, "the same questions"
+        assert {len(worth) for payment in payments for worth in payment.rewards} == {1}, "one message a dialogue"
+        assert verdict(own.folder, k)["step"] == "reinforce"
+        facts = own.read_json(f"iteration_{k:02d}/4_adapter/training.json")
+        assert facts["rows"] == sum(len(payment.rewards) for payment in payments) and facts["steps"] > 0
+    assert len({path.read_bytes() for path in team.folder.rglob("adapter_model.safetensors")}) == 6
+    assert len({path.read_bytes() for path in team.folder.rglob("value_head.safetensors")}) == 6
+    spent = preparation_tokens(own)
+    assert spent[1] > spent[0] > 0  # type: ignore[operator]
+    assert {name: (team.folder / name).read_bytes() for name in before} == before, "what the team had stays"
 
 
 @pytest.mark.slow
