@@ -58,13 +58,20 @@ def clustered(
 
     settle: of the run: what the first worker finds, all others get. Raises RunError where there is no such cluster.
     """
-    _connect(machine.cluster)
-    try:
+    with joined(machine.cluster):
         workers = Workers(recipe, machine=machine, settle=settle, notify=notify, start=start)
         try:
             yield workers
         finally:
             workers.dismiss()
+
+
+@contextmanager
+def joined(cluster: Cluster) -> Iterator[None]:
+    """This process belongs to the cluster in the `with` block. Raises RunError where there is none."""
+    _connect(cluster)
+    try:
+        yield
     finally:
         ray.shutdown()
 
@@ -91,6 +98,7 @@ class Workers:
         self._given = Given(recipe.to_dict(), machine, source, {}, begun)
         self._adapters = ray.put(Adapters("the beginning", {}))
         self._idle: list[Any] = []
+        self._standing: dict[Any, Standing] = {}  # what each has said when it was ready
         self._busy: dict[Any, Any] = {}  # by what they are to answer, who is at work on what is still wanted
         self._coming: dict[Any, Any] = {}  # the same, who is getting ready
         self._late: dict[Any, tuple[Any, float]] = {}  # the same, whose answer is wanted no more, and until when
@@ -105,6 +113,18 @@ class Workers:
         while not self._idle:
             self._look()
         self._staff()
+
+    def complete(self) -> None:
+        """Waits until nobody is getting ready any more."""
+        while self._coming:
+            self._look()
+
+    def each(self, job: Job[Any], items: Sequence[Any]) -> Iterator[tuple[Standing, Done]]:
+        """What each idle worker says of itself, and what it makes of the same items. Who is lost is left out."""
+        for worker in self._idle:
+            done = self._said(worker.do.remote(self._adapters, job, list(items)))
+            if done is not None:
+                yield self._standing[worker], done
 
     def dismiss(self) -> None:
         """Ends all workers."""
@@ -149,6 +169,8 @@ class Workers:
         elif known or self._agrees(said):
             self._failed = 0
             self._idle.append(worker)
+            if not known:
+                self._standing[worker] = said
         else:
             ray.kill(worker)
         return None
