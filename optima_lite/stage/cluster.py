@@ -103,7 +103,7 @@ class Workers:
         self._coming: dict[Any, Any] = {}  # the same, who is getting ready
         self._late: dict[Any, tuple[Any, float]] = {}  # the same, whose answer is wanted no more, and until when
         self._failed, self._weights, self._said_last = 0, "", 0.0
-        self.cpu: list[tuple[int, float]] = []  # items of each piece that counted, and what they took
+        self.took: list[tuple[float, float]] = []  # seconds, and those of the processor, of each piece that was done
 
     # --- Who is there --------------------------------------------------------------------------------------
 
@@ -113,6 +113,11 @@ class Workers:
         while not self._idle:
             self._look()
         self._staff()
+
+    @property
+    def size(self) -> int:
+        """How many can be given work, or have some."""
+        return len(self._idle) + len(self._busy)
 
     def complete(self) -> None:
         """Waits until nobody is getting ready any more."""
@@ -336,7 +341,6 @@ class Workers:
 
     def _take(self, ref: Any, schedule: Schedule[Any], pieces: Sequence[Sequence[Any]], advance: Advance) -> None:
         worker = self._busy.pop(ref)
-        piece = schedule.busy[worker]
         done: Done | None = self._said(ref)
         if done is None:
             given_up = schedule.lose(worker)
@@ -347,8 +351,8 @@ class Workers:
                 raise RunError(what, where="cluster", hint="a smaller cluster.chunk; the same command resumes")
             return
         self._idle.append(worker)
+        self.took.append((done.seconds, done.cpu))
         if schedule.answer(worker, done.made, self._clock()):
-            self.cpu.append((len(pieces[piece]), done.cpu))
             self._tell(done, advance)
 
     def _tell(self, done: Done, advance: Advance) -> None:
