@@ -108,7 +108,7 @@ LEVELS = {
     ],
     "stage": [
         {"cast", "findings", "probe", "scaling", "schedule"},
-        {"asking", "data", "doctor", "evaluate", "lesson", "scaling_view", "simulation", "start"},
+        {"asking", "data", "doctor", "engine", "evaluate", "lesson", "scaling_view", "simulation", "start"},
         {"crew"},
         {"helper", "pace", "worker"},
         {"cluster", "preflight"},
@@ -182,6 +182,7 @@ LIGHT = {
     "serve/recollection",
     "serve/requests",
     "stage/doctor",
+    "stage/engine",
     "stage/findings",
     "stage/scaling",
     "stage/scaling_view",

@@ -96,7 +96,7 @@ def _cluster(recipe: str, machine: Machine) -> Iterator[Finding]:
         hint = 'in [cluster] of optima_lite.toml: engine = "ray"'
         raise ConfigError("the machine file names no cluster", where="cluster.engine", hint=hint)
     import_libraries()
-    from ..stage.hiring import require_engine
+    from ..stage.engine import require_engine
 
     require_engine(loaded.recipe, machine)
     from ..stage.survey import survey

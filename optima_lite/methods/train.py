@@ -24,7 +24,7 @@ from ..stage.baselines import ALONE
 from ..stage.cast import Cast, workflows
 from ..stage.crew import Alone
 from ..stage.doctor import versions
-from ..stage.hiring import hired, require_engine
+from ..stage.hiring import hired
 from ..stage.preflight import require
 from ..stage.stage import Stage, require_something_right
 from ..stage.start import begin
@@ -54,7 +54,6 @@ def train(
     if recipe.method == "prompts":
         choices.require(recipe, workflows(recipe)[0])
     require(recipe, machine=machine)
-    require_engine(recipe, machine)
     manifest = {
         "recipe": recipe.to_dict(),
         "recipe_name": loaded.name,

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import ConfigError
 from ..model.second import Second
 from ..runs.progress import Note, Observer, phase
 from ..settings.machine import Machine
@@ -14,8 +13,6 @@ from ..settings.recipe import Recipe
 from .cast import Settle, assemble
 from .crew import Crew
 from .helper import helped
-
-_ON_A_CLUSTER = ("optima", "reinforce")
 
 
 @contextmanager
@@ -48,19 +45,3 @@ def hired(
             workers.gather()
             advance(1)
         yield workers
-
-
-def require_engine(recipe: Recipe, machine: Machine) -> None:
-    """Raises ConfigError for a run that cannot be given to a cluster, and where the extra is not installed."""
-    if machine.cluster.engine == "none":
-        return
-    valued = recipe.method == "reinforce" and recipe.reinforce.advantage == "value"
-    if recipe.method not in _ON_A_CLUSTER or valued:
-        what = "reinforce.advantage value" if valued else f"method {recipe.method}"
-        hint = 'cluster.engine = "none"; or several runs side by side, one on each machine'
-        raise ConfigError(f"{what} works in one process, not on a cluster", where="cluster.engine", hint=hint)
-    try:
-        import ray  # noqa: F401
-    except ImportError as error:
-        what = 'cluster.engine "ray" needs the extra ray'
-        raise ConfigError(what, where="optima_lite.toml", hint="pip install 'optima-lite[ray]'") from error

@@ -34,6 +34,7 @@ from ..tasks import answers
 from ..team.talks import adapters_of, team_of
 from .data import data_findings, look_up_findings
 from .doctor import disk, gpu
+from .engine import require_engine
 from .findings import Finding, Status
 from .simulation import Circumstances, simulate
 
@@ -89,9 +90,10 @@ def require(recipe: Recipe, *, machine: Machine) -> None:
 
     source = Path(locate(recipe.model.name, machine=machine))
     if source.is_dir():
-        checkpoint.read(source)
+        checkpoint.read(source, weights=machine.cluster.engine == "none")  # else it is the workers who need them
     answers.require(recipe.task.metric, allow_code=machine.allow_code)
     reward.require(recipe.reward)
+    require_engine(recipe, machine)
     require_enough_to_judge(recipe)
     for split in ("train", "validation", "held_out"):
         questions(recipe.task, split, 1, seed=0)
@@ -311,6 +313,9 @@ def _judge(recipe: Recipe) -> Iterator[Finding]:
 
 def _extras(recipe: Recipe, machine: Machine) -> Iterator[Finding]:
     """The extras and permissions that this recipe needs; none is mentioned that it does not."""
+    if machine.cluster.engine != "none":
+        given = f"the work goes to {machine.cluster.engine}; `optima-lite doctor --cluster RECIPE` looks at the workers"
+        yield _needs("cluster", given, partial(require_engine, recipe, machine))
     if recipe.task.runs_code:
         detail = f"task.metric {recipe.task.metric} runs the programs that the model writes, walled in"
         allowed = partial(answers.require, recipe.task.metric, allow_code=machine.allow_code)
