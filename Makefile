@@ -1,6 +1,6 @@
 # From a bare clone, without root, GPU, token or account:
 #
-#   make quickstart    install into .venv, then train the bundled tiny pair on the CPU and show the table
+#   make quickstart    install into .venv, then train the bundled tiny pair on the CPU, a minute long, and show the table
 #   make test          install into .venv, then lint, check types and run the tests
 #
 # The network is used by pip alone, on the first call. On Linux, PyPI's torch brings the CUDA libraries: 2.7 GB to
@@ -27,7 +27,7 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 quickstart: install ## install, then train the bundled tiny pair on the CPU
-	$(BIN)/optima-lite train recipes/quickstart.yaml
+	$(BIN)/optima-lite train recipes/quickstart.yaml --variant minute
 
 test: install ## install, then run every check: lint, types, tests
 	@$(MAKE) --no-print-directory check PYTHON=$(BIN)/python
