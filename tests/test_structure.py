@@ -112,7 +112,7 @@ LEVELS = {
         {"crew"},
         {"helper", "pace", "worker"},
         {"cluster", "preflight"},
-        {"baselines", "hiring", "stage", "transfers"},
+        {"baselines", "hiring", "stage", "survey", "transfers"},
         {"dialogues", "judge"},
     ],
     "methods": [
@@ -339,6 +339,27 @@ def test_pure_modules_are_light() -> None:
     light = LIGHT | {name for name in names if place_of(name)[0] < FLOOR_OF_TORCH or name.startswith(("runs/", "cli/"))}
     modules = sorted(name.replace("/", ".").removesuffix(".__init__") for name in light)
     assert loaded_after("\n".join(f"import optima_lite.{name}" for name in modules)) == set()
+
+
+OUTSIDE = {"ray", "torch.distributed", "http.client", "http.server", "urllib.request"}
+OF_A_CLUSTER = {"stage/cluster", "stage/survey", "model/endpoint", "model/remote"}
+
+
+def test_a_cluster_and_a_server_are_only_imported_where_one_is_named() -> None:
+    """At the top of a file that a run in one process imports there is nothing of either."""
+    found = []
+    for path in FILES:
+        name = name_of(path)
+        if name in OF_A_CLUSTER or place_of(name)[0] > FLOORS["methods"] or name.startswith("outlets/"):
+            continue
+        tops = [node for node in parse(path).body if isinstance(node, ast.Import | ast.ImportFrom)]
+        lines = {node.lineno for node in tops}
+        modules = {(line, ".".join(parts)) for line, parts in imported(path) if line in lines}
+        own = {(line, other) for line, other in imports_within(path) if line in lines}
+        outside = [(line, what) for line, what in modules if any(f"{what}.".startswith(f"{one}.") for one in OUTSIDE)]
+        found += [f"{name}:{line}: {what}" for line, what in outside]
+        found += [f"{name}:{line}: {other}" for line, other in own if other in OF_A_CLUSTER]
+    assert not found, found
 
 
 def swallows_everything(handler: ast.ExceptHandler) -> bool:

@@ -58,13 +58,20 @@ def clustered(
 
     settle: of the run: what the first worker finds, all others get. Raises RunError where there is no such cluster.
     """
-    _connect(machine.cluster)
-    try:
+    with joined(machine.cluster):
         workers = Workers(recipe, machine=machine, settle=settle, notify=notify, start=start)
         try:
             yield workers
         finally:
             workers.dismiss()
+
+
+@contextmanager
+def joined(cluster: Cluster) -> Iterator[None]:
+    """This process belongs to the cluster in the `with` block. Raises RunError where there is none."""
+    _connect(cluster)
+    try:
+        yield
     finally:
         ray.shutdown()
 
@@ -91,11 +98,12 @@ class Workers:
         self._given = Given(recipe.to_dict(), machine, source, {}, begun)
         self._adapters = ray.put(Adapters("the beginning", {}))
         self._idle: list[Any] = []
+        self._standing: dict[Any, Standing] = {}  # what each has said when it was ready
         self._busy: dict[Any, Any] = {}  # by what they are to answer, who is at work on what is still wanted
         self._coming: dict[Any, Any] = {}  # the same, who is getting ready
         self._late: dict[Any, tuple[Any, float]] = {}  # the same, whose answer is wanted no more, and until when
         self._failed, self._weights, self._said_last = 0, "", 0.0
-        self.cpu: list[tuple[int, float]] = []  # items of each piece that counted, and what they took
+        self.took: list[tuple[float, float]] = []  # seconds, and those of the processor, of each piece that was done
 
     # --- Who is there --------------------------------------------------------------------------------------
 
@@ -105,6 +113,23 @@ class Workers:
         while not self._idle:
             self._look()
         self._staff()
+
+    @property
+    def size(self) -> int:
+        """How many can be given work, or have some."""
+        return len(self._idle) + len(self._busy)
+
+    def complete(self) -> None:
+        """Waits until nobody is getting ready any more."""
+        while self._coming:
+            self._look()
+
+    def each(self, job: Job[Any], items: Sequence[Any]) -> Iterator[tuple[Standing, Done]]:
+        """What each idle worker says of itself, and what it makes of the same items. Who is lost is left out."""
+        for worker in self._idle:
+            done = self._said(worker.do.remote(self._adapters, job, list(items)))
+            if done is not None:
+                yield self._standing[worker], done
 
     def dismiss(self) -> None:
         """Ends all workers."""
@@ -149,6 +174,8 @@ class Workers:
         elif known or self._agrees(said):
             self._failed = 0
             self._idle.append(worker)
+            if not known:
+                self._standing[worker] = said
         else:
             ray.kill(worker)
         return None
@@ -314,7 +341,6 @@ class Workers:
 
     def _take(self, ref: Any, schedule: Schedule[Any], pieces: Sequence[Sequence[Any]], advance: Advance) -> None:
         worker = self._busy.pop(ref)
-        piece = schedule.busy[worker]
         done: Done | None = self._said(ref)
         if done is None:
             given_up = schedule.lose(worker)
@@ -325,8 +351,8 @@ class Workers:
                 raise RunError(what, where="cluster", hint="a smaller cluster.chunk; the same command resumes")
             return
         self._idle.append(worker)
+        self.took.append((done.seconds, done.cpu))
         if schedule.answer(worker, done.made, self._clock()):
-            self.cpu.append((len(pieces[piece]), done.cpu))
             self._tell(done, advance)
 
     def _tell(self, done: Done, advance: Advance) -> None:

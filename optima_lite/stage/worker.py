@@ -67,12 +67,14 @@ class Standing:
 
 @dataclass(frozen=True)
 class Done:
-    """What came of a piece of work. told: the progress. counts: tokens, see `meter.Counts`."""
+    """What came of a piece of work. told: the progress. counts: tokens, see `meter.Counts`. seconds: that it took, and
+    cpu: of the processor."""
 
     made: Any
     told: tuple[tuple[tuple[Any, ...], dict[str, Any]], ...]
     notes: tuple[str, ...]
     counts: Mapping[str, int]
+    seconds: float
     cpu: float
 
 
@@ -142,7 +144,7 @@ class Worker:
         cast = self._cast
         assert cast is not None, "a worker is only asked when it is ready"
         told: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-        before, cpu = asdict(cast.meter.counts), time.process_time()
+        before, begun, cpu = asdict(cast.meter.counts), time.monotonic(), time.process_time()
         try:
             self._speak_with(cast, adapters)
             made = work(cast, lambda *what, **how: told.append((what, how)))
@@ -151,7 +153,7 @@ class Worker:
         counts = {name: count - before[name] for name, count in asdict(cast.meter.counts).items()}
         notes = tuple(self._notes)
         self._notes.clear()
-        return Done(made, tuple(told), notes, counts, time.process_time() - cpu)
+        return Done(made, tuple(told), notes, counts, time.monotonic() - begun, time.process_time() - cpu)
 
     def _speak_with(self, cast: Cast, adapters: Adapters) -> None:
         if adapters.version == self._version:
