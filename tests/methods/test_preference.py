@@ -25,6 +25,7 @@ from optima_lite.records import PreferencePair, Rollouts, Tree  # noqa: E402
 from optima_lite.runs.folder import RunFolder, read_run  # noqa: E402
 from optima_lite.runs.listing import runs  # noqa: E402
 from optima_lite.runs.progress import Event, Note, PhaseStarted  # noqa: E402
+from optima_lite.runs.rows import Pieces  # noqa: E402
 from optima_lite.runs.steps import Verdict, imitations, preferences  # noqa: E402
 from optima_lite.runs.summary import preparation_tokens  # noqa: E402
 from optima_lite.settings.config import LoadedRecipe, load_recipe  # noqa: E402
@@ -180,7 +181,8 @@ def evaluated(run: RunFolder, iteration: int | None, name: str, *, greedy: bool 
     stored = run.read(name, Rollouts)
     recipe = cast.recipe
     again: list[Rollouts] = []
-    for part in cast.split([group.question for group in stored]):
+    asked = [group.question for group in stored]
+    for part in Pieces(asked, [range(len(asked))]).split(cast.parts):
         again += examine(
             cast.pair,
             part,
