@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from optima_lite.model.policy import Policy
     from optima_lite.model.selftest import Agreement
+    from optima_lite.stage.cast import Cast
 
 SMALL = """\
 model: {name: tiny}
@@ -98,6 +100,12 @@ def finish(home: Path) -> Finished:
 
 def _machine(home: Path) -> str:
     return MACHINE + f'run_folder = "{home}"\n'
+
+
+def copied(cast: Cast) -> Cast:
+    """Agents of their own, but for what renders their prompts: that holds a lock, and nothing that could change."""
+    renderer = cast.pair.renderer
+    return deepcopy(cast, {id(renderer): renderer})
 
 
 def once_for_each_model(agreement: Callable[[Policy], Agreement]) -> Callable[[Policy], Agreement]:
