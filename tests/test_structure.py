@@ -88,8 +88,9 @@ LEVELS = {
         {"remote", "selftest"},
     ],
     "learn": [
-        {"advantage", "credit", "halving", "reward", "selection", "stepping", "value"},
-        {"rollout", "sft"},
+        {"advantage", "credit", "parallel", "reward", "selection", "stepping", "value"},
+        {"halving", "rollout"},
+        {"sft"},
         {"bidders", "dpo", "episodes"},
         {"grpo"},
         {"rl"},
@@ -107,7 +108,7 @@ LEVELS = {
     ],
     "stage": [
         {"cast", "findings", "probe", "scaling", "schedule"},
-        {"asking", "data", "doctor", "evaluate", "lesson", "scaling_view", "start"},
+        {"asking", "data", "doctor", "evaluate", "lesson", "scaling_view", "simulation", "start"},
         {"crew"},
         {"helper", "pace", "worker"},
         {"cluster", "preflight"},
@@ -185,6 +186,7 @@ LIGHT = {
     "stage/scaling",
     "stage/scaling_view",
     "stage/schedule",
+    "stage/simulation",
     "stage/start",
 }
 HEAVY = {"accelerate", "bitsandbytes", "datasets", "matplotlib", "peft", "torch", "transformers", "trl"}

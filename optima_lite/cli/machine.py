@@ -29,6 +29,7 @@ def check(
     config: ConfigOption = None,
     vram: Annotated[float | None, typer.Option(min=1, help="Forecast for a card of so many GiB.")] = None,
     probe: Annotated[bool, typer.Option(help="Load the model and measure: time and, on a GPU, memory.")] = True,
+    gpus: Annotated[int | None, typer.Option(min=1, help="Time with so many workers like this machine.")] = None,
     show: Annotated[int, typer.Option(min=0, help="So many training questions, as each agent sees them.")] = 0,
     as_json: AsJson = False,
     mermaid: AsMermaid = False,
@@ -56,7 +57,7 @@ def check(
         from ..stage.data import samples
         from ..stage.preflight import check as findings
 
-        found = findings(loaded, plan(loaded.recipe), machine=machine, folder=folder, vram=vram, probe=probe)
+        found = findings(loaded, plan(loaded.recipe), machine=machine, folder=folder, vram=vram, probe=probe, gpus=gpus)
         problems = _report_findings(console, found, as_json=as_json)
         for sample in samples(loaded.recipe, show) if show and not as_json else ():
             console.print(sample)

@@ -30,6 +30,7 @@ class Cluster(Section):
     gpus_per_worker: Annotated[float, Field(ge=0, le=64)] | Literal["auto"] = Field(
         "auto", description="GPUs of a worker; auto: 1 where the cluster has any, else 0"
     )
+    trainers: Count = Field(1, description="Workers that train together, each on a part of every batch")
     chunk: Count | Literal["auto"] = Field(
         "auto", description="Dialogues handed out at a time; auto: 64 with ray; kept by a run"
     )

@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import ObjectLostError, RayActorError
+from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
 from ..errors import ModelError, OptimaError, RunError
+from ..learn.halving import OutOfMemory
+from ..learn.parallel import Place
 from ..model.resources import cores
 from ..records import Question
 from ..runs.progress import Advance
@@ -213,25 +215,74 @@ class Workers:
             self._busy.clear()
 
     def train(self, lesson: Lesson, folder: Path, advance: Advance, notify: Callable[[str], None]) -> None:
-        """See `Crew`. One worker trains; the others rest."""
-        for _ in range(_TRIES):
-            while not self._idle:
-                self._look()
-            worker = self._idle.pop()
-            ref = worker.train.remote(self._adapters, lesson)
-            self._busy[ref] = worker
-            while self._look() is None:
-                pass
-            self._busy.pop(ref)
-            done = self._said(ref)
-            if done is not None:
-                self._idle.append(worker)
-                self._tell(done, advance)
-                written(done.made, folder)
+        """See `Crew`. One worker trains, or as many as the machine file says; the others rest."""
+        number = self._machine.cluster.trainers if lesson.shared else 1
+        micro_batch, lost = self.cast.micro_batch, 0
+        while lost < _TRIES:
+            outcome = self._trained(number, lesson, micro_batch)
+            if isinstance(outcome, Done):
+                self._tell(outcome, advance)
+                written(outcome.made, folder)
                 return
-            notify("the worker that trained was lost; the step begins anew")
-            self._hire()
+            if isinstance(outcome, OutOfMemory) and micro_batch > 1:
+                micro_batch //= 2
+                notify(f"out of memory: the step begins anew with {micro_batch} examples at a time")
+            elif isinstance(outcome, OptimaError):
+                raise outcome
+            else:
+                lost += 1
+                notify("a worker that trained was lost; the step begins anew")
         raise RunError(f"a training step cost {_TRIES} workers", where=lesson.name, hint="the same command resumes")
+
+    def _trained(self, number: int, lesson: Lesson, micro_batch: int) -> Done | OptimaError | None:
+        """What comes of a training step with so many workers; None where one of them was lost. Then, and after an
+        error, the others of the group are dismissed, because they wait for one that will not come."""
+        while len(self._idle) < number:
+            self._look()
+        group, self._idle = self._idle[:number], self._idle[number:]
+        places = self._places(group)
+        if places is None:
+            self._dismissed(group)
+            return None
+        for worker, place in zip(group, places, strict=True):
+            self._busy[worker.train.remote(self._adapters, lesson, micro_batch, place)] = worker
+        outcomes: list[Done] = []
+        while len(outcomes) < number:
+            ref = self._look()
+            if ref is None:
+                continue
+            worker = self._busy.pop(ref)
+            try:
+                outcome: Done | OptimaError | None = ray.get(ref)
+            except _LOST:
+                outcome = None
+            except RayTaskError:
+                if number == 1:
+                    raise
+                outcome = None  # what a worker of a group meets when another one is lost
+            if not isinstance(outcome, Done):
+                self._dismissed([one for one in group if one is worker or one in self._busy.values()])
+                return outcome
+            outcomes.append(outcome)
+            self._idle.append(worker)
+        return outcomes[0]
+
+    def _places(self, group: Sequence[Any]) -> list[Place | None] | None:
+        """Where each of a group of trainers stands; None where the first is no more."""
+        if len(group) == 1:
+            return [None]
+        try:
+            host, port = ray.get(group[0].door.remote())
+        except _LOST:
+            return None
+        return [Place(rank, len(group), host, port) for rank in range(len(group))]
+
+    def _dismissed(self, group: Sequence[Any]) -> None:
+        """Others are hired instead of a group."""
+        for worker in group:
+            self._busy = {ref: one for ref, one in self._busy.items() if one is not worker}
+            ray.kill(worker)
+            self._hire()
 
     def speak_with(self, adapter: Path | None) -> None:
         """See `Crew`."""
@@ -304,6 +355,7 @@ def _connect(cluster: Cluster) -> None:
     """Joins the cluster, or begins one on this machine. Raises RunError where there is none."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # how Ray will have it; else it says so at length
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # as this process, which rests while they work
     how: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "configure_logging": False}
     try:
         if cluster.address == "local":

@@ -6,6 +6,7 @@ time when one is slow; whoever answers first is right.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from statistics import median
@@ -96,8 +97,8 @@ class Schedule(Generic[Made]):
 
     def _slow(self, now: float) -> int | None:
         """The piece that has been alone in somebody's hands longest, if that is unusually long."""
-        held = [one.piece for one in self._hands.values()]
-        alone = [one for one in self._hands.values() if held.count(one.piece) == 1 and one.piece not in self._answered]
+        held = Counter(one.piece for one in self._hands.values())
+        alone = [one for one in self._hands.values() if held[one.piece] == 1 and one.piece not in self._answered]
         oldest = min(alone, key=lambda one: one.since, default=None)
         if oldest is None or not self._took or now - oldest.since <= self._patience * self.usual:
             return None

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import socket
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import OptimaError
+from ..learn.parallel import Place, group
 from ..model.checkpoint import weight_files
 from ..model.loading import found
 from ..settings import plugin
@@ -111,13 +114,26 @@ class Worker:
         """What a job makes of a piece, by the agents with these adapters."""
         return self._done(adapters, lambda cast, advance: job.do(cast, items, advance))
 
-    def train(self, adapters: Adapters, lesson: Lesson) -> Done | OptimaError:
-        """The files that come of a training step that begins with these adapters."""
+    def door(self) -> tuple[str, int]:
+        """A host and a port by which other workers can reach this one."""
+        import ray
+
+        with socket.socket() as free:
+            free.bind(("", 0))
+            return ray.util.get_node_ip_address(), int(free.getsockname()[1])
+
+    def train(
+        self, adapters: Adapters, lesson: Lesson, micro_batch: int, place: Place | None = None
+    ) -> Done | OptimaError:
+        """The files that come of a training step that begins with these adapters. micro_batch: of this worker. place:
+        among those that train together; the files of all are alike."""
 
         def learnt(cast: Cast, advance: Any) -> Files:
             self._version = None  # from here on it is another one
+            cast = replace(cast, micro_batch=micro_batch)
             with tempfile.TemporaryDirectory(dir=self._place.name) as folder:
-                lesson.do(cast, Path(folder), advance, self._notes.append)
+                with group(place) if place else nullcontext():
+                    lesson.do(cast, Path(folder), advance, self._notes.append)
                 return content(Path(folder))
 
         return self._done(adapters, learnt)

@@ -307,7 +307,7 @@ def test_the_agents_of_a_run_are_those_of_its_last_adapter(hybrid: RunFolder) ->
 
 
 def test_the_single_agent_goes_through_both_steps_too(hybrid: RunFolder, tmp_path: Path) -> None:
-    """Its tree is its question and its answers: all that a preference can be about. One iteration is enough to see it."""
+    """Its tree is its question and its answers: all that a preference can be about. One iteration shows it."""
     run = read_run(shutil.copytree(hybrid.folder, tmp_path / "run"))
     cast = recall(run, machine=Machine(threads=1), iteration=1)
     once = cast.recipe.training.model_copy(update={"iterations": 1})

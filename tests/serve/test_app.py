@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import http.client
 import json
 import re
 import socket
-import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -19,112 +14,11 @@ import pytest
 torch = pytest.importorskip("torch")
 uvicorn = pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
 
+from asking import ASKED, KEY, Reply, Site  # noqa: E402
+
 from optima_lite.errors import OptimaError  # noqa: E402
-from optima_lite.serve.app import Limits, Service, application  # noqa: E402
-from optima_lite.serve.running import bound, limits_of, service_of  # noqa: E402
-from optima_lite.settings.config import load_recipe  # noqa: E402
-from optima_lite.settings.machine import Machine  # noqa: E402
-from optima_lite.stage.asking import Team  # noqa: E402
-from optima_lite.stage.cast import Cast, assemble  # noqa: E402
-from optima_lite.tasks.world import questions  # noqa: E402
-from support import SMALL  # noqa: E402
-
-KEY = "a key"
-ASKED = questions("held_out", 6, seed=0)
-WAITING = 20
-
-
-@dataclass
-class Reply:
-    """An HTTP answer. events: of a stream, without the end mark."""
-
-    status: int
-    headers: dict[str, str]
-    text: str
-    events: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def body(self) -> Any:
-        return json.loads(self.text)
-
-    @property
-    def message(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.body["choices"][0]["message"]
-        return found
-
-
-@dataclass
-class Site:
-    """A running server, and what its agents say when they are asked without one."""
-
-    service: Service
-    port: int
-    wanted: list[Any]
-
-    def post(self, body: Any, *, path: str = "/v1/chat/completions", key: str = KEY, **headers: str) -> Reply:
-        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"} | headers
-        return self.send("POST", path, raw, headers)
-
-    def send(self, method: str, path: str, raw: bytes = b"", headers: dict[str, str] | None = None) -> Reply:
-        line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        line.request(method, path, raw, headers or {})
-        answer = line.getresponse()
-        text = answer.read().decode()
-        line.close()
-        events = []
-        if answer.getheader("content-type", "").startswith("text/event-stream"):
-            *parts, last, nothing = text.split("\n\n")
-            assert (last, nothing) == ("data: [DONE]", "") or "error" in last
-            events = [json.loads(part.removeprefix("data: ")) for part in parts]
-        return Reply(answer.status, dict(answer.headers), text, events)
-
-    def ask(self, k: int = 0, **more: Any) -> Reply:
-        """The k-th question, with its facts in the hands that hold them."""
-        body = {"model": "optima", "temperature": 0, "messages": [{"role": "user", "content": ASKED[k].text}]}
-        return self.post(body | {"optima": {"facts": [list(share) for share in ASKED[k].contexts]}} | more)
-
-    def quiet(self) -> None:
-        """Nothing is left of any request."""
-        until = time.monotonic() + 30
-        while time.monotonic() < until and (self.service.engine.waiting or self.service.admission.unanswered):
-            time.sleep(0.01)
-        assert self.service.engine.waiting == self.service.engine.running == self.service.admission.unanswered == 0
-        assert self.service.admission.load == 0
-
-
-@pytest.fixture(scope="module")
-def agents(tmp_path_factory: pytest.TempPathFactory) -> Cast:
-    """The agents of `support.SMALL`, in double precision: then no batch can change a choice."""
-    recipe = tmp_path_factory.mktemp("serve") / "small.yaml"
-    recipe.write_text(SMALL)
-    machine = Machine(threads=1, max_batch_tokens=8192)
-    cast = assemble(load_recipe(recipe).recipe, machine=machine, settle=lambda key, choose: choose())
-    cast.policy.model.double()
-    cast.pair.generator.__init__(cast.policy, max_batch_tokens=8192)  # type: ignore[misc]
-    return cast
-
-
-@pytest.fixture(scope="module")
-def site(agents: Cast) -> Iterator[Site]:
-    team = Team(agents)
-    wanted = [team.ask(question) for question in ASKED] + [
-        team.ask(ASKED[0].text, ASKED[0].contexts, sample=True, seed=5)
-    ]
-    service = service_of(agents, Limits(WAITING, 4096, 30, key=KEY), name="optima", fingerprint="a run")
-    server = uvicorn.Server(uvicorn.Config(application(service), log_level="warning", access_log=False))
-    taken = bound("127.0.0.1", 0)
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[taken])))
-    thread.start()
-    site = Site(service, taken.getsockname()[1], wanted)
-    while not server.started:
-        time.sleep(0.01)
-    yield site
-    site.quiet()
-    server.should_exit = True
-    thread.join(60)
-    assert not thread.is_alive() and not service.engine.is_alive() and not service.engine.failed
-    taken.close()
+from optima_lite.serve.app import Limits  # noqa: E402
+from optima_lite.serve.running import bound, limits_of  # noqa: E402
 
 
 def test_the_team_says_what_it_says_in_python(site: Site) -> None:

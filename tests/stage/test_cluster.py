@@ -122,7 +122,7 @@ def test_a_driver_that_ends_leaves_nothing_running_and_is_resumed(
     assert any(one.name().startswith("ray::Worker") for one in below)
     os.kill(process.pid, how)
     process.communicate(timeout=120)
-    _, alive = psutil.wait_procs(below, timeout=60)
+    _, alive = psutil.wait_procs(below, timeout=180)
     assert not alive
     ended(begun(home))
     assert_same_run(home / "two" / "small-seed0", reference)
