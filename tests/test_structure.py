@@ -126,7 +126,7 @@ LEVELS = {
         {"checking", "following"},
     ],
     "serve": [
-        {"admission", "answers", "bounds", "engine", "layout", "recollection"},
+        {"address", "admission", "answers", "bounds", "engine", "layout", "recollection"},
         {"metrics", "requests", "speaking"},
         {"company"},
         {"app"},
@@ -161,6 +161,7 @@ LIGHT = {
     "outlets/page",
     "outlets/sinks",
     "outlets/tracking",
+    "serve/address",
     "serve/admission",
     "serve/answers",
     "serve/bounds",
