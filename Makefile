@@ -1,6 +1,6 @@
 # From a bare clone, without root, GPU, token or account:
 #
-#   make quickstart    install into .venv, then train the bundled tiny pair on the CPU and show the table
+#   make quickstart    install into .venv, then train the bundled tiny pair on the CPU, a minute long, and show the table
 #   make test          install into .venv, then lint, check types and run the tests
 #
 # The network is used by pip alone, on the first call. On Linux, PyPI's torch brings the CUDA libraries: 2.7 GB to
@@ -27,7 +27,7 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 quickstart: install ## install, then train the bundled tiny pair on the CPU
-	$(BIN)/optima-lite train recipes/quickstart.yaml
+	$(BIN)/optima-lite train recipes/quickstart.yaml --variant minute
 
 test: install ## install, then run every check: lint, types, tests
 	@$(MAKE) --no-print-directory check PYTHON=$(BIN)/python
@@ -36,7 +36,7 @@ check: ## run every check with the Python that is active, without installing any
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
-	$(PYTHON) -m pytest --numprocesses $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+	$(PYTHON) -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 bench: install ## measure what the prefix cache saves, and write bench.json (minutes)
 	$(BIN)/python scripts/bench.py $(BENCH_ARGS)
@@ -60,7 +60,7 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 	  echo "  make $(or $(firstword $(MAKECMDGOALS)),install) PIP_ARGS=\"--extra-index-url $(CPU_INDEX)\""; fi
 	@$(PYTHON) -m venv $(VENV) && rm -f $(VENV)/installed-*
 	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off $(PIP_ARGS) \
-	  --constraint $(CONSTRAINTS) --editable '.[dev,export,math,plot,schema,tensorboard]' \
+	  --constraint $(CONSTRAINTS) --editable '.[dev,export,math,plot,ray,schema,serve,tensorboard]' \
 	  | awk '/Downloading .*[0-9][0-9][.0-9]* MB/ {print "  " $$2, $$3, $$4; fflush()}' \
 	  || { echo "The installation failed; pip's message is above."; exit 2; }
 	@touch $@

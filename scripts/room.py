@@ -6,10 +6,12 @@ up to four turns of some 16 tokens, which end by themselves, and 10 rollouts of 
 
 from __future__ import annotations
 
+import asyncio
 import random
 import string
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -25,6 +27,10 @@ from optima_lite.model.policy import Policy
 from optima_lite.model.render import Renderer
 from optima_lite.model.sampling import Sampling
 from optima_lite.records import Question
+from optima_lite.serve.admission import Admission
+from optima_lite.serve.company import Company, Task
+from optima_lite.serve.engine import Engine, Voice
+from optima_lite.serve.requests import ChatRequest
 from optima_lite.settings.config import load_recipe
 from optima_lite.settings.workflow import told
 from optima_lite.stage.cast import Cast
@@ -107,8 +113,41 @@ def evaluate(cast: Cast, questions: Sequence[Question]) -> int:
     return len(found)
 
 
+def serve(cast: Cast, questions: Sequence[Question], *, admitted: bool = True) -> int:
+    """A client for each question, all of them at once, through the engine of `optima-lite serve`. admitted: whether
+    they have to wait for room, as they do there."""
+    company, engine, admission = Company(cast), Engine(cast.pair.generator), Admission(len(questions))
+
+    def task(question: Question) -> Task:
+        facts = [list(share) for share in question.contexts]
+        messages = [{"role": "user", "content": question.text}]
+        body = {"model": "optima", "messages": messages, "seed": int(question.id), "optima": {"facts": facts}}
+        return company.task(ChatRequest.model_validate(body))
+
+    async def client(question: Question, pool: ThreadPoolExecutor) -> None:
+        asked = task(question)
+        async with admission.place(asked.share if admitted else 0.0):
+            speak, voice = asked.work.speak, Voice(engine)
+            outcome = await asyncio.get_running_loop().run_in_executor(pool, speak, voice, asked.manners[0], print_not)
+            company.learn(outcome.said)
+
+    async def all_of_them() -> None:
+        with ThreadPoolExecutor(len(questions)) as pool:
+            await asyncio.gather(*(client(question, pool) for question in questions))
+
+    engine.start()
+    asyncio.run(all_of_them())
+    engine.stop()
+    engine.join()
+    return len(questions)
+
+
+def print_not(delta: object) -> None:
+    """Nobody listens."""
+
+
 STEPS: dict[str, Callable[[Cast, Sequence[Question]], int]] = {
-    step.__name__: step for step in (generate, rank, search, evaluate)
+    step.__name__: step for step in (generate, rank, search, evaluate, serve)
 }
 
 

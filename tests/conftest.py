@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
+
+from optima_lite.model.resources import kept
 
 if TYPE_CHECKING:
     from optima_lite.model.policy import Policy
@@ -32,9 +35,9 @@ for name in ("FORCE_COLOR", "CLICOLOR_FORCE", "GITHUB_ACTIONS"):  # each makes r
 # A job in the background of a script ignores Ctrl-C, and so would everything that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-settings.register_profile("local", deadline=None)
-settings.register_profile("ci", deadline=None, derandomize=True)
-settings.load_profile("ci" if os.environ.get("CI") else "local")
+# The same examples every time; OPTIMA_LITE_SEARCH=1 looks for new ones.
+settings.register_profile("ours", deadline=None, derandomize=not os.environ.get("OPTIMA_LITE_SEARCH"))
+settings.load_profile("ours")
 
 
 @pytest.fixture(autouse=True)
@@ -91,33 +94,88 @@ def policy() -> Policy:
     return load(ModelSettings(name="tiny"), machine=Machine(), seed=0)
 
 
-@pytest.fixture
-def cast(tmp_path: Path) -> Cast:
-    """The agents of `support.SMALL`, ready to talk."""
+@pytest.fixture(scope="session")
+def assembled(tmp_path_factory: pytest.TempPathFactory) -> Cast:
+    """The agents of `support.SMALL`, as a start makes them; not to be touched."""
     from optima_lite.settings.config import load_recipe
     from optima_lite.settings.machine import Machine
     from optima_lite.stage.cast import assemble
     from support import SMALL
 
-    (tmp_path / "small.yaml").write_text(SMALL)
-    recipe = load_recipe(tmp_path / "small.yaml").recipe
+    path = tmp_path_factory.mktemp("assembled") / "small.yaml"
+    path.write_text(SMALL)
     machine = Machine(threads=1, max_batch_tokens=8192)
-    return assemble(recipe, machine=machine, settle=lambda key, choose: choose())
+    return assemble(load_recipe(path).recipe, machine=machine, settle=lambda key, choose: choose())
+
+
+@pytest.fixture
+def cast(assembled: Cast) -> Cast:
+    """The agents of `support.SMALL`, ready to talk. A copy takes a twentieth of the time of a start."""
+    from support import copied
+
+    return copied(assembled)
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """A finished run, for reading only: copy the folder to change it."""
-    from support import MACHINE, SMALL, Finished, call, small_chunks
+    """A finished run, for reading only: copy the folder to change it. All processes of the tests share the work for it,
+    and each has a copy of its own, since a run belongs to one process at a time."""
+    from filelock import FileLock
+
+    from support import finish
 
     home = tmp_path_factory.mktemp("finished")
-    (home / "small.yaml").write_text(SMALL)
-    (home / "machine.toml").write_text(MACHINE + f'run_folder = "{home}"\n')
-    arguments = (str(home / "small.yaml"), "--config", str(home / "machine.toml"))
-    small_chunks()
-    outcome = call("train", *arguments)
-    assert outcome.code == 0, outcome.err
-    return Finished(home / "small-seed0", arguments, outcome.out)
+    shared = tmp_path_factory.getbasetemp()
+    shared = (shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared) / "shared"
+    with FileLock(shared.with_suffix(".lock")):
+        made = finish(shared)
+    shutil.copytree(shared, home, symlinks=True, dirs_exist_ok=True)
+    return made.at(home)
+
+
+LONGEST = (  # files, those with the most seconds first, so that at the end no process waits long for another
+    "methods/test_loop.py",
+    "methods/test_preference.py",
+    "model/test_families.py",
+    "learn/test_rollout.py",
+    "stage/test_baselines.py",
+    "test_bench.py",
+    "cli/test_cli.py",
+    "learn/test_teams.py",
+    "test_hostile.py",
+    "methods/test_market_run.py",
+    "methods/test_whole_run.py",
+    "methods/test_prompts_run.py",
+    "model/test_selftest.py",
+    "stage/test_crew.py",
+    "outlets/test_export.py",
+    "learn/test_dpo.py",
+    "learn/test_halving.py",
+    "learn/test_sft.py",
+    "learn/test_rl.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files come first."""
+    tests = Path(__file__).parent
+    rank = {tests / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What the tests import stays: else every clean-up after a training step would look through it."""
+    with kept():
+        return (yield)
+
+
+def pytest_collection_finish() -> None:
+    """The bundled models go through the self-test once in each process, not at every start in it."""
+    if cast := sys.modules.get("optima_lite.stage.cast"):
+        from support import once_for_each_model
+
+        cast.agreement = once_for_each_model(cast.agreement)  # type: ignore[attr-defined]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

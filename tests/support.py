@@ -6,10 +6,16 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from optima_lite.model.policy import Policy
+    from optima_lite.model.selftest import Agreement
+    from optima_lite.stage.cast import Cast
 
 SMALL = """\
 model: {name: tiny}
@@ -30,7 +36,7 @@ TINIER = (  # for what a run is only needed to have been one
     .replace("{questions: 4, validation_questions: 2", "{questions: 2, validation_questions: 1")
 )
 MACHINE = "threads = 1\nmax_batch_tokens = 8192\n"
-CHUNK = 2  # dialogues written at a time in these runs, so that stages have several chunks
+CHUNK = 4  # dialogues written at a time in these runs, so that stages have several chunks
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,13 @@ class Finished:
     folder: Path
     arguments: tuple[str, ...]
     printed: str
+
+    def at(self, home: Path) -> Finished:
+        """The same run in another folder, to which its files have been copied; its machine file is written anew."""
+        old = self.folder.parent
+        (home / "machine.toml").write_text(_machine(home))
+        arguments = tuple(argument.replace(str(old), str(home)) for argument in self.arguments)
+        return Finished(home / self.folder.name, arguments, self.printed.replace(str(old), str(home)))
 
 
 @dataclass(frozen=True)
@@ -71,6 +84,45 @@ def call(*arguments: str | Path, stdin: str = "") -> Outcome:
     return Outcome(result.exit_code, result.stdout, result.stderr)
 
 
+def finish(home: Path) -> Finished:
+    """The run of SMALL in a folder, made unless it is there already."""
+    arguments, printed = (str(home / "small.yaml"), "--config", str(home / "machine.toml")), home / "printed.txt"
+    if not printed.exists():
+        home.mkdir(exist_ok=True)
+        (home / "small.yaml").write_text(SMALL)
+        (home / "machine.toml").write_text(_machine(home))
+        small_chunks()
+        outcome = call("train", *arguments)
+        assert outcome.code == 0, outcome.err
+        printed.write_text(outcome.out)
+    return Finished(home / "small-seed0", arguments, printed.read_text())
+
+
+def _machine(home: Path) -> str:
+    return MACHINE + f'run_folder = "{home}"\n'
+
+
+def copied(cast: Cast) -> Cast:
+    """Agents of their own, but for what renders their prompts: that holds a lock, and nothing that could change."""
+    renderer = cast.pair.renderer
+    return deepcopy(cast, {id(renderer): renderer})
+
+
+def once_for_each_model(agreement: Callable[[Policy], Agreement]) -> Callable[[Policy], Agreement]:
+    """The self-test, which a bundled model passes in one start as in the next."""
+    known: dict[tuple[object, ...], Agreement] = {}
+
+    def found(policy: Policy) -> Agreement:
+        if policy.base not in ("tiny", "tiny-teams"):
+            return agreement(policy)
+        key = (policy.base, policy.model.dtype, policy.setup)
+        if key not in known:
+            known[key] = agreement(policy)
+        return known[key]
+
+    return found
+
+
 def small_chunks() -> None:
     """From here on this process writes CHUNK dialogues at a time."""
     import optima_lite.stage.cast
@@ -84,7 +136,7 @@ def start(arguments: Sequence[str | Path], *, output: Path) -> Any:
     It is forked from a server that has imported everything and computed nothing; its output goes to a file.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["optima_lite.methods.train", "optima_lite.runs.report"])
+    context.set_forkserver_preload(["optima_lite.methods.train", "optima_lite.runs.report", "scipy.stats"])
     process = context.Process(target=_run, args=([str(argument) for argument in arguments], str(output)))
     process.start()
     return process

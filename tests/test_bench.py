@@ -13,7 +13,13 @@ torch = pytest.importorskip("torch")
 
 from rich.console import Console  # noqa: E402
 
-MOST = {"generate": 24, "rank": 24, "search": 16, "evaluate": 40}  # questions at which a step meets the end of the room
+MOST = {
+    "generate": 24,
+    "rank": 24,
+    "search": 16,
+    "evaluate": 40,
+    "serve": 32,
+}  # questions at which a step meets the end of the room
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts/bench.py"
 
 
@@ -63,11 +69,20 @@ def test_an_8b_s_room_costs_hardly_more_than_an_unlimited_one(bench: Any, step: 
     line = bench.room.measure(step, questions=questions, quick=True)
     assert line["computed_over_unlimited"] <= 1.1
     assert line["questions"] == questions
-    once = {"generate": 2 * 800 / 10, "rank": 2 * 800 / 10, "search": 4 * 800 / 6, "evaluate": 4 * 800}[step]
+    once = {"generate": 2 * 800 / 10, "rank": 2 * 800 / 10, "search": 4 * 800 / 6, "evaluate": 4 * 800}.get(
+        step, 2 * 800
+    )
     assert once < line["unlimited_per_dialogue"] < once + 250, "each prompt once a model, and what was said"
 
 
+def test_clients_who_need_not_wait_for_room_find_their_past_gone(bench: Any) -> None:
+    """The control: all of them at once, each computes its prompt anew at every turn."""
+    cast = bench.room.make_cast(bench.room.make_policy(), room=bench.room.ROOM, searches=1)
+    dialogues = bench.room.serve(cast, bench.room.make_questions(32), admitted=False)
+    assert cast.pair.generator.counts.computed / dialogues > 1.7 * (2 * 800 + 250 / 4)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("step", ["generate", "evaluate"])
+@pytest.mark.parametrize("step", ["generate", "evaluate", "serve"])
 def test_so_do_400_questions(bench: Any, step: str) -> None:
     assert bench.room.measure(step, questions=400)["computed_over_unlimited"] <= 1.1

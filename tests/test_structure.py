@@ -34,6 +34,7 @@ FLOORS = {
     "stage": 8,
     "methods": 9,
     "outlets": 9,
+    "serve": 9,
     "api": 10,
     "cli": 11,
     "__init__": 12,
@@ -41,8 +42,8 @@ FLOORS = {
 }
 LEVELS = {
     "settings": [
-        {"consistency", "layers", "plugin", "presets", "schemas", "strict_yaml", "workflow"},
-        {"agents", "flow", "keys"},
+        {"layers", "plugin", "presets", "reading", "schemas", "strict_yaml", "workflow"},
+        {"agents", "consistency", "flow", "keys"},
         {"grammar", "machine", "market", "prompt_search", "reinforce", "task"},
         {"teams"},
         {"sections"},
@@ -66,18 +67,30 @@ LEVELS = {
         {"talks"},
     ],
     "model": [
-        {"adapter", "families", "libraries", "meter", "packing", "resources", "sharing", "spelling", "template"},
+        {
+            "adapter",
+            "endpoint",
+            "families",
+            "libraries",
+            "meter",
+            "packing",
+            "resources",
+            "sharing",
+            "spelling",
+            "template",
+        },
         {"config_file", "render", "sampling", "second", "shapes", "trial"},
         {"checkpoint", "memory"},
         {"hub", "policy", "prefix_cache"},
         {"embedding", "loading", "room", "states"},
         {"decoding"},
         {"generate"},
-        {"helper", "selftest"},
+        {"remote", "selftest"},
     ],
     "learn": [
-        {"advantage", "credit", "halving", "reward", "selection", "stepping", "value"},
-        {"rollout", "sft"},
+        {"advantage", "credit", "parallel", "reward", "selection", "stepping", "value"},
+        {"halving", "rollout"},
+        {"sft"},
         {"bidders", "dpo", "episodes"},
         {"grpo"},
         {"rl"},
@@ -94,11 +107,12 @@ LEVELS = {
         {"report"},
     ],
     "stage": [
-        {"cast", "findings", "probe", "scaling"},
-        {"asking", "crew", "data", "doctor", "evaluate", "scaling_view", "start"},
-        {"pace"},
-        {"preflight"},
-        {"baselines", "stage", "transfers"},
+        {"cast", "findings", "probe", "scaling", "schedule"},
+        {"asking", "data", "doctor", "engine", "evaluate", "lesson", "scaling_view", "simulation", "start"},
+        {"crew"},
+        {"helper", "pace", "worker"},
+        {"cluster", "preflight"},
+        {"baselines", "hiring", "stage", "survey", "transfers"},
         {"dialogues", "judge"},
     ],
     "methods": [
@@ -124,9 +138,16 @@ LEVELS = {
         {"export", "page"},
         {"checking", "following"},
     ],
+    "serve": [
+        {"address", "admission", "answers", "bounds", "engine", "layout", "recollection"},
+        {"metrics", "requests", "speaking"},
+        {"company"},
+        {"app"},
+        {"running"},
+    ],
     "cli": [
         {"arguments", "console", "early"},
-        {"look", "many", "measure", "outlets", "recipes", "streams", "teams", "train"},
+        {"look", "many", "measure", "outlets", "recipes", "serving", "streams", "teams", "train"},
         {"machine"},
         {"app"},
     ],
@@ -136,6 +157,7 @@ LIGHT = {
     "__main__",
     "api",
     "model/config_file",
+    "model/endpoint",
     "model/families",
     "model/memory",
     "model/meter",
@@ -153,10 +175,20 @@ LIGHT = {
     "outlets/page",
     "outlets/sinks",
     "outlets/tracking",
+    "serve/address",
+    "serve/admission",
+    "serve/answers",
+    "serve/bounds",
+    "serve/layout",
+    "serve/recollection",
+    "serve/requests",
     "stage/doctor",
+    "stage/engine",
     "stage/findings",
     "stage/scaling",
     "stage/scaling_view",
+    "stage/schedule",
+    "stage/simulation",
     "stage/start",
 }
 HEAVY = {"accelerate", "bitsandbytes", "datasets", "matplotlib", "peft", "torch", "transformers", "trl"}
@@ -309,6 +341,27 @@ def test_pure_modules_are_light() -> None:
     light = LIGHT | {name for name in names if place_of(name)[0] < FLOOR_OF_TORCH or name.startswith(("runs/", "cli/"))}
     modules = sorted(name.replace("/", ".").removesuffix(".__init__") for name in light)
     assert loaded_after("\n".join(f"import optima_lite.{name}" for name in modules)) == set()
+
+
+OUTSIDE = {"ray", "torch.distributed", "http.client", "http.server", "urllib.request"}
+OF_A_CLUSTER = {"stage/cluster", "stage/survey", "model/endpoint", "model/remote"}
+
+
+def test_a_cluster_and_a_server_are_only_imported_where_one_is_named() -> None:
+    """At the top of a file that a run in one process imports there is nothing of either."""
+    found = []
+    for path in FILES:
+        name = name_of(path)
+        if name in OF_A_CLUSTER or place_of(name)[0] > FLOORS["methods"] or name.startswith("outlets/"):
+            continue
+        tops = [node for node in parse(path).body if isinstance(node, ast.Import | ast.ImportFrom)]
+        lines = {node.lineno for node in tops}
+        modules = {(line, ".".join(parts)) for line, parts in imported(path) if line in lines}
+        own = {(line, other) for line, other in imports_within(path) if line in lines}
+        outside = [(line, what) for line, what in modules if any(f"{what}.".startswith(f"{one}.") for one in OUTSIDE)]
+        found += [f"{name}:{line}: {what}" for line, what in outside]
+        found += [f"{name}:{line}: {other}" for line, other in own if other in OF_A_CLUSTER]
+    assert not found, found
 
 
 def swallows_everything(handler: ast.ExceptHandler) -> bool:

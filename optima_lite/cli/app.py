@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from . import look, machine, many, measure, outlets, recipes, streams, teams
+from . import look, machine, many, measure, outlets, recipes, serving, streams, teams
 from .console import PROGRAM
 from .console import streams as standard_streams
 from .train import train
@@ -52,6 +52,7 @@ _verb(app, "chat", look.chat, "chat runs/quickstart-seed0 --sample 3")
 _verb(app, "search", look.search, "search runs/quickstart-seed0")
 _verb(app, "report", look.report, "report runs/quickstart-seed0")
 _verb(app, "view", outlets.view, "view runs/quickstart-seed0")
+_verb(app, "serve", serving.serve, "serve runs/quickstart-seed0 --port 8000")
 _verb(app, "export", outlets.export, "export runs/quickstart-seed0 my_team --as merged --check 50")
 _verb(app, "push", outlets.push, "push runs/quickstart-seed0 USER/NAME --dry-run")
 _verb(app, "track", outlets.track, "track runs/quickstart-seed0 --to tensorboard")

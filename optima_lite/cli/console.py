@@ -114,10 +114,10 @@ def program() -> str:
 
 def import_libraries() -> None:
     """Reads all that is heavy in one go, which Ctrl-C does not tear apart."""
-    from ..model.resources import let_threads_sleep
+    from ..model.resources import kept, let_threads_sleep
 
     let_threads_sleep(os.environ)
-    with ctrl_c_waits():
+    with ctrl_c_waits(), kept():
         from ..methods import train  # noqa: F401  (and with it everything else)
 
 

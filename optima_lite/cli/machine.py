@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,7 @@ from .early import say
 from .teams import AsMermaid
 
 if TYPE_CHECKING:
+    from ..settings.machine import Machine
     from ..stage.findings import Finding
 
 
@@ -29,6 +31,7 @@ def check(
     config: ConfigOption = None,
     vram: Annotated[float | None, typer.Option(min=1, help="Forecast for a card of so many GiB.")] = None,
     probe: Annotated[bool, typer.Option(help="Load the model and measure: time and, on a GPU, memory.")] = True,
+    gpus: Annotated[int | None, typer.Option(min=1, help="Time with so many workers like this machine.")] = None,
     show: Annotated[int, typer.Option(min=0, help="So many training questions, as each agent sees them.")] = 0,
     as_json: AsJson = False,
     mermaid: AsMermaid = False,
@@ -56,7 +59,7 @@ def check(
         from ..stage.data import samples
         from ..stage.preflight import check as findings
 
-        found = findings(loaded, plan(loaded.recipe), machine=machine, folder=folder, vram=vram, probe=probe)
+        found = findings(loaded, plan(loaded.recipe), machine=machine, folder=folder, vram=vram, probe=probe, gpus=gpus)
         problems = _report_findings(console, found, as_json=as_json)
         for sample in samples(loaded.recipe, show) if show and not as_json else ():
             console.print(sample)
@@ -64,14 +67,41 @@ def check(
             raise typer.Exit(2)
 
 
-def doctor(config: ConfigOption = None, as_json: AsJson = False) -> None:
+def doctor(
+    config: ConfigOption = None,
+    as_json: AsJson = False,
+    cluster: Annotated[
+        str | None, typer.Option(metavar="RECIPE", help="Also the machine file's cluster, with the model of a recipe.")
+    ] = None,
+) -> None:
     """Python, packages, GPU, memory, disk: what will and what won't work, and how to mend it."""
     with errors():
         from ..stage.doctor import doctor as findings
 
         machine = machine_of(config)
-        if _report_findings(console_of(machine), findings(machine), as_json=as_json):
+        found = findings(machine)
+        if cluster is not None:
+            found = chain(found, _cluster(cluster, machine))
+        if _report_findings(console_of(machine), found, as_json=as_json):
             raise typer.Exit(2)
+
+
+def _cluster(recipe: str, machine: Machine) -> Iterator[Finding]:
+    """What the machine file's cluster is made of, with the model of a recipe."""
+    from ..errors import ConfigError
+    from ..settings.config import load_recipe
+
+    loaded = load_recipe(recipe)
+    if machine.cluster.engine == "none":
+        hint = 'in [cluster] of optima_lite.toml: engine = "ray"'
+        raise ConfigError("the machine file names no cluster", where="cluster.engine", hint=hint)
+    import_libraries()
+    from ..stage.engine import require_engine
+
+    require_engine(loaded.recipe, machine)
+    from ..stage.survey import survey
+
+    yield from survey(loaded.recipe, machine)
 
 
 def init(

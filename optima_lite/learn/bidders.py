@@ -19,7 +19,7 @@ from ..team.episodes import Win
 from ..team.ledger import Economy
 from ..team.population import population
 from ..team.prompts import NO, YES, view, wake_question
-from .rollout import Advance, Agents
+from .rollout import Advance, Agents, Speakers
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,11 @@ class Bidders(Agents):
 
     living: tuple[Agent, ...] = ()
     rules: MarketSettings = field(default_factory=MarketSettings)
+
+    @property
+    def speakers(self) -> Speakers:
+        """Who they are, for another process."""
+        return Speakers(self.workflow, self.layout, self.living)
 
     def of(self, living: Sequence[Agent]) -> Bidders:
         """The same market with another population."""

@@ -24,6 +24,7 @@ from ..errors import TrainingError
 from ..model.policy import Policy
 from ..settings.sections import DpoSettings
 from .halving import Halving
+from .parallel import Sharing, filled, total, world
 from .sft import Steps, adapter_weights, arguments, restore_adapter, session
 
 _WINDOW = 5  # steps over which the fall of the chosen messages is averaged
@@ -88,10 +89,7 @@ def optimise(
                 loss_weights=[1.0, settings.sft_weight][: len(losses)],
             ),
             train_dataset=Dataset.from_list(
-                [
-                    {"prompt_ids": list(p.prompt), "chosen_ids": list(p.chosen), "rejected_ids": list(p.rejected)}
-                    for p in pairs
-                ]
+                filled([_example(p) for p in pairs], _example(PairIds(pairs[0].prompt, (), ())))
             ),
             processing_class=policy.tokenizer,
             callbacks=[Steps(on_step, on_loss), guard],
@@ -115,6 +113,10 @@ def optimise(
     )
 
 
+def _example(pair: PairIds) -> dict[str, list[int]]:
+    return {"prompt_ids": [*pair.prompt], "chosen_ids": [*pair.chosen], "rejected_ids": [*pair.rejected]}
+
+
 def check(pairs: Sequence[PairIds], policy: Policy) -> None:
     """Before the first step: no second beginning-of-text, a learnt turn end, two different messages, room in the model.
 
@@ -136,7 +138,7 @@ def check(pairs: Sequence[PairIds], policy: Policy) -> None:
             raise TrainingError(f"preference pair {i} has {problem}", hint="this is a defect; please report it")
 
 
-class _PairTrainer(Halving, DPOTrainer):
+class _PairTrainer(Sharing, Halving, DPOTrainer):
     """TRL's trainer on token ids as they are, with a loss that does not depend on how a batch is split."""
 
     blocks = 2  # a batch holds all chosen rows, then all rejected ones
@@ -154,8 +156,8 @@ class _PairTrainer(Halving, DPOTrainer):
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> Any:
         """Counts what the whole batch holds, see `compute_loss`."""
         samples, items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self.chosen_tokens, self._batches = sum(map(_chosen_tokens, samples)), len(samples)
-        self._pairs = sum(map(_pairs, samples))
+        self.chosen_tokens, self._batches = total(sum(map(_chosen_tokens, samples))), len(samples) * world()
+        self._pairs = total(sum(_pairs(one) - _fillers(one) for one in samples))
         return samples, items
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
@@ -166,17 +168,23 @@ class _PairTrainer(Halving, DPOTrainer):
             self.loss_weights: list[float] = [1.0, self.args.loss_weights[1] * token_share / pairs_share]
         loss = super().compute_loss(model, inputs, *args, **kwargs)
         self._metrics["train"]["pairs"].append(_pairs(inputs))
-        return loss * pairs_share
+        of_fillers = math.log(2) * _fillers(inputs) / _pairs(inputs)  # what a pair without messages adds to the mean
+        return (loss - of_fillers) * pairs_share
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Adds the chosen messages' log-probability summed over the step, which their mean per micro-batch hides."""
         means, counts = (self._metrics["train"].get(name, ()) for name in ("logps/chosen", "pairs"))
-        self.chosen_logp = sum(mean * count for mean, count in zip(means, counts, strict=True))
+        self.chosen_logp = world() * sum(mean * count for mean, count in zip(means, counts, strict=True))
         super().log(logs, *args, **kwargs)
 
 
 def _pairs(batch: Any) -> int:
     return len(batch["input_ids"]) // 2
+
+
+def _fillers(batch: Any) -> int:
+    """Pairs without messages, which only a group of trainers has."""
+    return 0 if world() == 1 else int((batch["completion_mask"].chunk(2)[0].sum(1) == 0).sum())
 
 
 def _chosen_tokens(batch: Any) -> int:

@@ -11,6 +11,11 @@ import torch
 
 from ..errors import OptimaError
 from ..model.memory import is_out_of_memory
+from .parallel import world
+
+
+class OutOfMemory(OptimaError):
+    """A training step that does not fit."""
 
 
 class Halving:
@@ -32,7 +37,8 @@ class Halving:
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
         """The loss of one micro-batch, its gradients added to those there are.
 
-        Raises OptimaError when not even a single example fits.
+        Raises OutOfMemory when not even a single example fits. In a group of trainers nothing is halved, since all must
+        take the same steps: there it is raised at once.
         """
         examples = len(next(iter(inputs.values()))) // self.blocks
         weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -52,9 +58,10 @@ class Halving:
                     raise
                 failure = str(error)
             # Outside the handler, because the exception keeps the failed attempt's tensors alive.
-            if examples == self.parts:
-                raise OptimaError(
-                    f"out of memory with a single training example at a time: {failure.splitlines()[0]}",
+            if examples == self.parts or world() > 1:
+                number = "a single training example" if examples == self.parts else f"{examples} training examples"
+                raise OutOfMemory(
+                    f"out of memory with {number} at a time: {failure.splitlines()[0]}",
                     hint="a smaller model.max_length; `optima-lite check` shows what fits",
                 )
             self._fits = examples // self.parts // 2

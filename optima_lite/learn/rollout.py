@@ -11,6 +11,7 @@ from ..model.generate import Generator
 from ..model.render import Rendered, Renderer, shorten
 from ..model.sampling import Sampling, row_key
 from ..records import Dialogue, Ending, Layout, Metric, Question, Reward, Rollouts, Turn
+from ..settings.agents import Agent
 from ..settings.sections import RewardSettings
 from ..settings.workflow import QUESTION, Step, Workflow
 from ..tasks import answers
@@ -35,6 +36,15 @@ Drafts = tuple[Question, Sequence[Dialogue]]
 _AROUND = 8  # tokens that stand around a message in a view: header, turn end, the speaker's name
 
 
+@dataclass(frozen=True, slots=True)
+class Speakers:
+    """Who talks, and how, without anything that a process holds; see `Agents`. living: of a market's population."""
+
+    workflow: Workflow
+    layout: Layout = "alternating"
+    living: tuple[Agent, ...] = ()
+
+
 @dataclass(frozen=True)
 class Agents:
     """All that is needed to hold a dialogue, and to score it. layout: of the chat (see `prompts.view`). own, tool: the
@@ -49,6 +59,11 @@ class Agents:
     own: Own | None = None
     tool: Callable[[Question, str], str] | None = None
     indexes: Mapping[str, Index] = field(default_factory=dict)
+
+    @property
+    def speakers(self) -> Speakers:
+        """Who they are, for another process."""
+        return Speakers(self.workflow, self.layout)
 
     def fit(self, questions: Sequence[Question], *, max_turn_tokens: int) -> list[Question]:
         """The questions with facts short enough that a dialogue of full length stays within the model's limit.
@@ -122,6 +137,11 @@ class Agents:
                 return count or max(1, states.max_batch_tokens // (row * len(dialogues)))
         return len(drafts)
 
+    def extent(self, question: Question, *, growth: int) -> tuple[int, int]:
+        """Tokens that a dialogue keeps in the prefix cache when every view of it grows by so many; and its longest."""
+        begun = [len(ids) + growth for ids in self._openings(question, None)]
+        return sum(begun), max(begun)
+
     def _openings(self, question: Question, format: str | None) -> list[tuple[int, ...]]:
         """What every view of a dialogue begins with: the conversation for each role in it, and each template."""
         workflow = self.workflow
@@ -174,13 +194,13 @@ class Agents:
             cues = [cue for _, cue in (ready[k] for k in numbers)]
             keys = [row_key(*seed, cue.dialogue.question, cue.dialogue.rollout, cue.number) for cue in cues]
             limited = replace(sampling, max_new_tokens=min(most or room, room))
-            self.generator.policy.wear(adapter)
+            self.generator.wear(adapter)
             say = self._say_steps if self.workflow.streams else self._say
             said |= zip(numbers, say([ready[k] for k in numbers], keys, limited), strict=True)
         return [said[k] for k in range(len(ready))]
 
     def _say(self, ready: Sequence[tuple[Question, Cue]], keys: Sequence[int], sampling: Sampling) -> list[Turn]:
-        prompts = [self._prompt(question, cue) for question, cue in ready]
+        prompts = [self.prompt_of(question, cue) for question, cue in ready]
         if self.workflow.stream is None:
             sampled = self.generator.generate(prompts, sampling=sampling, keys=keys)
             return [self._turn(cue, ids) for (_, cue), ids in zip(ready, sampled, strict=True)]
@@ -227,9 +247,11 @@ class Agents:
 
     def prompt(self, question: Question, dialogue: Dialogue) -> tuple[int, ...]:
         """What the next speaker of an unfinished dialogue sees, as ids up to the header of its turn."""
-        return self._prompt(question, self.next_cue(dialogue))
+        return self.prompt_of(question, self.next_cue(dialogue))
 
-    def _prompt(self, question: Question, cue: Cue) -> tuple[int, ...]:
+    def prompt_of(self, question: Question, cue: Cue) -> tuple[int, ...]:
+        """What the speaker of a step sees, as ids up to the header of its turn. Raises KeyError for an input of its
+        template that nobody has written."""
         speaker, turns, format = self.workflow.speaker(cue.step), cue.dialogue.turns, cue.dialogue.format
         if self.workflow.streams:
             return Utterance(question, cue, workflow=self.workflow, renderer=self.renderer).ids

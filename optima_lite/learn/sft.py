@@ -30,6 +30,7 @@ from ..model.render import Rendered
 from ..settings.reinforce import ReinforceSettings
 from ..settings.sections import DpoSettings, TrainingSettings
 from .halving import Halving, free
+from .parallel import Sharing, at_once, filled, world
 
 _IGNORED = -100  # label of tokens without loss
 Optimising = TrainingSettings | DpoSettings | ReinforceSettings
@@ -75,7 +76,7 @@ def fine_tune(
             args=SFTConfig(
                 **arguments(scratch, settings, rows=len(rows), micro_batch=micro_batch, seed=seed), packing=False
             ),
-            train_dataset=Dataset.from_list([_example(row) for row in rows]),
+            train_dataset=Dataset.from_list(filled([_example(row) for row in rows], _filler(rows[0]))),
             processing_class=policy.tokenizer,
             callbacks=[Steps(on_step, on_loss)],
         )
@@ -167,18 +168,22 @@ def _example(row: Rendered) -> dict[str, list[int]]:
     return {"input_ids": list(row.ids), "labels": labels}
 
 
+def _filler(row: Rendered) -> dict[str, list[int]]:
+    return {"input_ids": list(row.ids[:2]), "labels": [_IGNORED] * 2}
+
+
 def arguments(scratch: str, settings: Optimising, *, rows: int, micro_batch: int, seed: int) -> dict[str, Any]:
     """What every trainer's configuration says alike. settings: the optimiser's part of a recipe. rows: examples there
     are."""
     cuda = torch.cuda.is_available()
     bf16 = computing_dtype() == torch.bfloat16
-    at_once = min(micro_batch, settings.batch_size)
-    while settings.batch_size % at_once:  # the effective batch is the recipe's, whatever fits at a time
-        at_once -= 1
+    number = at_once(settings.batch_size, micro_batch)  # the effective batch is the recipe's, whatever fits at a time
+    together = {"ddp_backend": None if cuda else "gloo", "ddp_find_unused_parameters": False} if world() > 1 else {}
     return {
+        **together,
         "output_dir": scratch,
-        "per_device_train_batch_size": at_once,
-        "gradient_accumulation_steps": settings.batch_size // at_once,
+        "per_device_train_batch_size": number,
+        "gradient_accumulation_steps": settings.batch_size // (number * world()),
         "num_train_epochs": settings.epochs,
         "learning_rate": settings.learning_rate,
         "lr_scheduler_type": "cosine",
@@ -200,7 +205,7 @@ def arguments(scratch: str, settings: Optimising, *, rows: int, micro_batch: int
     }
 
 
-class RowTrainer(Halving, SFTTrainer):
+class RowTrainer(Sharing, Halving, SFTTrainer):
     """TRL's trainer, going on when memory runs out."""
 
 

@@ -12,6 +12,7 @@ into the run folder and is read from there when they exist; so the same command 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from ..records import Payment, Question, Rollouts
 from ..runs.folder import IMITATED, stage_name
 from ..stage.dialogues import rewarded, sampled
 from ..stage.judge import Judge
+from ..stage.lesson import Lesson
 from ..stage.stage import Stage
 from .optima.imitate import imitate
 
@@ -60,7 +62,9 @@ def _pay(stage: Stage, iteration: int, scored: Sequence[Rollouts]) -> Sequence[P
         return [paid(pair, group, settings=recipe.reward) for group in chunk]
 
     size = max(1, stage.cast.chunk // recipe.sampling.rollouts)
-    payments = stage.run.chunks(stage_name(iteration, "3_payments"), Payment, scored, size=size, work=work)
+    payments = stage.run.chunks(
+        stage_name(iteration, "3_payments"), Payment, scored, size=size, work=partial(map, work)
+    )
     if all(payment.flat == payment.groups for payment in payments) and recipe.reinforce.advantage == "group":
         why = "all dialogues about a question were worth the same"
         stage.note(f"iteration {iteration}: {why}, whichever the question, so nothing is trained")
@@ -91,9 +95,7 @@ def _train(
         if adapter in heads:
             heads[adapter].save(place)
 
-    return stage.adapt(
-        learn, rows, settings=settings, iteration=iteration, name=IMITATED, label="reinforce", beside=beside
-    )
+    return stage.adapt(Lesson(learn, rows, settings, iteration, IMITATED, beside), label="reinforce")
 
 
 def _heads(stage: Stage, before: Path | None) -> dict[str, ValueHead]:

@@ -15,15 +15,16 @@ from ..errors import RunError
 from ..model.second import Second
 from ..records import Question
 from ..runs.folder import RunFolder
-from ..runs.progress import Note, Observer, Planned, RunStarted, Timings, fan_out, phase
+from ..runs.progress import Note, Observer, Planned, RunStarted, Timings, fan_out
 from ..runs.store import Run
 from ..runs.summary import summary
 from ..settings.config import LoadedRecipe
 from ..settings.machine import Machine
 from ..stage.baselines import ALONE
-from ..stage.cast import Cast, assemble, workflows
-from ..stage.crew import helped
+from ..stage.cast import Cast, workflows
+from ..stage.crew import Alone
 from ..stage.doctor import versions
+from ..stage.hiring import hired
 from ..stage.preflight import require
 from ..stage.stage import Stage, require_something_right
 from ..stage.start import begin
@@ -34,6 +35,11 @@ from .optima import loop as optima
 from .plan import improvement, plan
 from .prompts import choices
 from .prompts import loop as prompts
+
+SAMPLED_ELSEWHERE = (
+    "messages are sampled by a server: finished records stay, but what is computed again may differ; only the "
+    "generator of this package repeats token by token"
+)
 
 
 def train(
@@ -62,15 +68,13 @@ def train(
         if code:
             observe(Note(code.told(recipe.uses)))
         observe(Planned(plan(recipe)))
+        if machine.server.urls:
+            run.settle("sampler", lambda: {"engine": "server", "base": machine.server.base})
+            observe(Note(SAMPLED_ELSEWHERE))
         start = begin(run, recipe, machine=machine, notify=lambda text: observe(Note(text)))
-        with phase(observe, "load", iteration=None, total=1, unit="models") as advance:
-            cast = assemble(
-                recipe, machine=machine, settle=run.settle, notify=lambda text: observe(Note(text)), start=start
-            )
-            advance(1)
-        held_out = questions(recipe.task, "held_out", recipe.evaluation.questions, seed=0)
-        with helped(cast, machine=machine, notify=lambda text: observe(Note(text)), second=second) as helper:
-            stage = Stage(cast, run, observe, helper)
+        with hired(recipe, machine=machine, settle=run.settle, observe=observe, start=start, second=second) as crew:
+            cast, stage = crew.cast, Stage(crew.cast, run, observe, crew)
+            held_out = questions(recipe.task, "held_out", recipe.evaluation.questions, seed=0)
             for greedy in (False, True):
                 stage.evaluate(cast.pair, held_out, "untrained", greedy=greedy)
                 stage.evaluate(cast.single, held_out, "single_agent", greedy=greedy)
@@ -100,7 +104,8 @@ def train_alone(cast: Cast, run: RunFolder, *, observe: Observer) -> None:
         observe(RunStarted(name, str(own.folder), recipe.iterations, own.resumed))
         observe(Planned(tuple(improvement(recipe, roles=1))))
         alone.begin()
-        _improve(Stage(alone, own, observe), questions(recipe.task, "held_out", recipe.evaluation.questions, seed=0))
+        held_out = questions(recipe.task, "held_out", recipe.evaluation.questions, seed=0)
+        _improve(Stage(alone, own, observe, Alone(alone)), held_out)
 
 
 def _improve(stage: Stage, held_out: Sequence[Question]) -> None:

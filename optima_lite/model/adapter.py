@@ -25,7 +25,8 @@ def merged(layers: Sequence[Any]) -> Iterator[None]:
     try:
         for layer in layers:
             layer.merge()
-        yield
+        with _computing(layers, [layer.get_base_layer().forward for layer in layers]):
+            yield
     finally:
         with torch.no_grad():
             for layer, weight in zip(layers, saved, strict=True):
@@ -41,10 +42,17 @@ def beside(layers: Sequence[Any], name: str, dtype: torch.dtype) -> Iterator[Non
     PEFT's own forward takes the input to the adapter's float32 and the result back for every layer, and scales and adds
     in passes of their own: seven kernels after the base's where here are two.
     """
+    with _computing(layers, [_adapted(layer, name, dtype) for layer in layers]):
+        yield
+
+
+@contextmanager
+def _computing(layers: Sequence[Any], forwards: Sequence[Callable[[Tensor], Tensor]]) -> Iterator[None]:
+    """Each layer with a forward pass of ours instead of PEFT's, which asks anew what it is to do at every call."""
     before = [layer.__dict__.get("forward") for layer in layers]
     try:
-        for layer in layers:
-            layer.forward = _adapted(layer, name, dtype)
+        for layer, forward in zip(layers, forwards, strict=True):
+            layer.forward = forward
         yield
     finally:
         for layer, forward in zip(layers, before, strict=True):

@@ -71,6 +71,11 @@ class Checkpoint:
         """The config as a new object of transformers, which holds nothing but what was checked."""
         return self.architecture.config_class(**copy.deepcopy(dict(self.config)))  # it changes tables that it is given
 
+    def outline(self) -> Any:
+        """The model laid out without weights, which takes no memory."""
+        with torch.device("meta"):
+            return self.architecture(self.configuration())
+
     def tokenizer(self) -> Any:
         """The tokenizer as a new object of transformers: what tokenizer.json says, with the special tokens and the chat
         template that were checked."""
@@ -97,8 +102,9 @@ def check_config(path: Path) -> dict[str, Any]:
     return stated(config, where=path)
 
 
-def read(folder: Path) -> Checkpoint:
-    """A folder with a model of one of the families as whole safetensors, and a tokenizer with a chat template.
+def read(folder: Path, *, weights: bool = True) -> Checkpoint:
+    """A folder with a model of one of the families as whole safetensors, and a tokenizer with a chat template. weights:
+    whether they are looked at.
 
     Raises ModelError for what is missing, damaged, too large, does not fit together, or never ends.
     """
@@ -106,7 +112,7 @@ def read(folder: Path) -> Checkpoint:
         hint = "the folder of its base model; or take adapter_config.json out of this one"
         raise ModelError("this folder holds an adapter", where=folder, hint=hint)
     config = check_config(folder / "config.json")
-    tensors = _tensors(weight_files(folder))
+    tensors = _tensors(weight_files(folder)) if weights else {}
     tokenizer = _if_there(folder / "special_tokens_map.json") | _if_there(folder / "tokenizer_config.json")
     special = {name: token for name in _SPECIAL if (token := _token(tokenizer.get(name), name, folder))}
     template = _template(folder, tokenizer)
@@ -114,7 +120,8 @@ def read(folder: Path) -> Checkpoint:
     if folder not in map(bundled, BUNDLED):
         special = _tried(folder, special, template, vocabulary=config["vocab_size"])
     checkpoint = Checkpoint(folder, config, ends, special, template)
-    _compare(checkpoint, tensors)
+    if weights:
+        _compare(checkpoint, tensors)
     with explained(folder):
         Renderer(checkpoint.tokenizer(), end_ids=())  # refuses a chat template that cannot be used
     return checkpoint
@@ -197,10 +204,9 @@ def _compare(checkpoint: Checkpoint, tensors: Mapping[str, tuple[int, ...]]) -> 
             hint="finish the download",
         )
     packed = "quantization_config" in checkpoint.config
-    with explained(where), torch.device("meta"):
-        configuration = checkpoint.configuration()
-        model = checkpoint.architecture(configuration)
-    tied = {"lm_head.weight"} if configuration.tie_word_embeddings else set()
+    with explained(where):
+        model = checkpoint.outline()
+    tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
     for name, weight in model.state_dict().items():
         shape = tensors.get(name, tensors.get(name.removeprefix("model.")))
         if shape is None and name not in tied:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .prefix_cache import Batch
-from .sampling import KeyedSampler, Sampling
+from .sampling import Sampling, sampler_of
 from .states import States
 
 _SLICE = 8  # tokens between two looks at who has finished: a GPU waits at each, finished rows until the next
@@ -31,14 +31,17 @@ Stop = Callable[[Sequence[int]], int | None]
 class Row:
     """A row on its way. prompt: its prompt's length. ids: the prompt and what was sampled so far. most: tokens that it
     may say in all. watch: what was said so far in, what looks for the place to pause out; None: it goes on to its end.
-    known: how many of its ids have states, and these."""
+    sampling: its own temperature and top-p; None: those of the others. known: how many of its ids have states, and
+    these. reused: how many of them had some when it entered."""
 
     key: int
     prompt: int
     ids: list[int]
     most: int
     watch: Callable[[Sequence[int]], Stop] | None = None
+    sampling: Sampling | None = None
     known: tuple[int, list[Tensor]] = (0, [])
+    reused: int = 0
     finished: bool = False
     _stop: Stop | None = None
     _seen: int = 0  # tokens that it was told of
@@ -78,7 +81,8 @@ class Row:
 
 
 class Decoding:
-    """The rows of one call of `generate`, of which as many run side by side as the token budget allows.
+    """The rows of one call of `generate`, or of many who ask at any time. As many run side by side as the token budget
+    allows.
 
     hear: is told a row's key whenever it has said something.
     """
@@ -118,7 +122,22 @@ class Decoding:
         for _ in range(entering):
             row = self.waiting.pop()
             row.known = self.states.find(row.ids, len(row.ids) - 1, adapter=self.states.policy.worn)
+            row.reused = row.known[0]
             self.running.append(row)
+
+    def join(self, rows: Sequence[Row]) -> None:
+        """More rows wait, behind all that do."""
+        self.waiting[:0] = reversed(rows)
+
+    def give_up(self, unwanted: Sequence[Row]) -> None:
+        """These rows, wherever they are, leave as they are."""
+        for row in unwanted:
+            row.finished = True
+        self.waiting = [row for row in self.waiting if not row.finished]
+        if self._batch is not None:
+            self._leave(self._batch)
+        else:
+            self.running = [row for row in self.running if not row.finished]
 
     def _fitting(self) -> int:
         """How many waiting rows fit into the token budget beside those that run; one at least where none runs."""
@@ -155,8 +174,13 @@ class Decoding:
         steps = min(_SLICE, max(row.left for row in self.running))
         device = batch.states.device
         keys = [row.key for row in self.running]
-        sampler = KeyedSampler(
-            keys, done, sampling=self.sampling, steps=steps, candidates=self._candidates, device=device
+        sampler = sampler_of(
+            keys,
+            done,
+            samplings=[row.sampling or self.sampling for row in self.running],
+            steps=steps,
+            candidates=self._candidates,
+            device=device,
         )
         base, tokens, ended = self.model.get_base_model(), [], set[int]()
         for step in range(steps):

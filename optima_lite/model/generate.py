@@ -58,6 +58,10 @@ class Generator:
         self._losses.clear()
         self._fingerprint = self.fingerprint()
 
+    def wear(self, adapter: str) -> None:
+        """What is generated from here on is said with the adapter of this name."""
+        self.policy.wear(adapter)
+
     def release(self) -> None:
         """Empties the cache and gives all memory back, to whoever trains next."""
         self.forget()

@@ -15,7 +15,8 @@ from ..settings.machine import Machine
 from .checkpoint import BUNDLED, bundled, check_config, first_line
 
 UNGATED = "unsloth/llama-3-8b-Instruct-bnb-4bit"  # Llama 3 8B Instruct, quantised already
-_NEEDED_FILES = ("*.json", "*.safetensors", "*.jinja")
+_WEIGHTS = "*.safetensors"
+_NEEDED_FILES = ("*.json", _WEIGHTS, "*.jinja")
 _PATIENCE = 10  # seconds for a look at the hub
 
 
@@ -49,8 +50,9 @@ def locate(name: str, *, machine: Machine) -> str:
     return name
 
 
-def download(name: str, *, offline: bool) -> Path:
-    """The folder of a model of the Hugging Face hub in the local cache, fetched there first if need be.
+def download(name: str, *, offline: bool, weights: bool = True) -> Path:
+    """The folder of a model of the Hugging Face hub in the local cache, fetched there first if need be, with its
+    weights or without.
 
     Its config is fetched and checked before the gigabytes. Raises ModelError: gated, no such model, a file missing, a
     model that cannot be trained here; NotHere: not cached and no network.
@@ -59,7 +61,8 @@ def download(name: str, *, offline: bool) -> Path:
 
     fetch_config(name, offline=offline)
     with _reached(name, offline=offline):
-        return Path(snapshot_download(name, allow_patterns=list(_NEEDED_FILES), local_files_only=offline))
+        needed = [pattern for pattern in _NEEDED_FILES if weights or pattern != _WEIGHTS]
+        return Path(snapshot_download(name, allow_patterns=needed, local_files_only=offline))
 
 
 def fetch_config(name: str, *, offline: bool) -> Path:

@@ -33,8 +33,11 @@ from .shapes import Shape
 _NO_WINDOW = 1 << 30  # tokens; more than any row has
 
 
-def load(settings: ModelSettings, *, machine: Machine, seed: int, adapters: Sequence[str] = (SHARED,)) -> Policy:
-    """The recipe's model with fresh adapters of these names, ready to speak.
+def load(
+    settings: ModelSettings, *, machine: Machine, seed: int, adapters: Sequence[str] = (SHARED,), weights: bool = True
+) -> Policy:
+    """The recipe's model with fresh adapters of these names, ready to speak. Without its weights it takes no memory and
+    can say nothing, but it knows its words, its shape and its limits.
 
     fp32 on the CPU, otherwise bf16 where the card can and fp16 where not; NF4 with double quantisation where asked.
     Raises ModelError with what is wrong and what to try.
@@ -44,10 +47,10 @@ def load(settings: ModelSettings, *, machine: Machine, seed: int, adapters: Sequ
     if machine.max_vram_gib != "auto" and torch.cuda.is_available():
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, machine.max_vram_gib * GIB / total))
-    folder = found(settings.name, machine=machine)
-    checkpoint = read(folder)
+    folder = found(settings.name, machine=machine, weights=weights)
+    checkpoint = read(folder, weights=weights)
     with explained(folder):
-        tokenizer, model = checkpoint.tokenizer(), _adapted(checkpoint, settings)
+        tokenizer, model = checkpoint.tokenizer(), _adapted(checkpoint, settings, weights=weights)
     model.eval()
     base = model.get_base_model()
     _compute_exactly(base)
@@ -60,8 +63,9 @@ def load(settings: ModelSettings, *, machine: Machine, seed: int, adapters: Sequ
         base.config.sliding_window = _NO_WINDOW
     renderer = Renderer(tokenizer, end_ids=())
     ends = end_ids(checkpoint, tokenizer, renderer)
-    with explained(folder):
-        _require_numbers(base, ends, folder)
+    if weights:
+        with explained(folder):
+            _require_numbers(base, ends, folder)
     policy = Policy(
         model=model,
         tokenizer=tokenizer,
@@ -76,19 +80,27 @@ def load(settings: ModelSettings, *, machine: Machine, seed: int, adapters: Sequ
     if tokenizer.pad_token_id in {None, *taken}:
         tokenizer.pad_token = _padding(tokenizer, taken=taken, vocabulary=base.config.vocab_size)
     policy.hold(adapters)
-    policy.restart(seed=seed)
+    if weights:
+        policy.restart(seed=seed)
     policy.wear(adapters[0])
     return policy
 
 
-def found(name: str, *, machine: Machine) -> Path:
-    """The folder of a recipe's model, fetched from the hub first if need be. Raises ModelError as `locate` and
-    `download` do."""
+def found(name: str, *, machine: Machine, weights: bool = True) -> Path:
+    """The folder of a recipe's model, fetched from the hub first if need be, with its weights or without. Raises
+    ModelError as `locate` and `download` do."""
     source = locate(name, machine=machine)
-    return Path(source) if Path(source).is_dir() else download(source, offline=machine.offline)
+    return Path(source) if Path(source).is_dir() else download(source, offline=machine.offline, weights=weights)
 
 
-def _adapted(checkpoint: Checkpoint, settings: ModelSettings) -> PeftModel:
+def _adapted(checkpoint: Checkpoint, settings: ModelSettings, *, weights: bool) -> PeftModel:
+    base = _base(checkpoint, settings) if weights else checkpoint.outline()
+    with warnings.catch_warnings():  # PEFT 0.21 asks transformers 5.23 under an old name; 2026-11
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        return get_peft_model(base, _lora(settings, Shape.from_config(base.config.to_dict())), ADAPTER)
+
+
+def _base(checkpoint: Checkpoint, settings: ModelSettings) -> Any:
     dtype = computing_dtype()
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "attn_implementation": "sdpa"}
     if quantised(settings) and "quantization_config" not in checkpoint.config:
@@ -100,16 +112,13 @@ def _adapted(checkpoint: Checkpoint, settings: ModelSettings) -> PeftModel:
         )
     if torch.cuda.is_available():
         options["device_map"] = {"": 0}
-    base = checkpoint.architecture.from_pretrained(
+    return checkpoint.architecture.from_pretrained(
         checkpoint.folder,
         config=checkpoint.configuration(),
         generation_config=GenerationConfig(eos_token_id=list(checkpoint.end_ids) or None),
         local_files_only=True,
         **options,
     )
-    with warnings.catch_warnings():  # PEFT 0.21 asks transformers 5.23 under an old name; 2026-11
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-        return get_peft_model(base, _lora(settings, Shape.from_config(base.config.to_dict())), ADAPTER)
 
 
 def _lora(settings: ModelSettings, shape: Shape) -> LoraConfig:

@@ -137,8 +137,15 @@ class Policy:
     def reading(self) -> Iterator[Any]:
         """The base model as a reader: evaluation mode, adapter off."""
         self.model.eval()
-        with self.model.disable_adapter(), torch.no_grad():
-            yield self.model.get_base_model()
+        layers = self.mergeable or lora_layers(self.model)
+        try:
+            for layer in layers:  # PEFT's own switch examines the whole model first
+                layer.enable_adapters(False)
+            with torch.no_grad():
+                yield self.model.get_base_model()
+        finally:
+            for layer in layers:
+                layer.enable_adapters(True)
 
     @contextmanager
     def changing(self) -> Iterator[PeftModel]:

@@ -7,6 +7,7 @@ what was sampled. Everything that people or datasets wrote is tokenised without 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -18,6 +19,7 @@ from ..team.prompts import Message
 from .template import Template
 
 _ANCHOR = "\n"
+_MOST_HELD = 5_000_000  # ids of texts that are kept: questions repeat within an iteration, not for ever
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class Rendered:
 
 
 class Renderer:
-    """Turns messages into ids with the tokenizer's own chat template.
+    """Turns messages into ids with the tokenizer's own chat template. Several threads may ask.
 
     end_ids: the ids that end a turn. Raises ModelError when the tokenizer has no chat template that can be used, see
     `Template`.
@@ -47,11 +49,13 @@ class Renderer:
 
     def __init__(self, tokenizer: Any, *, end_ids: Sequence[int]) -> None:
         self.tokenizer = tokenizer
+        self._one_at_a_time = threading.RLock()  # how it reads special tokens is a state of the tokenizer
         self.end_ids = frozenset(end_ids)
         self._template = Template(tokenizer)
         self._anchor = self._anchor_ids()
         self._scaffolds: dict[tuple[tuple[str, ...], bool], list[tuple[int, ...]]] = {}
         self._texts: dict[str, tuple[int, ...]] = {}
+        self._held = 0  # ids of these texts
 
     @property
     def written(self) -> frozenset[int]:
@@ -88,11 +92,13 @@ class Renderer:
 
     def text(self, ids: Sequence[int]) -> str:
         """Sampled ids as readable text, without special tokens and surrounding space."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+        with self._one_at_a_time:
+            return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
     def decode(self, ids: Sequence[int]) -> str:
         """Sampled ids as the text that they are, without special tokens."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        with self._one_at_a_time:
+            return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def cut(self, text: str, tokens: int) -> str:
         """The text, or as much of its beginning as so many tokens say."""
@@ -101,11 +107,14 @@ class Renderer:
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Ids of text that somebody wrote; special tokens in it are read as plain characters."""
-        if text not in self._texts:
-            if len(self._texts) > 100_000:  # questions repeat within an iteration, not for ever
-                self._texts.clear()
-            self._texts[text] = self._tokenised(text, split_special_tokens=True)
-        return self._texts[text]
+        with self._one_at_a_time:
+            if text not in self._texts:
+                if len(self._texts) > 100_000 or self._held > _MOST_HELD:
+                    self._texts.clear()
+                    self._held = 0
+                self._texts[text] = self._tokenised(text, split_special_tokens=True)
+                self._held += len(self._texts[text])
+            return self._texts[text]
 
     def _render(self, messages: Sequence[Message], *, reply: bool) -> Rendered:
         pieces = self._scaffold(tuple(message.role for message in messages), reply)
@@ -137,7 +146,8 @@ class Renderer:
 
     def _tokenised(self, text: str, **how: bool) -> tuple[int, ...]:
         """Ids of a text in the middle of another."""
-        whole = self.tokenizer((_ANCHOR if self._anchor else "") + text, add_special_tokens=False, **how)
+        with self._one_at_a_time:
+            whole = self.tokenizer((_ANCHOR if self._anchor else "") + text, add_special_tokens=False, **how)
         return tuple(whole["input_ids"][len(self._anchor) :])
 
     def _anchor_ids(self) -> tuple[int, ...]:

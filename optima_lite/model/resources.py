@@ -7,10 +7,11 @@ of 8 GiB on a host of 256 sees 256. Their files are read here, those of version 
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import sys
 from collections.abc import Iterator, MutableMapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from math import ceil
 from pathlib import Path
 
@@ -53,6 +54,24 @@ def let_threads_sleep(environment: MutableMapping[str, str]) -> None:
     """Tells torch's threads to sleep while they wait for each other, unless the user has told them how; before torch is
     imported. Awake, as they wait otherwise, each takes a core from whoever else could use it, the others included."""
     environment.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """What the block imports is there to stay, so the search for garbage leaves it out, now and later.
+
+    torch and its company are half a million objects. To look through them again and again takes a fifth of the time of
+    their import, and each training step's clean-up a third of a second.
+    """
+    before, searching = len(sys.modules), gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if len(sys.modules) > before:
+            gc.freeze()
+        if searching:
+            gc.enable()
 
 
 def keep_freed_memory() -> None:

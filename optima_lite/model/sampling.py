@@ -76,6 +76,60 @@ class KeyedSampler:
         return tokens
 
 
+class MixedSampler:
+    """The same for rows of several samplings: each is drawn as it would be among its like."""
+
+    def __init__(self, parts: Sequence[tuple[Tensor, KeyedSampler]]) -> None:
+        """parts: the numbers of some rows, and what samples these; together all rows."""
+        self._parts = parts
+
+    def __call__(self, logits: Tensor, step: int) -> Tensor:
+        """As of `KeyedSampler`."""
+        return self._gathered([sampler(logits[rows], step) for rows, sampler in self._parts])
+
+    @property
+    def beyond(self) -> Tensor:
+        """As of `KeyedSampler`."""
+        return self._gathered([sampler.beyond for _, sampler in self._parts])
+
+    def _gathered(self, values: Sequence[Tensor]) -> Tensor:
+        found = values[0].new_empty(sum(map(len, values)))
+        for (rows, _), some in zip(self._parts, values, strict=True):
+            found[rows] = some
+        return found
+
+
+def sampler_of(
+    keys: Sequence[int],
+    done: Sequence[int],
+    *,
+    samplings: Sequence[Sampling],
+    steps: int,
+    candidates: int,
+    device: torch.device,
+) -> KeyedSampler | MixedSampler:
+    """What chooses the tokens of a few steps for rows with a sampling each; see `KeyedSampler`."""
+    alike: dict[tuple[float, float], list[int]] = {}
+    for row, how in enumerate(samplings):
+        alike.setdefault((how.temperature, how.top_p), []).append(row)
+    parts = [
+        KeyedSampler(
+            [keys[row] for row in rows],
+            [done[row] for row in rows],
+            sampling=samplings[rows[0]],
+            steps=steps,
+            candidates=candidates,
+            device=device,
+        )
+        for rows in alike.values()
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    return MixedSampler(
+        [(torch.tensor(rows, device=device), part) for rows, part in zip(alike.values(), parts, strict=True)]
+    )
+
+
 def uniforms(keys: Tensor, steps: Tensor) -> Tensor:
     """One float64 in (0, 1) per key and step, by the splitmix64 finaliser; both int64, of shapes that broadcast."""
     z = keys + (steps + 1) * _GOLDEN  # int64 wraps around, as it should

@@ -16,6 +16,13 @@ from ..settings.machine import Machine
 from ..settings.recipe import Recipe
 from .resources import cores
 
+_CODE = """
+from {package}.model.resources import kept
+with kept():
+    from {package}.stage.helper import serve
+serve({line})
+"""
+
 
 class Second:
     """A Python process that runs `helper.serve`. line: to and from it."""
@@ -24,9 +31,10 @@ class Second:
         root = Path(__file__).resolve().parents[2]  # the folder that holds the package, wherever the caller stands
         paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
         self.line, other = multiprocessing.Pipe()
+        package = __package__.partition(".")[0]
         with other:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", f"from {__package__}.helper import serve; serve({other.fileno()})"],
+                [sys.executable, "-c", _CODE.format(package=package, line=other.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

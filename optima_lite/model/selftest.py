@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -50,12 +51,15 @@ def agreement(policy: Policy, *, seed: int = 0) -> Agreement:
     alone = _bare(policy)
     expected = torch.cat([_read(alone, [p], [m]) for p, m in zip(prompts, messages, strict=True)])
 
+    @cache  # as a rule all ways say the same
+    def worse(prompt: Ids, message: Ids) -> Tensor:
+        return _decode(alone, [prompt], [message])[1].mean()
+
     def distance(generator: Generator) -> float:
         read = (_read(generator, prompts, messages) - expected).abs().mean(1)
         decoded = (_decode(generator, prompts, messages)[0] - expected).abs().mean(1)
         said = generator.generate(prompts, sampling=Sampling(0.0, 1.0, _TOKENS), keys=range(len(prompts)))
-        worse = [_decode(alone, [p], [m])[1].mean() for p, m in zip(prompts, said, strict=True)]
-        return float(max(*read, *decoded, *worse))
+        return float(max(*read, *decoded, *map(worse, prompts, said)))
 
     batched = distance(_bare(policy))
     caching = Generator(policy, max_batch_tokens=_BUDGET, max_cache_bytes=_CACHE)

@@ -6,7 +6,8 @@ does not suffice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -58,6 +59,22 @@ class States:
     def _bytes_per_token(self) -> int:
         layers, heads, width = self.policy.cache_shape
         return 2 * layers * heads * width * self.like.itemsize
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """What is computed in the `with` block leaves the memory of the batch that is running alone."""
+        running, self.workspace = self.workspace, Workspace(self.like)
+        try:
+            yield
+        finally:
+            self.workspace = running
+
+    def worth_sharing(self, rows: Sequence[Ids], *, adapter: str | None) -> bool:
+        """Whether rows have so much in common that the cache does not know that it pays to compute it once."""
+        shared = (ids for wave in shared_prefixes(rows) for ids in wave) if self.room else ()
+        return any(
+            len(ids) - self.cache.find(ids, limit=len(ids), adapter=adapter)[0] > _WORTH_SHARING for ids in shared
+        )
 
     def windows(self, rows: Sequence[Ids]) -> list[list[int]]:
         """The numbers of all rows, in windows that are best done one after another; see `sharing.windows`."""

@@ -11,7 +11,19 @@ from itertools import zip_longest
 from typing import Any
 
 from ..errors import RunError
-from ..records import Demonstration, Ending, Node, PreferencePair, Question, Reward, Rollouts, Tree, Turn, to_json
+from ..records import (
+    Demonstration,
+    Dialogue,
+    Ending,
+    Node,
+    PreferencePair,
+    Question,
+    Reward,
+    Rollouts,
+    Tree,
+    Turn,
+    to_json,
+)
 from ..runs import market
 from ..runs.comparison import compare
 from ..runs.dialogue_view import ENDINGS
@@ -23,6 +35,8 @@ from ..runs.steps import Imitation, Reinforcement, imitations, preferences, rein
 from ..runs.summary import summary
 from ..runs.tree_view import marks
 from ..settings.teams import speakers, workflow
+from ..settings.workflow import Workflow
+from ..team.timeline import timeline
 from .blocks import shelve
 
 _ENDINGS = (*ENDINGS,)  # an ending is stored as its place here
@@ -158,11 +172,14 @@ def _compared(runs: Sequence[RunFolder]) -> list[dict[str, Any]]:
 
 def _dialogue_sets(run: RunFolder, asked: _Questions, blocks: dict[str, str]) -> Iterator[dict[str, Any]]:
     team = () if market.is_market(run) else speakers(run.manifest["recipe"])
+    stream = _stream(run.manifest["recipe"])
     for row in evaluations(run):
         stored = run.read(evaluation_stage(row.name, row.decoding), Rollouts)
-        who = ("single agent",) if row.name == "single_agent" else team or market.speakers(run, iteration_of(row))
+        alone = row.name == "single_agent"
+        who = ("single agent",) if alone else team or market.speakers(run, iteration_of(row))
         about = {"kind": "evaluation", "evaluation": row.name, "decoding": row.decoding, "speakers": who}
-        yield {"key": f"{row.name}_{row.decoding}", **about, **_dialogues(stored, asked, blocks)}
+        talks = _dialogues(stored, asked, blocks, stream=None if alone else stream)
+        yield {"key": f"{row.name}_{row.decoding}", **about, **talks}
     for iteration in run.iterations():
         stored = run.read(stage_name(iteration, "2_rewards"), Rollouts)
         stored = stored or run.read(stage_name(iteration, "1_dialogues"), Rollouts)
@@ -170,13 +187,26 @@ def _dialogue_sets(run: RunFolder, asked: _Questions, blocks: dict[str, str]) ->
         imitated = {(one.question.id, one.dialogue.rollout) for one in chosen}
         if stored:
             told = {"kind": "training", "iteration": iteration, "speakers": team}
-            yield {"key": f"training_{iteration}", **told, **_dialogues(stored, asked, blocks, imitated)}
+            talks = _dialogues(stored, asked, blocks, imitated, stream=stream)
+            yield {"key": f"training_{iteration}", **told, **talks}
+
+
+def _stream(recipe: dict[str, Any]) -> Workflow | None:
+    """The workflow of a team that hands on steps of messages; None for others, whose messages tell their own order."""
+    team = workflow(recipe["team"]) if recipe.get("team") else None
+    return team if team and team.stream else None
 
 
 def _dialogues(
-    groups: Iterable[Rollouts], asked: _Questions, blocks: dict[str, str], imitated: Container[tuple[str, int]] = ()
+    groups: Iterable[Rollouts],
+    asked: _Questions,
+    blocks: dict[str, str],
+    imitated: Container[tuple[str, int]] = (),
+    *,
+    stream: Workflow | None = None,
 ) -> dict[str, Any]:
-    """What lists and filters need of each dialogue, a column each, and where the texts are."""
+    """What lists and filters need of each dialogue, a column each, and where the texts are. stream: the workflow of
+    dialogues of which is told who said what when."""
     columns: dict[str, list[Any]] = {
         name: [] for name in ("questions", "endings", "tokens", "scores", "rewards", "formats", "imitated")
     }
@@ -196,9 +226,18 @@ def _dialogues(
                 )
                 for column, value in zip(columns.values(), of_it, strict=True):
                     column.append(value)
-                yield [[_turn(turn) for turn in dialogue.turns], _reward(reward)]
+                yield [[_turn(turn) for turn in dialogue.turns], _reward(reward), _beats(dialogue, stream)]
 
     return {"texts": shelve(texts(), blocks), **columns}
+
+
+def _beats(dialogue: Dialogue, stream: Workflow | None) -> list[Any]:
+    """The ticks at which each agent of a stream says a step."""
+    if stream is None:
+        return []
+    beats = timeline(dialogue, stream)
+    said = ([step.speaker, [beat.tick for beat in beats if beat.name == step.name]] for step in stream.steps)
+    return [[who, ticks] for who, ticks in said if ticks]
 
 
 def _turn(turn: Turn) -> list[Any]:

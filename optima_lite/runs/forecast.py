@@ -36,6 +36,11 @@ def run_left(state: State, now: float) -> float | None:
     return left + sum(filter(None, ahead))
 
 
+def by_phase(state: State) -> list[tuple[PhaseStarted, float]]:
+    """The planned phases, each with the seconds that it is expected to take; 0 where nothing is known of its work."""
+    return [(planned, _expected(state, planned) or 0.0) for planned in state.plan]
+
+
 def phase_left(state: State, now: float) -> float | None:
     """Seconds until the current phase ends, as far as there is one; None when nothing is known of its work."""
     current = state.current

@@ -74,4 +74,5 @@ def work_line(run: RunFolder) -> Text | None:
     if tokens is None:
         return None
     read = f"{tokens['computed']:,} tokens read by the model, {tokens['reused']:,} found in its cache"
-    return Text(f"{read}, {tokens['sampled']:,} sampled", style="dim")
+    elsewhere = " by a server, so that what is computed again may differ" if run.manifest.get("sampler") else ""
+    return Text(f"{read}, {tokens['sampled']:,} sampled{elsewhere}", style="dim")

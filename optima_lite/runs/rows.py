@@ -64,6 +64,32 @@ class Rows(Sequence[Record]):
         return isinstance(other, Sequence) and len(self) == len(other) and all(map(eq, self, other))
 
 
+class Pieces(Sequence[Sequence[Any]]):
+    """Items that lie side by side, piece by piece; each piece is only read when it is asked for. places: of each."""
+
+    def __init__(self, items: Sequence[Any], places: Sequence[range]) -> None:
+        self._items, self.places = items, places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @overload
+    def __getitem__(self, index: int) -> Sequence[Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Sequence[Any]]: ...
+    def __getitem__(self, index: int | slice) -> Sequence[Any]:
+        if isinstance(index, slice):
+            return Pieces(self._items, self.places[index])
+        piece = self.places[index]
+        return self._items[piece.start : piece.stop]
+
+    def split(self, parts: int) -> Pieces:
+        """Each piece in so many parts, of one size but for the last; in fewer where it has not as many items."""
+        whole = ((piece, max(1, -(-len(piece) // parts))) for piece in self.places)
+        halves = (piece[start : start + size] for piece, size in whole for start in range(0, len(piece), size))
+        return Pieces(self._items, [*halves])
+
+
 def read_rows(path: Path, kind: type[Record]) -> tuple[Rows[Record], int]:
     """The rows of a file up to its first damaged or unended line; and its number of lines, torn one included.
 

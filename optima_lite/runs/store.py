@@ -38,7 +38,7 @@ from .lock import acquire, release
 from .manifest import refuse_foreign_folder, resume
 from .progress import Timing
 from .redo import delete_what_follows
-from .rows import Rows, damaged_line, read_rows, redo_hint, to_lines
+from .rows import Pieces, Rows, damaged_line, read_rows, redo_hint, to_lines
 
 IN_FORCE = "adapter"  # leads to the adapter that the run has come to
 
@@ -159,13 +159,13 @@ class Run(RunFolder):
         items: Sequence[Any],
         *,
         size: int,
-        work: Callable[[Sequence[Any]], list[Record]],
+        work: Callable[[Pieces], Iterable[list[Record]]],
         stored: Callable[[int], None] | None = None,
     ) -> Rows[Record]:
         """All records of a stage: the stored ones, and those that `work` makes of each remaining chunk of `items`.
 
-        size: items a chunk; chunks are fixed by position. work: returns one record an item. stored: is told first how
-        many records were found.
+        size: items a chunk; chunks are fixed by position. work: makes one record an item, chunk by chunk in their
+        order; each is stored before the next is asked for. stored: is told first how many records were found.
         """
         rows = self.rows(name, kind, chunk=size, total=len(items))
         self._require_same_questions(name, rows, items)
@@ -173,11 +173,11 @@ class Run(RunFolder):
             stored(len(rows))
         if not items:
             self.append(name, [])  # an empty stage has a file too, so that it shows
-        for start in range(len(rows), len(items), size):
-            chunk = items[start : start + size]
-            made = work(chunk)
-            if len(made) != len(chunk):
-                raise ValueError(f"{name}: {len(made)} records for {len(chunk)} items")
+        left = range(len(rows), len(items))
+        chunks = Pieces(items, [left[start : start + size] for start in range(0, len(left), size)])
+        for places, made in zip(chunks.places, work(chunks) if chunks else (), strict=True):
+            if len(made) != len(places):
+                raise ValueError(f"{name}: {len(made)} records for {len(places)} items")
             self.append(name, made)
         return rows if len(rows) == len(items) else self.read(name, kind)
 

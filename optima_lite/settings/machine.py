@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, field_validator
 
@@ -16,6 +17,54 @@ Gib = Annotated[float, Field(ge=0, le=1_000_000)]
 
 def _expand(path: str) -> str:
     return os.path.expanduser(path)
+
+
+class Cluster(Section):
+    """Who does the work of a run, where one machine is not enough."""
+
+    engine: Literal["none", "ray"] = Field("none", description="none: this process; ray: workers of a Ray cluster")
+    address: PathText = Field(
+        "local", description="local: workers on this machine; auto: the cluster that is running; or its address"
+    )
+    workers: Count | Literal["auto"] = Field("auto", description="Workers; auto: one for each GPU of the cluster")
+    gpus_per_worker: Annotated[float, Field(ge=0, le=64)] | Literal["auto"] = Field(
+        "auto", description="GPUs of a worker; auto: 1 where the cluster has any, else 0"
+    )
+    trainers: Count = Field(1, description="Workers that train together, each on a part of every batch")
+    chunk: Count | Literal["auto"] = Field(
+        "auto", description="Dialogues handed out at a time; auto: 64 with ray; kept by a run"
+    )
+
+    @property
+    def dialogues(self) -> int | None:
+        """Dialogues that are handed out at a time; None where the machine decides."""
+        if self.chunk == "auto":
+            return None if self.engine == "none" else 64
+        return self.chunk
+
+
+class Server(Section):
+    """A server that samples messages, with token ids in and out."""
+
+    urls: tuple[PathText, ...] = Field(
+        (), description="Its addresses, such as http://localhost:8000/v1; none: no server"
+    )
+    base: PathText = Field("base", description="Its name for the base model")
+    adapters: Annotated[PathText, AfterValidator(_expand)] = Field(
+        "adapters", description="A folder that this machine and the server both see, for adapters"
+    )
+    key_env: PathText | None = Field(None, description="The environment variable that holds its key, if it wants one")
+    seconds: Annotated[float, Field(gt=0, le=86_400)] = Field(300.0, description="The longest that an answer may take")
+    at_once: Count = Field(32, description="Requests under way at a time")
+
+    @field_validator("urls")
+    @classmethod
+    def _are_addresses(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for url in urls:
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
+                raise ValueError(f"must be addresses such as http://localhost:8000/v1, without a password, not {url}")
+        return urls
 
 
 class Machine(Section):
@@ -47,6 +96,8 @@ class Machine(Section):
         (), description="Where the curves of a run go, besides its folder: tensorboard, trackio, wandb, mlflow"
     )
     report_project: PathText = Field("optima-lite", description="The project that those put them under")
+    cluster: Cluster = Cluster()
+    server: Server = Server()
     colour: Literal["auto", "always", "never"] = Field("auto", description="Colours in the terminal")
 
     @field_validator("backend", mode="before")
@@ -67,9 +118,15 @@ def _example_toml() -> str:
         "# The machine that optima-lite runs on; what a run learns is in the recipe. Every line is optional and shows",
         f"# the default. Read from --config, else ./{MACHINE_FILE}, else ~/.config/optima_lite/{MACHINE_FILE}.",
     ]
+    tables = {"cluster": "Where one machine is not enough", "server": "Where a server samples the messages"}
+    tabled = {name: [keys.pop(path) for path in list(keys) if path.startswith(f"{name}.")] for name in tables}
     for key in keys.values():
         lines += ["", f"# {key.description}", f"# {key.path} = {key.default}"]
     lines += ["", f"# {models.description}", "# [models]", '# llama3 = "~/models/Meta-Llama-3-8B-Instruct"']
+    for name, what in tables.items():
+        lines += ["", f"# {what} (docs/{name}.md)", f"# [{name}]"]
+        known = [key for key in tabled[name] if key.default != "null"]
+        lines += [f"# {key.path.removeprefix(name + '.')} = {key.default}  # {key.description}" for key in known]
     return "\n".join(lines) + "\n"
 
 

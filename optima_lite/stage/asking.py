@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import DataError
+from ..learn.rollout import Agents
+from ..model.sampling import Sampling
 from ..records import Ending, Question
 from ..settings.layers import near_names
 from ..settings.workflow import Workflow
@@ -75,24 +77,38 @@ class Team:
         asked = question if isinstance(question, Question) else self._question(question, facts)
         if isinstance(question, Question) and facts:
             raise DataError("this question has its own facts", where="facts", hint="give the text alone, or no facts")
-        (fitted,), shortened = self._cast.fit(self._cast.pair, [asked])
-        workflow, sampling = self._cast.pair.workflow, self._cast.sampling(self._cast.pair, greedy=not sample)
-        turns: list[Said] = []
-        tick = 0
-        for dialogue in self._cast.pair.unfold(fitted, sampling=sampling, seed=(seed, "chat")):
-            tick += workflow.streams
-            for turn in dialogue.turns[len(turns) :]:
-                role, tokens = workflow.names[turn.speaker], len(turn.ids)
-                turns.append(Said(role, turn.text, tokens, turn.answer, turn.finished, tick))
-                if hear:
-                    hear(turns[-1])
-        assert dialogue.ending is not None
-        return Answer(dialogue.answer, tuple(turns), dialogue.ending, dialogue.tokens, bool(shortened))
+        pair = self._cast.pair
+        (fitted,), shortened = self._cast.fit(pair, [asked])
+        sampling = self._cast.sampling(pair, greedy=not sample)
+        return replace(talk(pair, fitted, sampling=sampling, seed=seed, hear=hear), shortened=bool(shortened))
 
     def _question(self, text: str, facts: Facts) -> Question:
         if not text.strip():
             raise DataError("there is no question in this text", where="question")
         return Question("chat", text.strip(), ("",), hands(facts, self._cast.pair.workflow))
+
+
+def talk(
+    agents: Agents,
+    question: Question,
+    *,
+    sampling: Sampling,
+    seed: int,
+    number: int = 0,
+    hear: Callable[[Said], None] | None = None,
+) -> Answer:
+    """A dialogue about a question that fits the model. number: of several about the same question, each of which has
+    random numbers of its own. hear: is told every turn as soon as it is said."""
+    workflow, turns, tick = agents.workflow, list[Said](), 0
+    for dialogue in agents.unfold(question, sampling=sampling, seed=(seed, "chat", *([number] if number else []))):
+        tick += workflow.streams
+        for turn in dialogue.turns[len(turns) :]:
+            role, tokens = workflow.names[turn.speaker], len(turn.ids)
+            turns.append(Said(role, turn.text, tokens, turn.answer, turn.finished, tick))
+            if hear:
+                hear(turns[-1])
+    assert dialogue.ending is not None
+    return Answer(dialogue.answer, tuple(turns), dialogue.ending, dialogue.tokens, shortened=False)
 
 
 def hands(facts: Facts, workflow: Workflow) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -97,7 +98,7 @@ class _Bench:
                 Rollouts,
                 fitted,
                 size=size,
-                work=work,
+                work=partial(map, work),
                 stored=lambda found: advance(found * samples, stored=True),
             )
 

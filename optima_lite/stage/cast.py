@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import torch
 
 from ..errors import RunError
 from ..learn import reward
 from ..learn.bidders import Bidders
-from ..learn.rollout import Agents
+from ..learn.rollout import Agents, Speakers
 from ..model.generate import Generator, fastest_threads
 from ..model.loading import load
 from ..model.memory import planned
@@ -29,7 +29,7 @@ from ..runs.folder import POPULATION, STARTED, RunFolder, born_with, stage_name
 from ..runs.opened import require_iteration
 from ..settings import plugin, teams
 from ..settings.agents import Agent
-from ..settings.machine import Machine
+from ..settings.machine import Machine, Server
 from ..settings.recipe import Recipe
 from ..settings.workflow import QUESTION, SHARED, Transfer, Workflow, speaking_with, told
 from ..tasks import answers
@@ -42,7 +42,6 @@ from ..team.talks import adapters_of, founders_of, solo, team_of
 # What comes from the other recipe.
 TRANSFERRED = ("task", "protocol", "team", "prompts", "sampling", "evaluation", "plugin")
 OWN = ("score", "reward", "tool")  # of a plugin's functions those that agents use
-Item = TypeVar("Item")
 Settle = Callable[[str, Callable[[], int]], int]
 """The value of a named limit: what a run has settled on before, else what the callable decides."""
 
@@ -58,7 +57,8 @@ class Cast:
     with all the facts, to compare with. Both are one policy. micro_batch: training examples held in memory at once.
     start: the folder of the adapters and prompts that the run begins with; None for fresh ones and the recipe's. chunk:
     dialogues written at a time, the most that a kill can cost. parts: what a chunk is worked on in; two where the model
-    is small, so that another process can take over one of them. training_threads: of the trainers alone."""
+    is small, so that another process can take over one of them. training_threads: of the trainers alone. settled: the
+    limits that results depend on, by their names in the manifest."""
 
     recipe: Recipe
     policy: Policy
@@ -69,11 +69,14 @@ class Cast:
     chunk: int = CHUNK
     parts: int = 1
     training_threads: int = 1
+    settled: Mapping[str, int] = field(default_factory=dict)
 
-    def split(self, items: Sequence[Item]) -> list[Sequence[Item]]:
-        """The items in the parts that a chunk is worked on in."""
-        size = max(1, -(-len(items) // self.parts))
-        return [items[start : start + size] for start in range(0, len(items), size)]
+    def agents(self, speakers: Speakers) -> Agents:
+        """These agents as somebody else describes them, with what this process holds."""
+        if isinstance(self.pair, Bidders):
+            bidders = self.pair.of(speakers.living) if speakers.living else self.single
+            return replace(bidders, layout=speakers.layout)
+        return replace(self.pair, workflow=speakers.workflow, layout=speakers.layout)
 
     def begin(self) -> None:
         """The policy speaks as at the beginning of the run. Raises ModelError for adapters that do not fit."""
@@ -122,12 +125,11 @@ def assemble(
     out. Raises ModelError when the model cannot be loaded, ConfigError when the task's metric or the reward needs an
     extra, or would run code that may not be run here, DataError when the team looks facts up where there are none.
     """
-    metric = recipe.task.metric
-    answers.require(metric, allow_code=machine.allow_code)
+    answers.require(recipe.task.metric, allow_code=machine.allow_code)
     reward.require(recipe.reward)
-    team, alone = workflows(recipe)
     policy = load(recipe.model, machine=machine, seed=recipe.seed, adapters=adapters_of(recipe))
-    settle = settling(settle, on_card=policy.device.type == "cuda")
+    settled: dict[str, int] = {}
+    settle = _noting(settling(settle, on_card=policy.device.type == "cuda"), settled)
     small = is_small(policy)
     torch.set_num_threads(
         settle("threads", lambda: _given(machine.threads) or (1 if small else fastest_threads(policy)))
@@ -136,21 +138,65 @@ def assemble(
         keep_freed_memory()
     free = available(policy, machine=machine)
     limits, _ = planned(recipe, machine, policy.shape, policy.setup, row_tokens=policy.max_length, room=free)
-    budget = settle("max_batch_tokens", lambda: limits.batch_tokens)
-    room = settle("max_cache_bytes", lambda: limits.cache_bytes)
+    settle("max_batch_tokens", lambda: limits.batch_tokens)
+    settle("max_cache_bytes", lambda: limits.cache_bytes)
     for note in policy.notes:
         notify(note)
     agrees = agreement(policy)
     if not agrees.batches:
-        budget = settle("batches_fail", lambda: 1)  # a token budget of 1 makes every batch a single row
+        settle("batches_fail", lambda: 1)  # a token budget of 1 makes every batch a single row
         notify(f"left-padded batches change what this model says ({agrees.furthest:.3f} nats): rows are computed alone")
     if not agrees.cache:
-        room = settle("cache_fails", lambda: 0)
+        settle("cache_fails", lambda: 0)
         notify(f"reused attention states change what this model says ({agrees.furthest:.3f} nats): the cache stays off")
-    generator = Generator(policy, max_batch_tokens=budget, max_cache_bytes=room, notify=notify)
+    settle("micro_batch", lambda: limits.micro_batch)
+    # As many on a single core, too: how the work is cut up shows in the last bits.
+    settle("training_threads", lambda: _given(machine.threads) or (2 if small else torch.get_num_threads()))
+    given = machine.cluster.dialogues
+    settle("chunk", lambda: given or (SMALL_CHUNK if small else CHUNK))
+    settle("parts", lambda: 2 if small and not given else 1)
+    cast = _put_together(recipe, machine, policy, settled, start=start, notify=notify)
+    if start is not None:
+        cast.begin()
+    return cast
+
+
+def outline(recipe: Recipe, *, machine: Machine, settled: Mapping[str, int], start: Path | None = None) -> Cast:
+    """The agents of a recipe without the weights of their model: they know what everybody would read, and can say
+    nothing. settled: by somebody who has assembled them. Raises as `assemble`."""
+    policy = load(recipe.model, machine=machine, seed=recipe.seed, adapters=adapters_of(recipe), weights=False)
+    return _put_together(recipe, machine, policy, settled, start=start, notify=lambda text: None)
+
+
+def _generator(policy: Policy, server: Server, **how: Any) -> Generator:
+    """What samples: this process, unless the machine file names a server."""
+    if not server.urls:
+        return Generator(policy, **how)
+    from ..model.endpoint import Endpoint
+    from ..model.remote import Remote
+
+    endpoint = Endpoint(server.urls, server.key_env, server.seconds, server.at_once)
+    return Remote(policy, endpoint=endpoint, base=server.base, adapters=Path(server.adapters), **how)
+
+
+def _put_together(
+    recipe: Recipe,
+    machine: Machine,
+    policy: Policy,
+    settled: Mapping[str, int],
+    *,
+    start: Path | None,
+    notify: Callable[[str], None],
+) -> Cast:
+    team, alone = workflows(recipe)
+    budget = settled.get("batches_fail", settled["max_batch_tokens"])
+    room = settled.get("cache_fails", settled["max_cache_bytes"])
+    generator = _generator(policy, machine.server, max_batch_tokens=budget, max_cache_bytes=room, notify=notify)
     renderer = Renderer(policy.tokenizer, end_ids=policy.end_ids)
     score, own, tool = (getattr(recipe.task.code, name) if name in recipe.uses else None for name in OWN)
-    scoring = Scoring(metric, policy.tokenizer.tokenize if recipe.task.scoring == "official" else None, score)
+    scoring = Scoring(
+        recipe.task.metric, policy.tokenizer.tokenize if recipe.task.scoring == "official" else None, score
+    )
     indexes = {name: index_of(facts(recipe.task, name)) for name in team.indexes if name != QUESTION}
     if start is not None:
         team = with_prompts(team, read_prompts(start / BEGUN))
@@ -160,14 +206,9 @@ def assemble(
     else:
         pair = Agents(*agents)
     single = Agents(generator, renderer, alone, scoring, own=own)
-    micro_batch = settle("micro_batch", lambda: limits.micro_batch)
-    # As many on a single core, too: how the work is cut up shows in the last bits.
-    trainers = settle("training_threads", lambda: _given(machine.threads) or (2 if small else torch.get_num_threads()))
-    chunk, parts = settle("chunk", lambda: SMALL_CHUNK if small else CHUNK), settle("parts", lambda: 1 + small)
-    cast = Cast(recipe, policy, pair, single, micro_batch, start, chunk, parts, trainers)
-    if start is not None:
-        cast.begin()
-    return cast
+    micro_batch, trainers = settled["micro_batch"], settled["training_threads"]
+    chunk, parts = settled["chunk"], settled["parts"]
+    return Cast(recipe, policy, pair, single, micro_batch, start, chunk, parts, trainers, settled)
 
 
 def is_small(policy: Policy) -> bool:
@@ -193,6 +234,16 @@ def settling(settle: Settle, *, on_card: bool) -> Settle:
     """How the limits are found: as the run has settled them or, on a GPU, anew at each start. There no result is the
     same to the last bit anyway, and a run would be bound to what its first card had free at that moment."""
     return (lambda key, decide: decide()) if on_card else settle
+
+
+def _noting(settle: Settle, settled: dict[str, int]) -> Settle:
+    """Settles, and enters what was settled."""
+
+    def noted(key: str, decide: Callable[[], int]) -> int:
+        settled[key] = settle(key, decide)
+        return settled[key]
+
+    return noted
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,35 +1,62 @@
-"""Who does the work of a run: this process, and a second one where that helps."""
+"""Who does the work of a run: this process, unless somebody helps. The work is the same, and so are the records.
+
+A job is frozen data. What it makes of a piece of work depends on that piece, the job and the adapter in force, never on
+what was done before, so it does not matter who does it, nor how often.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
-import torch
-
-from ..model.helper import Helper
-from ..model.resources import free_memory
-from ..model.second import Second, possible
-from ..settings.machine import Machine
+from ..runs.progress import Advance
 from .cast import Cast
+from .lesson import Lesson
 
-_BESIDES = 2 << 30  # bytes that two processes may need besides what their caches may hold
+Made = TypeVar("Made")
 
 
-@contextmanager
-def helped(
-    cast: Cast, *, machine: Machine, notify: Callable[[str], None], second: Second | None = None
-) -> Iterator[Helper | None]:
-    """A helper for the `with` block; None where nothing can be shared, or the machine has no second core, or not the
-    memory. second: a process that was begun already. notify: see `Helper`."""
-    generator, settings = cast.pair.generator, cast.recipe.model
-    room = 2 * generator.states.cache.max_bytes + _BESIDES
-    alike = torch.get_num_threads() == 1  # as the helper computes; a run of an earlier version may have settled on more
-    if cast.parts < 2 or not alike or not possible(cast.recipe, machine) or free_memory() < room:
-        yield None
-        return
-    second = second or Second()
-    try:
-        yield Helper(generator, cast.pair.renderer, second=second, settings=settings, machine=machine, notify=notify)
-    finally:
-        second.close()
+class Job(Protocol[Made]):
+    """A kind of work, as a frozen dataclass that can be pickled."""
+
+    def do(self, cast: Cast, items: Sequence[Any], advance: Advance) -> list[Made]:
+        """What is made of the items, one record each, in their order, by the agents of a cast. advance: told of what is
+        done."""
+
+
+class Crew(Protocol):
+    """Those who do the work of a run, with the agents as they stand. cast: as this process has them."""
+
+    cast: Cast
+
+    def map(self, job: Job[Made], pieces: Sequence[Sequence[Any]], advance: Advance) -> Iterator[list[Made]]:
+        """What the job makes of each piece, in their order."""
+
+    def train(self, lesson: Lesson, folder: Path, advance: Advance, notify: Callable[[str], None]) -> None:
+        """Fills a folder with what comes of a training step. Call `speak_with` before any other work is done."""
+
+    def speak_with(self, adapter: Path | None) -> None:
+        """The agents speak with the adapters in a folder from here on; with those of the beginning for None."""
+
+
+class Alone:
+    """This process."""
+
+    def __init__(self, cast: Cast) -> None:
+        self.cast = cast
+
+    def map(self, job: Job[Made], pieces: Sequence[Sequence[Any]], advance: Advance) -> Iterator[list[Made]]:
+        """See `Crew`."""
+        return (job.do(self.cast, piece, advance) for piece in pieces)
+
+    def train(self, lesson: Lesson, folder: Path, advance: Advance, notify: Callable[[str], None]) -> None:
+        """See `Crew`."""
+        lesson.do(self.cast, folder, advance, notify)
+
+    def speak_with(self, adapter: Path | None) -> None:
+        """See `Crew`."""
+        if adapter is None:
+            self.cast.begin()
+        else:
+            self.cast.policy.load_adapter(adapter)

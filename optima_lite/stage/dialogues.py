@@ -2,19 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import fmean
 
 from ..learn.reward import mean
-from ..learn.rollout import Agents, ranked, sample
-from ..records import Rollouts
+from ..learn.rollout import Speakers, ranked, sample
+from ..model.sampling import Sampling
+from ..records import Question, Rollouts
 from ..runs.folder import stage_name
-from ..runs.progress import Ranked
+from ..runs.progress import Advance, Ranked
 from ..settings.sections import RewardSettings
 from ..tasks.questions import training_questions
+from .cast import Cast
 from .evaluate import undecided
 from .stage import Stage
+
+
+@dataclass(frozen=True)
+class Talk:
+    """A job: `rollouts` dialogues about each question; see `rollout.sample`."""
+
+    speakers: Speakers
+    rollouts: int
+    sampling: Sampling
+    seed: tuple[object, ...]
+    formats: tuple[str, ...]
+
+    def do(self, cast: Cast, items: Sequence[Question], advance: Advance) -> list[Rollouts]:
+        """See `crew.Job`."""
+        return sample(
+            cast.agents(self.speakers),
+            items,
+            rollouts=self.rollouts,
+            sampling=self.sampling,
+            seed=self.seed,
+            formats=self.formats,
+            advance=lambda done, tokens: advance(done, tokens=tokens),
+        )
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """A job: the rewards of dialogues; see `rollout.ranked`."""
+
+    speakers: Speakers
+    settings: RewardSettings
+
+    def do(self, cast: Cast, items: Sequence[Rollouts], advance: Advance) -> list[Rollouts]:
+        """See `crew.Job`."""
+        scored = ranked(cast.agents(self.speakers), items, settings=self.settings)
+        advance(sum(len(group.dialogues) for group in items))
+        return scored
 
 
 def sampled(stage: Stage, iteration: int, *, pool: bool) -> Sequence[Rollouts]:
@@ -24,24 +63,13 @@ def sampled(stage: Stage, iteration: int, *, pool: bool) -> Sequence[Rollouts]:
     drawn = training_questions(recipe, iteration, preference=False)
     fitted = stage.fit(pair, drawn, stage_name(iteration, "0_questions"))
     total = len(fitted) * rollouts
+    sampling, formats = stage.cast.sampling(pair, pool=pool), stage.cast.formats if pool else ()
+    job = Talk(pair.speakers, rollouts, sampling, (recipe.seed, iteration), formats)
     with stage.phase(
         "generate", iteration=iteration, total=total, unit="dialogues", parts=("sample siblings",)
     ) as advance:
-        work = partial(
-            sample,
-            pair,
-            rollouts=rollouts,
-            sampling=stage.cast.sampling(pair, pool=pool),
-            seed=(recipe.seed, iteration),
-            formats=stage.cast.formats if pool else (),
-        )
-        return stage.run.chunks(
-            stage_name(iteration, "1_dialogues"),
-            Rollouts,
-            fitted,
-            size=max(1, stage.cast.chunk // rollouts),
-            work=lambda chunk: stage.share(work, chunk, lambda done, tokens: advance(done, tokens=tokens)),
-            stored=lambda found: advance(found * rollouts, stored=True),
+        return stage.made(
+            stage_name(iteration, "1_dialogues"), Rollouts, fitted, job=job, each=rollouts, advance=advance
         )
 
 
@@ -50,25 +78,10 @@ def rewarded(stage: Stage, iteration: int, rollouts: Sequence[Rollouts]) -> Sequ
     recipe = stage.cast.recipe
     each = recipe.sampling.rollouts
     total = len(rollouts) * each
+    job = Ranking(stage.cast.pair.speakers, recipe.reward)
     with stage.phase("rank", iteration=iteration, total=total, unit="dialogues", parts=("read siblings",)) as advance:
-        work = partial(_ranked, stage.cast.pair, settings=recipe.reward)
-        scored = stage.run.chunks(
-            stage_name(iteration, "2_rewards"),
-            Rollouts,
-            rollouts,
-            size=max(1, stage.cast.chunk // each),
-            work=lambda chunk: stage.share(work, chunk, lambda questions: advance(questions * each)),
-            stored=lambda found: advance(found * each, stored=True),
-        )
+        scored = stage.made(stage_name(iteration, "2_rewards"), Rollouts, rollouts, job=job, each=each, advance=advance)
     stage.tell_undecided(undecided(scored))
     tokens = fmean(dialogue.tokens for group in scored for dialogue in group.dialogues)
     stage.observe(Ranked(iteration, mean([reward for group in scored for reward in group.rewards]), tokens))
-    return scored
-
-
-def _ranked(
-    agents: Agents, rollouts: Sequence[Rollouts], *, settings: RewardSettings, advance: Callable[[int], None]
-) -> list[Rollouts]:
-    scored = ranked(agents, rollouts, settings=settings)
-    advance(len(rollouts))
     return scored

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from .. import statistics
-from ..learn.rollout import Agents, flexible_score, ranked, sample
-from ..model.helper import serial
+from ..learn.rollout import Agents, Speakers, flexible_score, ranked, sample
 from ..model.sampling import Sampling
 from ..records import Ending, EvalRow, Question, Rollouts
 from ..runs.evaluations import DECODINGS
 from ..runs.progress import Advance, Evaluated, Observer, phase
+from ..runs.rows import Pieces
 from ..settings.recipe import Recipe
 from ..settings.sections import RewardSettings
 from ..tasks.answers import Scoring, hotpot_f1
 from ..tasks.questions import questions
 from .cast import Cast
+
+
+@dataclass(frozen=True)
+class Examination:
+    """A job: see `examine`."""
+
+    speakers: Speakers
+    sampling: Sampling
+    seed: int
+    settings: RewardSettings
+
+    def do(self, cast: Cast, items: Sequence[Question], advance: Advance) -> list[Rollouts]:
+        """See `crew.Job`."""
+        agents, sampling = cast.agents(self.speakers), self.sampling
+        return examine(agents, items, sampling=sampling, seed=self.seed, settings=self.settings, advance=advance)
 
 
 def examine(
@@ -140,14 +154,14 @@ def evaluate_again(
     def row(decoding: str) -> EvalRow:
         label, parts = f"evaluate {name} {decoding}", parts_of(len(cast.pair.workflow.roles))
         with phase(observe, label, iteration=None, total=len(fitted), unit="questions", parts=parts) as advance:
-            work = partial(
-                examine,
-                cast.pair,
+            job = Examination(
+                cast.pair.speakers,
                 sampling=cast.sampling(cast.pair, greedy=decoding == "greedy"),
                 seed=recipe.seed if seed is None else seed,
                 settings=recipe.reward,
             )
-            examined = serial(work, cast.split(fitted), advance)
+            pieces = Pieces(fitted, [range(len(fitted))]).split(cast.parts)
+            examined = [made for piece in pieces for made in job.do(cast, piece, advance)]
         agents = cast.pair
         agrees = agents.workflow.agrees
         found = summarise(examined, name=name, decoding=decoding, scoring=agents.scoring, agrees=agrees)

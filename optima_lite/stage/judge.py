@@ -71,7 +71,7 @@ class Judge:
         self.stage.run.put_in_force(kept.adapter)
         if kept is before:
             self.stage.note(f"iteration {iteration}: step `{step}` undone: {verdict}")
-            self._return_to(before)
+            self.stage.crew.speak_with(before.adapter)
         elif _is_worse(verdict):
             self.stage.note(f"iteration {iteration}: step `{step}` kept (training.on_worse: keep), though {verdict}")
         self.stopped = verdict.verdict == "stop"
@@ -96,12 +96,6 @@ class Judge:
         run = self.stage.run
         adapter = None if kept.adapter is None else kept.adapter.relative_to(run.folder).as_posix()
         run.write_json(f"{name}.json", {"step": step, **asdict(verdict), "adapter": adapter})
-
-    def _return_to(self, standing: Standing) -> None:
-        if standing.adapter is None:
-            self.stage.cast.begin()
-        else:
-            self.stage.cast.policy.load_adapter(standing.adapter)
 
 
 def _is_worse(verdict: Verdict) -> bool:

@@ -13,7 +13,7 @@ from statistics import fmean
 
 from ..learn.rollout import Agents
 from ..model.memory import adapter_bytes
-from ..runs.forecast import run_left
+from ..runs.forecast import by_phase, run_left
 from ..runs.progress import Event, PhaseStarted, Planned, State, fold, phase
 from ..runs.rows import to_lines
 from ..settings.machine import Machine
@@ -29,12 +29,13 @@ _DIALOGUES = ("dialogues", "questions")  # units of phases that store a dialogue
 @dataclass(frozen=True)
 class Pace:
     """seconds: of the whole plan; None when nothing of it can be reckoned. tokens: a dialogue's, on average over so
-    many. stored: bytes that the run folder will hold."""
+    many. stored: bytes that the run folder will hold. phases: of the plan, with what each takes, in seconds."""
 
     seconds: float | None
     tokens: float
     dialogues: int
     stored: int
+    phases: tuple[tuple[PhaseStarted, float], ...] = ()
 
 
 def measure(recipe: Recipe, plan: Sequence[PhaseStarted], *, machine: Machine) -> Pace:
@@ -59,7 +60,8 @@ def measure(recipe: Recipe, plan: Sequence[PhaseStarted], *, machine: Machine) -
         talked = examine(team, fitted, sampling=sampling, seed=recipe.seed, settings=recipe.reward, advance=advance)
     tokens = fmean(group.dialogues[0].tokens for group in talked)
     row = len(to_lines(talked)) / len(talked)
-    return Pace(run_left(state, time.monotonic()), tokens, len(talked), _stored(cast, plan, row=row))
+    stored, phases = _stored(cast, plan, row=row), tuple(by_phase(state))
+    return Pace(run_left(state, time.monotonic()), tokens, len(talked), stored, phases)
 
 
 def _stored(cast: Cast, plan: Sequence[PhaseStarted], *, row: float) -> int:

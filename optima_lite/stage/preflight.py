@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from ..errors import ConfigError, DataError, OptimaError, RunError
@@ -24,7 +25,7 @@ from ..runs.live import duration
 from ..runs.manifest import would_resume
 from ..runs.progress import PhaseStarted
 from ..settings.config import LoadedRecipe
-from ..settings.machine import Machine
+from ..settings.machine import Cluster, Machine
 from ..settings.recipe import Recipe
 from ..settings.sections import ModelSettings
 from ..settings.workflow import QUESTION
@@ -33,7 +34,9 @@ from ..tasks import answers
 from ..team.talks import adapters_of, team_of
 from .data import data_findings, look_up_findings
 from .doctor import disk, gpu
+from .engine import require_engine
 from .findings import Finding, Status
+from .simulation import Circumstances, simulate
 
 
 def check(
@@ -44,12 +47,14 @@ def check(
     folder: Path,
     vram: float | None = None,
     probe: bool = True,
+    gpus: int | None = None,
 ) -> Iterator[Finding]:
     """What a run of this recipe needs from this machine; a task file that is not named yet is a note, not a problem.
 
     plan: the phases of its run. vram: forecast the memory for a card of so many GiB, instead of for this machine.
     probe: load the model, let it talk to tell how long the run will take, and on a GPU measure the memory of each
-    phase; not where the forecast is for another card, or something is wrong already.
+    phase; not where the forecast is for another card, or something is wrong already. gpus: say also how long it would
+    take so many workers that are each as fast as this machine.
     """
     recipe = loaded.recipe
     sizes = (
@@ -73,7 +78,7 @@ def check(
     probe = probe and vram is None
     yield from _forecast(recipe, machine, vram=vram, probe=probe)
     if probe and all(need.status is not Status.PROBLEM for need in needs):
-        yield _time(recipe, machine, plan)
+        yield from _time(recipe, machine, plan, gpus)
 
 
 def require(recipe: Recipe, *, machine: Machine) -> None:
@@ -85,9 +90,10 @@ def require(recipe: Recipe, *, machine: Machine) -> None:
 
     source = Path(locate(recipe.model.name, machine=machine))
     if source.is_dir():
-        checkpoint.read(source)
+        checkpoint.read(source, weights=machine.cluster.engine == "none")  # else it is the workers who need them
     answers.require(recipe.task.metric, allow_code=machine.allow_code)
     reward.require(recipe.reward)
+    require_engine(recipe, machine)
     require_enough_to_judge(recipe)
     for split in ("train", "validation", "held_out"):
         questions(recipe.task, split, 1, seed=0)
@@ -156,19 +162,44 @@ def _probe(recipe: Recipe, machine: Machine, limits: Limits, phases: Sequence[Ph
         yield Finding("measured", Status.PROBLEM, error.what, error.hint)
 
 
-def _time(recipe: Recipe, machine: Machine, plan: Sequence[PhaseStarted]) -> Finding:
+def _time(recipe: Recipe, machine: Machine, plan: Sequence[PhaseStarted], gpus: int | None) -> Iterator[Finding]:
     """How long the run will take and how much it stores, by a short talk of the untrained team."""
     from .pace import measure
 
     try:
         pace = measure(recipe, plan, machine=machine)
     except (NotHere, DataError):  # the data have findings of their own
-        return Finding("time", Status.NOTE, "not known before model and questions are here: a short talk tells it")
+        yield Finding("time", Status.NOTE, "not known before model and questions are here: a short talk tells it")
+        return
     except OptimaError as error:
-        return Finding("time", Status.PROBLEM, str(error.what), error.hint)
+        yield Finding("time", Status.PROBLEM, str(error.what), error.hint)
+        return
     spoke = f"{pace.dialogues} dialogues of the untrained team, {pace.tokens:.0f} tokens each"
     stored = f"{pace.stored / 2**20:,.0f} MiB to store"
-    return Finding("time", Status.OK, f"about {duration(pace.seconds or 0.0)} here, and {stored}, by {spoke}")
+    yield Finding("time", Status.OK, f"about {duration(pace.seconds or 0.0)} here, and {stored}, by {spoke}")
+    if gpus:
+        yield Finding(f"time, {gpus} GPUs", Status.OK, shared_out(pace.phases, machine.cluster, workers=gpus))
+
+
+def shared_out(phases: Sequence[tuple[PhaseStarted, float]], cluster: Cluster, *, workers: int) -> str:
+    """How long the phases of a plan would take so many workers, each as fast as this machine, in words. phases: with
+    the seconds that they take one."""
+    chunk = cluster.dialogues or 64
+    alone: dict[str, float] = {}
+    together: dict[str, float] = {}
+    for one, whole in phases:
+        name = one.phase.split()[0]
+        pieces = -(-one.total // chunk) if one.unit in _SHARED_OUT else 1
+        seconds = simulate([whole / max(1, pieces)] * pieces, workers, Circumstances(), Random(0)).seconds
+        if one.unit == "steps":
+            seconds = whole / min(workers, cluster.trainers)
+        alone[name], together[name] = alone.get(name, 0.0) + whole, together.get(name, 0.0) + seconds
+    parts = ", ".join(f"{name} {duration(together[name])} of {duration(alone[name])}" for name in alone if alone[name])
+    times = f"about {duration(sum(together.values()))} instead of {duration(sum(alone.values()))}"
+    return f"{times}, in pieces of {chunk} dialogues: {parts}"
+
+
+_SHARED_OUT = ("dialogues", "questions")  # units of phases that workers share
 
 
 def _advice(recipe: Recipe, machine: Machine, shape: Shape, setup: Setup, *, rows: int, room: int) -> str:
@@ -282,6 +313,9 @@ def _judge(recipe: Recipe) -> Iterator[Finding]:
 
 def _extras(recipe: Recipe, machine: Machine) -> Iterator[Finding]:
     """The extras and permissions that this recipe needs; none is mentioned that it does not."""
+    if machine.cluster.engine != "none":
+        given = f"the work goes to {machine.cluster.engine}; `optima-lite doctor --cluster RECIPE` looks at the workers"
+        yield _needs("cluster", given, partial(require_engine, recipe, machine))
     if recipe.task.runs_code:
         detail = f"task.metric {recipe.task.metric} runs the programs that the model writes, walled in"
         allowed = partial(answers.require, recipe.task.metric, allow_code=machine.allow_code)

@@ -2,47 +2,38 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..errors import DataError
-from ..learn.dpo import PairIds, PreferenceFacts
-from ..learn.episodes import Episode
-from ..learn.rl import ReinforceFacts
 from ..learn.rollout import Agents
-from ..learn.sft import Optimising, TrainingFacts, planned_steps
+from ..learn.sft import planned_steps
 from ..model.checkpoint import BUNDLED
-from ..model.helper import Helper, Made, Work, serial
-from ..model.policy import places
-from ..model.render import Rendered
-from ..model.sampling import seed_of
-from ..records import Question, Rollouts
-from ..runs.card import write_adapter_card
+from ..records import Question, Record, Rollouts
 from ..runs.evaluations import evaluation_stage, evaluations, undecided_note, undone_remark
 from ..runs.folder import stage_name
 from ..runs.progress import Advance, Evaluated, Note, Observer, phase
+from ..runs.rows import Pieces, Rows
 from ..runs.store import Run
 from ..settings.recipe import Recipe
 from .cast import Cast
-from .evaluate import decodings, examine, parts_of, summarise, undecided
+from .crew import Crew, Job
+from .evaluate import Examination, decodings, parts_of, summarise, undecided
+from .lesson import Lesson
 
 
 @dataclass(frozen=True)
 class Stage:
-    """The agents, the run folder, and who is told of progress. helper: another process that shares the work, if there
-    is one."""
+    """The agents, the run folder, who is told of progress, and who does the work."""
 
     cast: Cast
     run: Run
     observe: Observer
-    helper: Helper | None = None
+    crew: Crew
 
     def note(self, text: str) -> None:
         """One sentence that the user should read, and that the log keeps."""
@@ -56,11 +47,27 @@ class Stage:
         meter = self.cast.meter
         return phase(self.observe, label, iteration=iteration, total=total, unit=unit, parts=parts, meter=meter)
 
-    def share(self, work: Work[Made], items: Sequence[Any], advance: Callable[..., None]) -> list[Made]:
-        """What work makes of the items, in the parts that the run has settled on; see `helper`. So who does it, and how
-        many cores there are, changes nothing."""
-        parts = self.cast.split(items)
-        return self.helper.share(work, parts, advance) if self.helper else serial(work, parts, advance)
+    def made(
+        self, name: str, kind: type[Record], items: Sequence[Any], *, job: Job[Record], each: int, advance: Advance
+    ) -> Rows[Record]:
+        """The records of a stage: those that are stored, and those that the crew makes of the other items.
+
+        They are made in the chunks and parts that the run has settled on, so who does it, and how many, changes
+        nothing. each: units of progress, and dialogues of a chunk, that an item is.
+        """
+
+        def work(chunks: Pieces) -> Iterator[list[Record]]:
+            made = self.crew.map(job, chunks.split(self.cast.parts), advance)
+            for places in chunks.places:
+                whole: list[Record] = []
+                while len(whole) < len(places):
+                    whole += next(made)
+                yield whole
+
+        size = max(1, self.cast.chunk // each)
+        return self.run.chunks(
+            name, kind, items, size=size, work=work, stored=lambda found: advance(found * each, stored=True)
+        )
 
     def tell_undecided(self, count: int) -> None:
         """A note about answers that could not be compared in time, if there are any."""
@@ -75,67 +82,16 @@ class Stage:
             self.note(f"{shortened} of {len(drawn)} questions had their facts shortened to fit the model")
         return fitted
 
-    def adapt(
-        self,
-        optimise: Callable[..., TrainingFacts | PreferenceFacts | ReinforceFacts],
-        rows: Mapping[str, Sequence[Rendered]] | Mapping[str, Sequence[PairIds]] | Mapping[str, Sequence[Episode]],
-        *,
-        settings: Optimising,
-        iteration: int,
-        name: str,
-        label: str,
-        beside: Callable[[str, Path], None] = lambda adapter, place: None,
-    ) -> Path:
-        """The folder of the adapters after a training step, each on its own of the `rows`; the policy speaks with them
-        already.
-
-        optimise: `sft.fine_tune`, `dpo.optimise` or `rl.reinforce`, whichever rows and settings are for; without rows
-        an adapter stays as it is. rows: of every adapter of the team. name: of the stage. label: of the phase. beside:
-        puts what else an adapter needs into its folder.
-        """
-        recipe, policy = self.cast.recipe, self.cast.policy
-
-        def learn(adapter: str) -> dict[str, Any]:
-            if settings.restart == "base" and rows[adapter]:
-                policy.restart(seed=seed_of(recipe.seed, iteration, name, "restart"), names=(adapter,))
-            policy.wear(adapter)
-            with self.cast.meter("train"), _threads(self.cast.training_threads):
-                facts = optimise(
-                    policy,
-                    rows[adapter],
-                    settings=settings,
-                    micro_batch=self.cast.micro_batch,
-                    seed=seed_of(recipe.seed, iteration, name, "shuffle"),
-                    on_step=advance,
-                    on_loss=lambda loss: advance(0, loss=loss),
-                    notify=self.note,
-                )
-            return asdict(facts)
-
-        def make(folder: Path) -> None:
-            self.cast.pair.generator.release()
-            found = []
-            for adapter, place in places(folder, [*rows]).items():
-                facts = learn(adapter)
-                policy.save_adapter(place)
-                beside(adapter, place)
-                self._describe(place, adapter, iteration, facts)
-                found.append(facts)
-            _write_facts(folder, together(found))
-
-        steps = sum(planned_steps(len(own), settings) for own in rows.values())
+    def adapt(self, lesson: Lesson, *, label: str) -> Path:
+        """The folder of the adapters after a training step; the agents speak with them already. label: of the
+        phase."""
+        iteration = lesson.iteration
+        steps = sum(planned_steps(len(own), lesson.settings) for own in lesson.rows.values())
         with self.phase(label, iteration=iteration, total=steps, unit="steps", parts=("train",)) as advance:
-            folder = self.run.folder_stage(stage_name(iteration, name), make)
-        policy.load_adapter(folder)  # even when just trained: a run that goes on and one that resumes do the same
+            make = partial(self.crew.train, lesson, advance=advance, notify=self.note)
+            folder = self.run.folder_stage(stage_name(iteration, lesson.name), make)
+        self.crew.speak_with(folder)  # even when just trained: a run that goes on and one that resumes do the same
         return folder
-
-    def _describe(self, folder: Path, adapter: str, iteration: int, facts: dict[str, Any]) -> None:
-        """Puts what an adapter has learnt, and a card that says whose it is, beside its weights."""
-        team = self.cast.pair.workflow
-        speakers = [role.name for role in team.roles if role.adapter == adapter] if len(team.adapters) > 1 else []
-        _write_facts(folder, facts)
-        recipe = self.cast.recipe.to_dict()
-        write_adapter_card(folder, recipe, team=team.name, speakers=speakers, iteration=iteration, facts=facts)
 
     def examine(
         self,
@@ -153,15 +109,8 @@ class Stage:
         parts = parts_of(len(agents.workflow.roles))
         with self.phase(label, iteration=iteration, total=len(fitted), unit="questions", parts=parts) as advance:
             sampling = self.cast.sampling(agents, greedy=greedy)
-            work = partial(examine, agents, sampling=sampling, seed=recipe.seed, settings=recipe.reward)
-            examined = self.run.chunks(
-                name,
-                Rollouts,
-                fitted,
-                size=self.cast.chunk,
-                work=lambda chunk: self.share(work, chunk, advance),
-                stored=lambda found: advance(found, stored=True),
-            )
+            job = Examination(agents.speakers, sampling, recipe.seed, recipe.reward)
+            examined = self.made(name, Rollouts, fitted, job=job, each=1, advance=advance)
         self.tell_undecided(undecided(examined))
         return examined
 
@@ -184,42 +133,6 @@ class Stage:
         for decoding in decodings(self.cast.recipe, iteration, last=last):
             name, greedy = f"iteration_{iteration}", decoding == "greedy"
             self.evaluate(self.cast.pair, held_out, name, greedy=greedy, iteration=iteration)
-
-
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    """torch computes with so many threads in the `with` block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def together(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What training several adapters did in all, from the facts of each: rows, tokens and steps add up; epochs are
-    means over tokens, losses and shifts over steps. The facts of one are what they are."""
-    trained = [part for part in parts if part["rows"]] or [*parts[:1]]
-    if len(trained) == 1:
-        return trained[0]
-
-    def mean(name: str, weight: str) -> float | None:
-        known = [(part[name], part[weight]) for part in trained if part[name] is not None]
-        if not known or len({value for value, _ in known}) == 1:
-            return known[0][0] if known else None
-        return sum(value * count for value, count in known) / sum(count for _, count in known)
-
-    sums = {name: sum(part[name] for part in trained) for name in ("rows", "trainer_tokens", "steps")}
-    stopped = {"stopped": any(part["stopped"] for part in trained)} if "stopped" in trained[0] else {}
-    apart = [name for name in trained[0] if name not in (*sums, *stopped, "epochs")]
-    means = {name: mean(name, "steps") for name in apart}
-    found = sums | {"epochs": mean("epochs", "trainer_tokens")} | means | stopped
-    return {name: found[name] for name in trained[0]}
-
-
-def _write_facts(folder: Path, facts: dict[str, Any]) -> None:
-    (folder / "training.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
 
 
 def require_something_right(run: Run, recipe: Recipe) -> None:

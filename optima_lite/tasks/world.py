@@ -133,12 +133,19 @@ def _seconds(split: str, first: Fact, relation: str) -> list[str]:
     return [value for value in _values(split, first.value, relation) if value != first.entity]
 
 
-@cache
-def _values(split: str, entity: str, relation: str) -> tuple[str, ...]:
+def _values(split: str, entity: str, relation: str) -> list[str]:
     """Everything that `relation` of `entity` may be in this split."""
-    kind = RELATIONS[relation][1]
-    SPLITS[split]  # an unknown split is a KeyError, not an empty world
-    return tuple(v for v in ENTITIES[kind] if v != entity and split_of(Fact(entity, relation, v)) == split)
+    return _by_split(entity, relation)[split]  # an unknown split is a KeyError, not an empty world
+
+
+@cache
+def _by_split(entity: str, relation: str) -> dict[str, list[str]]:
+    """Everything that `relation` of `entity` may be, by split."""
+    found: dict[str, list[str]] = {split: [] for split in SPLITS}
+    for value in ENTITIES[RELATIONS[relation][1]]:
+        if value != entity:
+            found[split_of(Fact(entity, relation, value))].append(value)
+    return found
 
 
 def _distractors(rng: Random, split: str, fact: Fact, taken: set[str]) -> list[Fact]:

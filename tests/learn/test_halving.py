@@ -22,6 +22,8 @@ from optima_lite.runs.store import Run
 from optima_lite.settings.machine import Machine
 from optima_lite.settings.sections import DpoSettings, ModelSettings, TrainingSettings
 from optima_lite.stage.cast import Cast
+from optima_lite.stage.crew import Alone
+from optima_lite.stage.lesson import Lesson
 from optima_lite.stage.probe import measure
 from optima_lite.stage.stage import Stage
 
@@ -246,8 +248,6 @@ def test_training_begins_with_an_empty_prefix_cache(cast: Cast, tmp_path: Path) 
         return TrainingFacts(rows=0, trainer_tokens=0, epochs=0, steps=0, loss=None)
 
     with Run.open(tmp_path / "run", {"recipe": cast.recipe.to_dict(), "versions": {}}) as run:
-        stage = Stage(cast, run, silent)
-        stage.adapt(
-            optimise, {"shared": []}, settings=cast.recipe.training, iteration=0, name="4_adapter", label="train"
-        )
+        stage = Stage(cast, run, silent, Alone(cast))
+        stage.adapt(Lesson(optimise, {"shared": []}, cast.recipe.training, 0, "4_adapter"), label="train")
     assert held == [0]

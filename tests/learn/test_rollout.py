@@ -23,7 +23,7 @@ from optima_lite.learn.rollout import (  # noqa: E402
     search_rewards,
     worst_losses,
 )
-from optima_lite.methods.optima.explore import grow  # noqa: E402
+from optima_lite.methods.optima.explore import grow, scale_of  # noqa: E402
 from optima_lite.model.generate import Generator  # noqa: E402
 from optima_lite.model.sampling import Sampling  # noqa: E402
 from optima_lite.records import Dialogue, Ending, Question, Rollouts, Turn  # noqa: E402
@@ -36,6 +36,7 @@ from optima_lite.tasks import (  # noqa: E402
 )
 from optima_lite.tasks.answers import Scoring  # noqa: E402
 from optima_lite.team.prompts import view  # noqa: E402
+from support import copied  # noqa: E402
 
 SAMPLING = Sampling(0.8, 1.0, 16)
 QUESTIONS = world.questions("train", 4, seed=0)
@@ -46,9 +47,9 @@ def sampled(cast: Cast, questions: list[Question] = QUESTIONS, **changes: Any) -
     return sample(cast.pair, questions, **wanted)
 
 
-@pytest.fixture
-def talks(cast: Cast) -> list[Rollouts]:
-    return sampled(cast)
+@pytest.fixture(scope="module")
+def talks(assembled: Cast) -> list[Rollouts]:
+    return sampled(copied(assembled))
 
 
 # --- Talking --------------------------------------------------------------------------------------
@@ -155,15 +156,17 @@ def drafts(questions: list[Question], *, rollouts: int) -> list[Drafts]:
 def test_the_room_changes_neither_what_is_said_nor_the_order(cast: Cast) -> None:
     """Rooms for nothing, less than a dialogue, some dialogues, and everything."""
     cast.policy.model.double()
-    cast = replace(cast, recipe=cast.recipe.model_copy(update={"search": SearchSettings(searches=2, rollouts=2)}))
-    wanted = {"formats": ("json", "table"), "rollouts": 3}
+    briefly = cast.recipe.sampling.model_copy(update={"max_turn_tokens": 8})
+    searching = {"search": SearchSettings(searches=2, rollouts=2), "sampling": briefly}
+    cast = replace(cast, recipe=cast.recipe.model_copy(update=searching))
+    wanted = {"formats": ("json", "table"), "rollouts": 3, "sampling": replace(SAMPLING, max_new_tokens=8)}
     rooms = [with_room(cast, tokens) for tokens in (0, 100, 700, 1 << 20)]
-    probe = ranked(rooms[0].pair, sampled(rooms[0], rollouts=1), settings=RewardSettings())
+    scale = scale_of(rooms[0], ranked(rooms[0].pair, sampled(rooms[0], rollouts=1), settings=RewardSettings()))
     talks = [sampled(roomy, **wanted) for roomy in rooms]
     assert all(one == talks[-1] for one in talks)
     assert [group.question for group in talks[0]] == QUESTIONS
     rewards = [ranked(roomy.pair, talks[0], settings=RewardSettings()) for roomy in rooms]
-    trees = [grow(roomy, QUESTIONS[:2], probe=probe, seed=(1,), advance=lambda done, tokens: None) for roomy in rooms]
+    trees = [grow(roomy, QUESTIONS[:2], scale=scale, seed=(1,), advance=lambda *done, **told: None) for roomy in rooms]
     assert [tree.question for tree in trees[0]] == QUESTIONS[:2]
     for found, grown in zip(rewards, trees, strict=True):
         assert [group.dialogues for group in found] == [group.dialogues for group in rewards[-1]]

@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 
 from optima_lite.learn.rollout import sample
 from optima_lite.methods.optima import imitate
-from optima_lite.methods.optima.explore import grow
+from optima_lite.methods.optima.explore import grow, scale_of
 from optima_lite.model.sampling import Sampling
 from optima_lite.records import Demonstration, Ending, Reward, Rollouts
 from optima_lite.settings.sections import SearchSettings
@@ -35,8 +35,8 @@ def learnt(cast: Cast, chosen: list[Demonstration], monkeypatch: pytest.MonkeyPa
     rows: list[Any] = []
     notes: list[str] = []
 
-    def adapt(optimise: object, found: dict[str, list[Any]], **named: object) -> Path:
-        rows.extend(row.ids[start:stop] for own in found.values() for row in own for start, stop in row.spans)
+    def adapt(lesson: Any, **named: object) -> Path:
+        rows.extend(row.ids[start:stop] for own in lesson.rows.values() for row in own for start, stop in row.spans)
         return Path()
 
     imitate._train(SimpleNamespace(cast=cast, note=notes.append, adapt=adapt), 0, chosen)  # type: ignore[arg-type]
@@ -69,7 +69,8 @@ def test_in_a_tree_an_answer_is_worth_its_own_score(cast: Cast) -> None:
     short = replace(cast, pair=agents, recipe=cast.recipe.model_copy(update={"search": SearchSettings(searches=2)}))
     found: dict[str, list[tuple[float, float]]] = {}
     for scheme in ("trajectory", "own_step"):
-        trees = grow(credited(short, credit=scheme), ASKED, probe=probe, seed=(0, 0), advance=lambda done, tokens: None)
+        own = credited(short, credit=scheme)
+        trees = grow(own, ASKED, scale=scale_of(own, probe), seed=(0, 0), advance=lambda done, tokens=0: None)
         found[scheme] = [
             (node.reward.task, scoring.score(node.turn.answer, ()))
             for tree in trees

@@ -9,6 +9,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +26,7 @@ from optima_lite.records import PreferencePair, Rollouts, Tree  # noqa: E402
 from optima_lite.runs.folder import RunFolder, read_run  # noqa: E402
 from optima_lite.runs.listing import runs  # noqa: E402
 from optima_lite.runs.progress import Event, Note, PhaseStarted  # noqa: E402
+from optima_lite.runs.rows import Pieces  # noqa: E402
 from optima_lite.runs.steps import Verdict, imitations, preferences  # noqa: E402
 from optima_lite.runs.summary import preparation_tokens  # noqa: E402
 from optima_lite.settings.config import LoadedRecipe, load_recipe  # noqa: E402
@@ -180,7 +182,8 @@ def evaluated(run: RunFolder, iteration: int | None, name: str, *, greedy: bool 
     stored = run.read(name, Rollouts)
     recipe = cast.recipe
     again: list[Rollouts] = []
-    for part in cast.split([group.question for group in stored]):
+    asked = [group.question for group in stored]
+    for part in Pieces(asked, [range(len(asked))]).split(cast.parts):
         again += examine(
             cast.pair,
             part,
@@ -304,19 +307,20 @@ def test_the_agents_of_a_run_are_those_of_its_last_adapter(hybrid: RunFolder) ->
 
 
 def test_the_single_agent_goes_through_both_steps_too(hybrid: RunFolder, tmp_path: Path) -> None:
-    """Its tree is its question and its answers: all that a preference can be about."""
+    """Its tree is its question and its answers: all that a preference can be about. One iteration shows it."""
     run = read_run(shutil.copytree(hybrid.folder, tmp_path / "run"))
     cast = recall(run, machine=Machine(threads=1), iteration=1)
+    once = cast.recipe.training.model_copy(update={"iterations": 1})
+    cast = replace(cast, recipe=cast.recipe.model_copy(update={"training": once}))
     train_alone(cast, run, observe=lambda event: None)
     own = read_run(run.folder / ALONE)
-    for iteration in (0, 1):
-        trees, theirs = (one.read(f"iteration_0{iteration}/6_trees", Tree) for one in (own, run))
-        assert [tree.question.id for tree in trees] == [tree.question.id for tree in theirs]
-        assert all(node.parent in (None, 0) for tree in trees for node in tree.nodes)
-        assert [tree.nodes[0].visits for tree in trees] == [4, 4]
-        verdicts = [own.read_json(f"iteration_0{iteration}/{n}_verdict.json") for n in (5, 9)]
-        assert [one["step"] for one in verdicts] == ["imitate", "prefer"]
-    assert preparation_tokens(own)[1]
+    trees, theirs = (one.read("iteration_00/6_trees", Tree) for one in (own, run))
+    assert [tree.question.id for tree in trees] == [tree.question.id for tree in theirs]
+    assert all(node.parent in (None, 0) for tree in trees for node in tree.nodes)
+    assert [tree.nodes[0].visits for tree in trees] == [4, 4]
+    verdicts = [own.read_json(f"iteration_00/{n}_verdict.json") for n in (5, 9)]
+    assert [one["step"] for one in verdicts] == ["imitate", "prefer"]
+    assert preparation_tokens(own)[0]
 
 
 # --- Resuming -------------------------------------------------------------------------------------

@@ -89,6 +89,22 @@ def test_in_double_precision_both_ways_are_the_same(policy: Policy) -> None:
         assert torch.allclose(logits(model), plain, atol=1e-6)
 
 
+def test_a_merged_layer_is_its_matrix_product_and_nothing_else(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PEFT's own forward would ask at every call what it is to do; afterwards it is back."""
+    torch.manual_seed(1)
+    with policy.changing(), torch.no_grad():
+        for weight in policy.weights(policy.worn):
+            weight.normal_(0, 0.1)
+    plain, asked = logits(policy.model), []
+    layer = type(policy.mergeable[0])
+    forward = layer.forward
+    monkeypatch.setattr(layer, "forward", lambda self, x: asked.append(self) or forward(self, x))
+    with policy.speaking() as model:
+        assert torch.allclose(logits(model), plain, atol=1e-4)
+    assert asked == []
+    assert torch.equal(logits(policy.model), plain) and len(asked) == len(policy.mergeable)
+
+
 def held(policy: Policy) -> dict[str, Any]:
     return {name: weight.detach().clone() for name, weight in policy.model.named_parameters()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -115,3 +116,15 @@ print(os.environ["PYTORCH_CUDA_ALLOC_CONF"], torch.cuda.is_initialized())
     clean = {name: value for name, value in os.environ.items() if "ALLOC_CONF" not in name}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=clean, check=True)
     assert done.stdout.split() == ["expandable_segments:True", "False"]
+
+
+def test_what_was_imported_is_left_out_of_the_search_for_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once: what was made since the import may be garbage some day."""
+    searching: list[bool] = []
+    monkeypatch.setattr(gc, "freeze", lambda: searching.append(gc.isenabled()))
+    with resources.kept():
+        assert not gc.isenabled()
+    assert searching == [] and gc.isenabled(), "nothing was imported"
+    with resources.kept():
+        monkeypatch.setitem(sys.modules, "imported for the first time", sys)
+    assert searching == [False] and gc.isenabled()

@@ -65,7 +65,7 @@ def test_every_stored_dialogue_is_shown_with_all_that_was_said(tmp_path: Path) -
     for one in found.index["dialogues"]:
         groups = list(run.read(stages[one["key"]], Rollouts))
         dialogues = [(group.question, each) for group in groups for each in group.dialogues]
-        texts = [[turn[2] for turn in turns] for turns, _ in values(found, one["texts"])]
+        texts = [[turn[2] for turn in turns] for turns, *_ in values(found, one["texts"])]
         assert texts == [[turn.text for turn in each.turns] for _, each in dialogues]
         assert one["tokens"] == [each.tokens for _, each in dialogues]
         assert [found.index["questions"]["texts"][k] for k in one["questions"]] == [
@@ -113,8 +113,18 @@ def test_a_team_of_four_keeps_its_names(tmp_path: Path) -> None:
     found = shown(made_runs.make(tmp_path / "run", made_runs.FOUR))
     assert found.index["runs"][0]["speakers"] == ("First", "Second", "Third", "Fourth")
     assert found.index["runs"][0]["holders"] == ()
-    turns, _ = values(found, found.index["dialogues"][0]["texts"])[0]
+    turns, _, beats = values(found, found.index["dialogues"][0]["texts"])[0]
     assert [turn[0] for turn in turns] == [0, 1, 2, 3]
+    assert not beats  # messages are told in the order in which they were said
+
+
+def test_of_a_stream_is_told_who_spoke_at_which_tick(tmp_path: Path) -> None:
+    streamed = made_runs.FOUR | {"team": made_runs.FOUR["team"] | {"transfer": "stream"}}
+    found = shown(made_runs.make(tmp_path / "run", streamed))
+    for one in found.index["dialogues"]:
+        for turns, _, beats in values(found, one["texts"]):
+            assert len(turns) == 4
+            assert beats == [["First", [1]], ["Second", [2]], ["Third", [3]], ["Fourth", [4]]]
 
 
 def test_a_run_that_has_only_begun_is_shown(tmp_path: Path) -> None:
@@ -178,7 +188,7 @@ def test_hostile_texts_are_no_markup_and_come_back_whole(tmp_path: Path) -> None
     tags = [(tag, sorted(attributes)) for tag, attributes in Markup(text).tags if tag != "script"]
     assert tags == [(tag, sorted(attributes)) for tag, attributes in plain.tags if tag != "script"]
     assert text.isprintable() or not {c for c in text if not c.isprintable()} - {"\n"}
-    said = [turns[0][2] for turns, _ in values(found, found.index["dialogues"][0]["texts"])][-len(made_runs.HOSTILE) :]
+    said = [turns[0][2] for turns, *_ in values(found, found.index["dialogues"][0]["texts"])][-len(made_runs.HOSTILE) :]
     assert said == [*made_runs.HOSTILE]
 
 

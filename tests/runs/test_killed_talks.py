@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def stored(folder: Path, team: Workflow, seed: int, dies_at: int = -1) -> tuple[
         return [Rollouts(one, (dialogue,)) for one, dialogue in zip(chunk, done, strict=True)]
 
     with Run.open(folder, MANIFEST) as run:
-        run.chunks("iteration_00/1_dialogues", Rollouts, QUESTIONS, size=2, work=work)
+        run.chunks("iteration_00/1_dialogues", Rollouts, QUESTIONS, size=2, work=partial(map, work))
         said = dies_at - speaker.left if dies_at >= 0 else -1 - speaker.left
         return (folder / "iteration_00/1_dialogues.jsonl").read_bytes(), said
 

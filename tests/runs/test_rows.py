@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import tracemalloc
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from stored import MANIFEST, Row, numbered
 
 def test_a_cut_at_any_byte_of_a_stage_costs_at_most_the_chunk_it_hits(run: Run) -> None:
     items = list(range(7))
-    expected = run.chunks("iteration_00/1_dialogues", Row, items, size=3, work=numbered)
+    expected = run.chunks("iteration_00/1_dialogues", Row, items, size=3, work=partial(map, numbered))
     path = run.folder / "iteration_00/1_dialogues.jsonl"
     data = path.read_bytes()
     ends = [i + 1 for i, byte in enumerate(data) if byte == ord("\n")]
@@ -38,7 +39,7 @@ def test_a_cut_at_any_byte_of_a_stage_costs_at_most_the_chunk_it_hits(run: Run) 
             worked.extend(chunk)
             return numbered(chunk)
 
-        again = run.chunks("iteration_00/1_dialogues", Row, items, size=3, work=work, stored=found.append)
+        again = run.chunks("iteration_00/1_dialogues", Row, items, size=3, work=partial(map, work), stored=found.append)
         assert (again, found, worked) == (expected, [whole], items[whole:])
         assert path.read_bytes() == data
 
@@ -117,7 +118,7 @@ def test_more_rows_than_belong_are_told(run: Run) -> None:
 
 def test_a_chunk_needs_one_record_an_item(run: Run) -> None:
     with pytest.raises(ValueError, match="stage: 1 records for 2 items"):
-        run.chunks("stage", Row, [1, 2], size=2, work=lambda chunk: [Row(0)])
+        run.chunks("stage", Row, [1, 2], size=2, work=partial(map, lambda chunk: [Row(0)]))
     assert not (run.folder / "stage.jsonl").exists()
 
 
@@ -171,11 +172,11 @@ def test_rows_are_read_when_they_are_asked_for(run: Run, monkeypatch: pytest.Mon
 
 
 def test_a_stage_is_looked_at_once_and_worked_on_chunk_by_chunk(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = run.chunks("iteration_00/1_dialogues", Row, range(100), size=4, work=numbered)
+    first = run.chunks("iteration_00/1_dialogues", Row, range(100), size=4, work=partial(map, numbered))
     run.append("iteration_00/2_rewards", first[:60])
     read = counted(run, monkeypatch)
     first = run.chunks("iteration_00/1_dialogues", Row, range(100), size=4, work=pytest.fail)
-    second = run.chunks("iteration_00/2_rewards", Row, first, size=4, work=list)
+    second = run.chunks("iteration_00/2_rewards", Row, first, size=4, work=partial(map, list))
     assert len(read) == 100 + 60 + 40 + 100, "each stage once, the chunks that were missing, and what came of them"
     assert second == first
 

@@ -153,7 +153,7 @@ def test_a_run_does_not_go_on_with_other_questions_than_it_began_with(run: Run) 
         return [Rollouts(question, ()) for question in chunk]
 
     name = "iteration_00/1_dialogues"
-    run.chunks(name, Rollouts, about("a", "b", "c"), size=2, work=work)
+    run.chunks(name, Rollouts, about("a", "b", "c"), size=2, work=partial(map, work))
     assert len(run.chunks(name, Rollouts, about("a", "b", "c"), size=2, work=pytest.fail)) == 3
     for others in (about("new", "a", "b"), about("a", "b", "d")):
         with pytest.raises(RunError, match=r"is about question \w, and now question \w+ stands in its place"):

@@ -56,7 +56,7 @@ def test_agents_are_numbered_in_their_order_and_share_the_recipe_s_prompt(recipe
         ),
         ("  agents:", "  scheme: holland\n  agents:", "scheme holland needs tycoon_wealth and tycoon_share"),
         ("  agents:", "  scheme: fixed_with_eps\n  eps: 0\n  agents:", "fixed_with_eps needs eps above 0"),
-        ("  agents:", "  tycoon_share: 0.2\n  agents:", "is not read by market.scheme fixed"),
+        ("  agents:", "  tycoon_share: 0.2\n  agents:", "is read with market.scheme: holland only"),
         ("  agents:", "  births_by: variants\n  agents:", "births_by variants needs variants for Alice, Bob"),
         ("  agents:", "  variants: {Alice: [one]}\n  agents:", "Alice needs two strategies at least"),
         ("  agents:", "  variants: {Carol: [a, b]}\n  agents:", "there is no role Carol"),
@@ -65,7 +65,7 @@ def test_agents_are_numbered_in_their_order_and_share_the_recipe_s_prompt(recipe
         ("  agents:", "  imitation: true\n  agents:", "no agent has adapter: own"),
         ("market:\n", "team: exchange\nmarket:\n", "is not read by method market"),
         ("market:\n", "schedule: idpo\nmarket:\n", "is not read by method market"),
-        ("method: market", "method: optima", "is read by method market only, not by optima"),
+        ("method: market", "method: optima", "is read by method: market only, not by optima"),
         (RECIPE[RECIPE.index("market:\n") :], "", "has no agents, and method market needs some"),
     ],
 )

@@ -23,7 +23,9 @@ from optima_lite.settings.config import load_recipe  # noqa: E402
 from optima_lite.settings.machine import Machine  # noqa: E402
 from optima_lite.settings.workflow import speaking_with  # noqa: E402
 from optima_lite.stage.cast import Cast, assemble, recall  # noqa: E402
-from optima_lite.stage.stage import Stage, together  # noqa: E402
+from optima_lite.stage.crew import Alone  # noqa: E402
+from optima_lite.stage.lesson import Lesson, together  # noqa: E402
+from optima_lite.stage.stage import Stage  # noqa: E402
 from optima_lite.tasks.questions import questions  # noqa: E402
 from support import MACHINE, SMALL, assert_same_run, call, small_chunks  # noqa: E402
 
@@ -70,8 +72,8 @@ def adapted(cast: Cast, folder: Path, learners: set[int]) -> Path:
                 if speaker in learners:
                     rows[name].append(row)
     with Run.open(folder, {"recipe": cast.recipe.to_dict(), "recipe_name": "x"}) as run:
-        stage = Stage(cast, run, lambda event: None)
-        return stage.adapt(fine_tune, rows, settings=cast.recipe.training, iteration=0, name=IMITATED, label="train")
+        stage = Stage(cast, run, lambda event: None, Alone(cast))
+        return stage.adapt(Lesson(fine_tune, rows, cast.recipe.training, 0, IMITATED), label="train")
 
 
 def ended(turn: Turn, cast: Cast) -> tuple[int, ...]:

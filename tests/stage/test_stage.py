@@ -16,6 +16,8 @@ from optima_lite.model.sampling import seed_of  # noqa: E402
 from optima_lite.runs.folder import IMITATED, PREFERRED  # noqa: E402
 from optima_lite.runs.store import Run  # noqa: E402
 from optima_lite.stage.cast import Cast  # noqa: E402
+from optima_lite.stage.crew import Alone  # noqa: E402
+from optima_lite.stage.lesson import Lesson  # noqa: E402
 from optima_lite.stage.stage import Stage  # noqa: E402
 
 
@@ -39,11 +41,10 @@ def test_seeds_iterations_and_steps_share_no_draws(cast: Cast, tmp_path: Path) -
         )
         manifest = {"recipe": recipe.to_dict(), "recipe_name": "x"}
         with Run.open(tmp_path / f"seed{seed}", manifest) as run:
-            stage = Stage(replace(cast, recipe=recipe), run, lambda event: None)
+            seeded = replace(cast, recipe=recipe)
+            stage = Stage(seeded, run, lambda event: None, Alone(seeded))
             for name, settings in ((IMITATED, recipe.training), (PREFERRED, recipe.dpo)):
-                stage.adapt(
-                    optimise, {"shared": [object()]}, settings=settings, iteration=iteration, name=name, label="train"
-                )
+                stage.adapt(Lesson(optimise, {"shared": [object()]}, settings, iteration, name), label="train")
     assert len(shuffles) == len(set(shuffles)) == 18, "no two shuffle their rows alike"
     assert len(starts) == len(set(starts)) == 18, "no two start from the same adapter"
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from random import Random
 
 from ...learn.bidders import Bidders
@@ -61,7 +62,9 @@ def trade(stage: Stage, iteration: int, market: Market) -> Market:
             advance(1, tokens=episode.tokens)
             return [episode]
 
-        stage.run.chunks(name, Episode, fitted, size=1, work=work, stored=lambda found: advance(found, stored=True))
+        stage.run.chunks(
+            name, Episode, fitted, size=1, work=partial(map, work), stored=lambda found: advance(found, stored=True)
+        )
     stage.run.whole(stage_name(iteration, POPULATION), Agent, lambda: list(market.economy.agents))
     return market
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from ...errors import RunError
 from ...learn import reward
 from ...learn.credit import of_turns
 from ...learn.reward import Scale
-from ...learn.rollout import Advance, credited, search_rewards
+from ...learn.rollout import Speakers, credited, search_rewards
 from ...records import Dialogue, Question, Reward, Rollouts, Tree, Turn
 from ...runs.folder import IMITATED, PREFERRED, RunFolder
-from ...runs.progress import Observer, phase
+from ...runs.progress import Advance, Observer, phase
 from ...stage.cast import Cast
 from ...stage.evaluate import examine, parts_of
 from ...tasks.questions import questions
@@ -23,13 +24,27 @@ PROBES = {IMITATED: "5_validation", PREFERRED: "9_validation"}
 _QUICK = 20  # validation questions that give the scale where no run has asked any
 
 
+@dataclass(frozen=True)
+class Growth:
+    """A job: a tree for every question; see `grow`."""
+
+    speakers: Speakers
+    scale: Scale
+    seed: tuple[object, ...]
+
+    def do(self, cast: Cast, items: Sequence[Question], advance: Advance) -> list[Tree]:
+        """See `crew.Job`."""
+        as_told = replace(cast, pair=cast.agents(self.speakers))
+        return grow(as_told, items, scale=self.scale, seed=self.seed, advance=advance)
+
+
 def grow(
-    cast: Cast, asked: Sequence[Question], *, probe: Sequence[Rollouts], seed: Sequence[object], advance: Advance
+    cast: Cast, asked: Sequence[Question], *, scale: Scale, seed: Sequence[object], advance: Advance
 ) -> list[Tree]:
     """A tree for every question, by the pair as it stands; the questions' facts must fit (see `Cast.fit`).
 
-    probe: ranked dialogues of the same pair; they give the scale of the rewards. seed: decides the messages and, with
-    the question's id, which nodes are chosen. advance: is told of the sampled tokens, and of the dialogues that ended.
+    scale: of the rewards, see `scale_of`. seed: decides the messages and, with the question's id, which nodes are
+    chosen. advance: is told of the sampled tokens, and of the dialogues that ended.
     """
     recipe, pair = cast.recipe, cast.pair
     pair.generator.forget()  # a chunk's batches must not depend on the chunks before it
@@ -37,19 +52,18 @@ def grow(
     def speak(drafts: Sequence[tuple[Question, Dialogue]]) -> list[Turn]:
         ready = [(question, pair.next_cue(dialogue)) for question, dialogue in drafts]
         turns = pair.speak(ready, sampling=cast.sampling(pair), seed=seed)
-        advance(0, sum(len(turn.ids) for turn in turns))
+        advance(0, tokens=sum(len(turn.ids) for turn in turns))
         return turns
 
     def score(ended: Sequence[tuple[Question, Dialogue]]) -> list[Reward]:
         rewards = search_rewards(pair, ended, settings=recipe.reward, scale=scale)
-        advance(len(ended), 0)
+        advance(len(ended))
         return rewards
 
     def credit(question: Question, dialogue: Dialogue, reward: Reward) -> list[Reward] | None:
         own = credited(pair, question, dialogue, settings=recipe.reward, final=reward.task)
         return None if own is None else of_turns(reward, own)
 
-    scale = _scale(cast, probe)
     trees: list[Tree] = []
     rollouts = [(question, [Dialogue(question.id, k) for k in range(recipe.search.rollouts)]) for question in asked]
     read = recipe.reward.loss_condition == "dialogue"
@@ -69,7 +83,8 @@ def grow(
     return trees
 
 
-def _scale(cast: Cast, probe: Sequence[Rollouts]) -> Scale:
+def scale_of(cast: Cast, probe: Sequence[Rollouts]) -> Scale:
+    """The scale of the rewards in a tree. probe: ranked dialogues of the same pair."""
     return reward.scale(probe, percentile=cast.recipe.search.normaliser_percentile, settings=cast.recipe.reward)
 
 
@@ -87,13 +102,7 @@ def explore(
     fitted, _ = cast.fit(cast.pair, asked)
     dialogues = len(fitted) * cast.recipe.search.searches * cast.recipe.search.rollouts
     with phase(observe, "search", iteration=None, total=dialogues, unit="dialogues", parts=("search",)) as advance:
-        return grow(
-            cast,
-            fitted,
-            probe=probe,
-            seed=(seed, "search"),
-            advance=lambda done, tokens: advance(done, tokens=tokens),
-        )
+        return grow(cast, fitted, scale=scale_of(cast, probe), seed=(seed, "search"), advance=advance)
 
 
 def stored_probe(run: RunFolder, iteration: int | None) -> Sequence[Rollouts]:

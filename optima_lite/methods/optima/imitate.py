@@ -15,6 +15,7 @@ from ...model.render import Rendered
 from ...records import Demonstration
 from ...runs.folder import IMITATED, stage_name
 from ...stage.dialogues import rewarded, sampled
+from ...stage.lesson import Lesson
 from ...stage.stage import Stage
 
 
@@ -49,4 +50,4 @@ def _train(stage: Stage, iteration: int, chosen: Sequence[Demonstration]) -> Pat
         what = f"{left_out} of {messages} selected messages are not learnt: their credit is below selection.min_credit"
         stage.note(f"iteration {iteration}: {what}")
 
-    return stage.adapt(fine_tune, rows, settings=recipe.training, iteration=iteration, name=IMITATED, label="train")
+    return stage.adapt(Lesson(fine_tune, rows, recipe.training, iteration, IMITATED), label="train")

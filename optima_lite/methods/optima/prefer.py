@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from ...learn.dpo import PairIds, optimise
 from ...learn.selection import pairs
 from ...records import Dialogue, PreferencePair, Rollouts, Tree
 from ...runs.folder import PREFERRED, stage_name
+from ...stage.lesson import Lesson
 from ...stage.stage import Stage
 from ...tasks.questions import training_questions
 from ...team.tree import ROOT
-from .explore import grow
+from .explore import Growth, scale_of
 
 
 def prefer(stage: Stage, iteration: int, *, probe: Sequence[Rollouts]) -> Path:
@@ -35,15 +35,8 @@ def _search(stage: Stage, iteration: int, probe: Sequence[Rollouts]) -> Sequence
     each = recipe.search.searches * recipe.search.rollouts
     total = len(fitted) * each
     with stage.phase("search", iteration=iteration, total=total, unit="dialogues", parts=("search",)) as advance:
-        work = partial(grow, stage.cast, probe=probe, seed=(recipe.seed, iteration, "search"))
-        trees = stage.run.chunks(
-            stage_name(iteration, "6_trees"),
-            Tree,
-            fitted,
-            size=max(1, stage.cast.chunk // each),
-            work=lambda chunk: stage.share(work, chunk, lambda done, tokens: advance(done, tokens=tokens)),
-            stored=lambda found: advance(found * each, stored=True),
-        )
+        job = Growth(stage.cast.pair.speakers, scale_of(stage.cast, probe), (recipe.seed, iteration, "search"))
+        trees = stage.made(stage_name(iteration, "6_trees"), Tree, fitted, job=job, each=each, advance=advance)
     roots = [tree.nodes[ROOT] for tree in trees]
     stage.tell_undecided(round(sum(root.reward.undecided * root.visits for root in roots if root.reward)))
     return trees
@@ -61,4 +54,4 @@ def _train(stage: Stage, iteration: int, chosen: Sequence[PreferencePair]) -> Pa
     if not chosen:
         stage.note(f"iteration {iteration}: no two messages differ enough in worth, so nothing is trained")
 
-    return stage.adapt(optimise, rows, settings=recipe.dpo, iteration=iteration, name=PREFERRED, label="prefer")
+    return stage.adapt(Lesson(optimise, rows, recipe.dpo, iteration, PREFERRED), label="prefer")

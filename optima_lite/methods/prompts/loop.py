@@ -11,18 +11,21 @@ Everything is stored as it comes, dialogues by combination, so that the same com
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 
 from ...errors import DataError
 from ...learn.reward import rewards, scale
-from ...learn.rollout import Agents, ranked, sample
+from ...learn.rollout import Agents, ranked
 from ...records import Domain, Question, Rollouts, Trial
 from ...runs.chosen import PASTE, PROMPTS, as_yaml
 from ...runs.folder import stage_name
 from ...runs.progress import Advance
 from ...runs.searches import ATTENTION, CONFIRMED, DIALOGUES, TRIALS
 from ...runs.steps import Verdict
+from ...settings.sections import RewardSettings
+from ...stage.cast import Cast
+from ...stage.dialogues import Talk
 from ...stage.evaluate import undecided
 from ...stage.stage import Stage
 from ...statistics import FEWEST, of_change
@@ -139,30 +142,26 @@ def _talk(
     recipe, pair = stage.cast.recipe, stage.cast.pair
     agents = replace(pair, workflow=with_prompts(pair.workflow, combined(choices, combination)))
     each = recipe.prompt_search.repeats
-
-    def work(chunk: Sequence[Question]) -> list[Rollouts]:
-        talked = sample(
-            agents,
-            chunk,
-            rollouts=each,
-            sampling=stage.cast.sampling(agents),
-            seed=(recipe.seed, "evaluation"),
-            advance=lambda done, tokens: advance(done, tokens=tokens),
-        )
-        scored = ranked(agents, talked, settings=recipe.reward)
-        advance(len(chunk) * each, part=PARTS[1])
-        return scored
-
-    found = stage.run.chunks(
-        DIALOGUES + "-".join(map(str, combination)),
-        Rollouts,
-        asked,
-        size=max(1, stage.cast.chunk // each),
-        work=work,
-        stored=lambda count: advance(count * each, stored=True),
-    )
+    talk = Talk(agents.speakers, each, stage.cast.sampling(agents), (recipe.seed, "evaluation"), formats=())
+    name = DIALOGUES + "-".join(map(str, combination))
+    found = stage.made(name, Rollouts, asked, job=Evaluation(talk, recipe.reward), each=each, advance=advance)
     stage.tell_undecided(undecided(found))
     return found
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A job: dialogues about each question, and their rewards."""
+
+    talk: Talk
+    settings: RewardSettings
+
+    def do(self, cast: Cast, items: Sequence[Question], advance: Advance) -> list[Rollouts]:
+        """See `crew.Job`."""
+        talked = self.talk.do(cast, items, advance)
+        scored = ranked(cast.agents(self.talk.speakers), talked, settings=self.settings)
+        advance(len(items) * self.talk.rollouts, part=PARTS[1])
+        return scored
 
 
 def _trial(combination: Combination, found: Sequence[Rollouts], worth: Worth) -> Trial:

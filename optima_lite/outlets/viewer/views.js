@@ -36,13 +36,23 @@ const worth = (reward) => (reward ? `reward ${fixed(reward[0])}: task ${fixed(re
 const ended = (ending) => index.endings[ending] ?? "under way";
 
 async function talk(set, number) {
-  const [turns, reward] = await valueOf(set.texts, number);
+  const [turns, reward, beats] = await valueOf(set.texts, number);
   const known = [`${count(set.tokens[number])} tokens`, ended(set.endings[number]), set.formats[number] && `format ${set.formats[number]}`, set.imitated[number] ? "imitated" : ""];
   const score = set.scores[number];
   return make("section", {},
     make("h3", {}, titleOfSet(set)),
     make("p", { class: "dim" }, make("b", { class: score >= RIGHT ? "good" : "bad" }, grade(score)), ` ${known.filter(Boolean).join(", ")}`, set.kind === "training" && [make("br"), worth(reward)]), // a reward is among siblings
+    beats.length > 0 && timeline(beats),
     turns.map((turn) => message(turn, set.speakers)));
+}
+
+/** Who said a step when: an agent a row, a tick a column, in each cell the number of the agent's step. */
+function timeline(beats) {
+  const last = Math.max(...beats.flatMap(([, ticks]) => ticks));
+  const cells = (ticks, agent) => Array.from({ length: last }, (_, k) => ticks.indexOf(k + 1)).map((step) => make("td", { class: step < 0 ? "dim" : `beat ${colour(agent)}` }, step < 0 ? "·" : String(step + 1)));
+  return make("div", { class: "scroll" }, make("table", { class: "timeline" },
+    make("caption", { class: "dim" }, `who spoke when, in ${counted(last, "tick")}`),
+    make("tbody", {}, beats.map(([who, ticks], agent) => make("tr", {}, make("th", { scope: "row" }, brief(who, 40)), cells(ticks, agent))))));
 }
 
 const besideOf = () => index.dialogues.find((set) => keyOf(set) === place.beside);

@@ -1,0 +1,122 @@
+"""Several processes that train one adapter: each computes a part of every batch, and their gradients are averaged.
+
+The rows, their order and the batch are those of one process; where the last batch is not full, fillers without loss
+make it so, because all processes must take as many steps. Without such a group nothing here does anything, and
+torch.distributed is not even imported.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Place:
+    """A process in a group. rank: its number. world: how many there are. host, port: where the first one listens."""
+
+    rank: int
+    world: int
+    host: str
+    port: int
+
+
+_place: Place | None = None
+
+
+def world() -> int:
+    """How many processes train together; 1 outside of a group."""
+    return 1 if _place is None else _place.world
+
+
+@contextmanager
+def group(place: Place) -> Iterator[None]:
+    """This process trains with others in the `with` block, which they all have to enter."""
+    global _place
+    import torch.distributed as distributed
+    from accelerate.state import AcceleratorState, GradientState
+
+    stated = {"RANK": place.rank, "LOCAL_RANK": 0, "WORLD_SIZE": place.world, "LOCAL_WORLD_SIZE": 1}
+    stated |= {"MASTER_ADDR": place.host, "MASTER_PORT": place.port}  # type: ignore[dict-item]
+    before = {name: os.environ.get(name) for name in stated}
+    os.environ.update({name: str(value) for name, value in stated.items()})
+    AcceleratorState._reset_state(reset_partial_state=True)  # else it stays what it was when this process first trained
+    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    _place = place
+    try:
+        yield
+    finally:
+        _place = None
+        distributed.destroy_process_group()
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def total(number: int) -> int:
+    """The sum of a number over all processes."""
+    if _place is None:
+        return number
+    import torch.distributed as distributed
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    whole = torch.tensor(number, dtype=torch.int64, device=device)
+    distributed.all_reduce(whole)
+    return int(whole)
+
+
+def at_once(batch: int, most: int) -> int:
+    """Examples that a process takes at a time, at most so many, so that whole numbers of them make a batch. Raises
+    ConfigError for a batch that the processes cannot share evenly."""
+    if batch % world():
+        what = f"a batch of {batch} rows cannot be shared by {world()} trainers evenly"
+        raise ConfigError(what, where="cluster.trainers", hint="a number that divides batch_size")
+    share = batch // world()
+    return next(number for number in range(min(most, share), 0, -1) if share % number == 0)
+
+
+def filled(examples: Sequence[dict[str, Any]], filler: dict[str, Any]) -> list[dict[str, Any]]:
+    """The examples of a trainer; in a group with a filler behind them, see `Sharing`."""
+    return [*examples] if _place is None else [*examples, filler]
+
+
+class Sharing:
+    """A mix-in for trainers of the Transformers family, to be named before the trainer in the list of bases. In a group
+    the last example of its dataset is a filler."""
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+        if _place is None:
+            return super()._get_train_sampler(*args, **kwargs)  # type: ignore[misc]
+        how: Any = self.args  # type: ignore[attr-defined]
+        batch = how.per_device_train_batch_size * how.gradient_accumulation_steps * world()
+        return Order(len(self.train_dataset) - 1, batch, how.seed)  # type: ignore[attr-defined]
+
+
+class Order(torch.utils.data.Sampler):
+    """In each epoch the rows in the order that one process takes them in, then fillers up to whole batches."""
+
+    def __init__(self, rows: int, batch: int, seed: int) -> None:
+        self.rows, self.batch, self.seed, self.epoch = rows, batch, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """The epoch that is next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.rows // self.batch) * self.batch
+
+    def __iter__(self) -> Iterator[int]:
+        drawn = torch.Generator().manual_seed(self.seed + self.epoch)
+        yield from torch.randperm(self.rows, generator=drawn).tolist()
+        yield from [self.rows] * (len(self) - self.rows)

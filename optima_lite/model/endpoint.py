@@ -1,0 +1,150 @@
+"""A server that is asked over HTTP, several times at once: bounded retries, a time limit for each answer.
+
+A key comes from the environment, goes into a header, and nowhere else: no message names it, and no other host gets it,
+since redirects are not followed.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+from ..errors import ConfigError, RunError
+
+_WAITS = (0.5, 2.0, 8.0, 30.0)  # seconds before each further try, if the server does not say otherwise
+_LONGEST_WAIT = 120.0  # seconds that a server may ask for
+_MOST_BYTES = 1 << 28  # of an answer
+_TRANSIENT = (408, 409, 425, 429)  # statuses that may be another one next time, as may those from 500 on
+
+
+class _Again(Exception):
+    """What went wrong with one try. wait: seconds that the server asks for."""
+
+    def __init__(self, what: str, wait: float | None = None) -> None:
+        super().__init__(what)
+        self.wait = wait
+
+
+@dataclass
+class Endpoint:
+    """urls: each with its path, such as http://localhost:8000/v1; asked in turn. key_env: the environment variable
+    that holds the key. seconds: that an answer may take. at_once: requests under way. sleep, clock: of time."""
+
+    urls: Sequence[str]
+    key_env: str | None = None
+    seconds: float = 300.0
+    at_once: int = 32
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+    _stopped: threading.Event = field(default_factory=threading.Event)
+
+    def each(self, path: str, bodies: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The answers to several requests, in their order. Raises as `post` the first error, and asks no more then."""
+        pool = ThreadPoolExecutor(min(self.at_once, max(1, len(bodies))))
+        try:
+            return list(pool.map(self.post, [path] * len(bodies), bodies, range(len(bodies))))
+        except BaseException:
+            self._stopped.set()  # threads at work end at the next piece of their answer
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+            self._stopped.clear()
+
+    def post(self, path: str, body: dict[str, Any], number: int = 0) -> dict[str, Any]:
+        """The JSON object that answers a request. number: of the request; it decides which address is asked first.
+
+        Raises RunError when no address has answered after all tries, or one has refused the request; ConfigError for a
+        key that is not in the environment.
+        """
+        found = self.raw(path, body, number)
+        try:
+            answer = json.loads(found)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise RunError("the server's answer is no JSON object", where=self._where(number, path))
+        return answer
+
+    def raw(self, path: str, body: dict[str, Any], number: int = 0) -> bytes:
+        """The bytes that answer a request, whatever they are; otherwise as `post`."""
+        data, why = json.dumps(body).encode(), ""
+        for turn, wait in enumerate((*_WAITS, None)):
+            url = self.urls[(number + turn) % len(self.urls)]
+            try:
+                return self._once(urlsplit(url), path, data)
+            except _Again as error:
+                why, asked = str(error), error.wait
+            if wait is None or self._stopped.is_set():
+                break
+            self.sleep(min(_LONGEST_WAIT, asked) if asked is not None else wait)
+        hint = "is it running, and is the address right? The same command goes on where this one stopped"
+        what = f"no useful answer after {len(_WAITS) + 1} tries: {why}"
+        raise RunError(what, where=self._where(number, path), hint=hint)
+
+    def _where(self, number: int, path: str) -> str:
+        parts = urlsplit(self.urls[number % len(self.urls)])
+        return f"{parts.scheme}://{parts.hostname}:{parts.port or ''}{parts.path.rstrip('/')}{path}"  # no password
+
+    def _once(self, url: SplitResult, path: str, data: bytes) -> bytes:
+        until = self.clock() + self.seconds
+        kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+        line = kind(url.hostname or "", url.port, timeout=self.seconds)
+        try:
+            line.request("POST", url.path.rstrip("/") + path, data, self._headers())
+            with line.getresponse() as reply:
+                found = self._read(reply, until)
+        except (OSError, http.client.HTTPException) as error:
+            raise _Again(f"{type(error).__name__}: {str(error)[:200]}") from error
+        finally:
+            line.close()
+        self._judge(reply, found, f"{url.hostname}{url.path}{path}")
+        return found
+
+    def _read(self, reply: http.client.HTTPResponse, until: float) -> bytes:
+        """The whole answer: piece by piece, since no single wait of one that drips is long."""
+        found = bytearray()
+        while some := reply.read1(1 << 16):
+            found += some
+            if self._stopped.is_set():
+                raise _Again("it was stopped")
+            if self.clock() > until:
+                raise _Again(f"it took more than {self.seconds:g} seconds")
+            if len(found) > _MOST_BYTES:
+                raise _Again("it does not end")
+        return bytes(found)
+
+    def _judge(self, reply: http.client.HTTPResponse, found: bytes, where: str) -> None:
+        """Raises _Again for an answer that may be another one next time, RunError for one that will not."""
+        wanted = reply.getheader("Content-Length")
+        said = found[:300].decode("utf-8", "replace").strip()
+        if wanted is not None and wanted.isdigit() and len(found) < int(wanted):
+            raise _Again("the answer broke off")
+        if reply.status in _TRANSIENT or reply.status >= 500:
+            after = reply.getheader("Retry-After", "")
+            raise _Again(f"status {reply.status}: {said}", float(after) if after.isdigit() else None)
+        if reply.status != 200:
+            hint = "the key in the environment is not valid here" if reply.status in (401, 403) else None
+            raise RunError(f"the server refused: status {reply.status}: {said}", where=where, hint=hint)
+        if reply.getheader("Content-Type", "").startswith("application/json"):
+            try:
+                json.loads(found)
+            except ValueError:
+                raise _Again("the answer is broken JSON") from None
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"Content-Type": "application/json"}
+        if self.key_env is not None:
+            key = os.environ.get(self.key_env)
+            if not key:
+                what = f"the environment variable {self.key_env} is to hold a key, and is empty"
+                raise ConfigError(what, where="key_env", hint=f"export {self.key_env}=... in this terminal alone")
+            headers["Authorization"] = f"Bearer {key}"
+        return headers

@@ -1,0 +1,105 @@
+"""Two processes train what one process trains: the same rows in the same order, and the same adapter."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from optima_lite.errors import ConfigError  # noqa: E402
+from optima_lite.learn import parallel  # noqa: E402
+from optima_lite.learn.dpo import PairIds, optimise  # noqa: E402
+from optima_lite.learn.parallel import Order, Place, at_once, filled, group, world  # noqa: E402
+from optima_lite.learn.sft import fine_tune  # noqa: E402
+from optima_lite.model.loading import load  # noqa: E402
+from optima_lite.model.policy import Policy  # noqa: E402
+from optima_lite.model.render import Rendered  # noqa: E402
+from optima_lite.settings.machine import Machine  # noqa: E402
+from optima_lite.settings.sections import DpoSettings, ModelSettings, TrainingSettings  # noqa: E402
+
+WAYS = {"sft 64": ("sft", 64, 0.0), "sft 61": ("sft", 61, 0.0), "dpo 45": ("dpo", 45, 0.0), "both 45": ("dpo", 45, 1.0)}
+Found = tuple[list[Any], dict[str, float]]
+
+
+def test_a_batch_is_shared_evenly_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (world(), at_once(8, 16), at_once(8, 3), filled([{}], {"a": 1})) == (1, 8, 2, [{}])
+    monkeypatch.setattr(parallel, "_place", Place(0, 4, "", 0))
+    assert (world(), at_once(8, 16), at_once(12, 2), filled([{}], {"a": 1})) == (4, 2, 1, [{}, {"a": 1}])
+    with pytest.raises(ConfigError, match="6 rows cannot be shared by 4"):
+        at_once(6, 1)
+
+
+def test_fillers_make_the_last_batch_whole_in_each_epoch() -> None:
+    order = Order(10, 4, seed=0)
+    first = [*order]
+    order.set_epoch(1)
+    assert len(order) == len(first) == 12
+    assert sorted(first) == [*range(10), 10, 10] and first[-2:] == [10, 10]
+    assert [*order] != first and sorted(order) == sorted(first)
+
+
+def trained(way: str) -> Found:
+    """The weights after a training step on made-up rows, and its facts."""
+    kind, number, weight = WAYS[way]
+    torch.set_num_threads(1)
+    policy: Policy = load(ModelSettings(name="tiny"), machine=Machine(), seed=0)
+    drawn, how = random.Random(0), {"micro_batch": 4, "seed": 3, "on_step": lambda done: None}
+
+    def ids(length: int) -> tuple[int, ...]:
+        return (*drawn.choices(range(20, 300), k=length - 1), policy.end_ids[0])
+
+    if kind == "sft":
+        rows = [Rendered(ids(4) + ids(drawn.randint(2, 9)), ((4, 6),)) for _ in range(number)]
+        rows = [Rendered(row.ids, ((4, len(row.ids)),)) for row in rows]
+        facts: Any = fine_tune(
+            policy, rows, settings=TrainingSettings(epochs=1, batch_size=8, learning_rate=1e-3), **how
+        )
+    else:
+        pairs = [PairIds(ids(5), ids(drawn.randint(2, 9)), ids(drawn.randint(2, 9))) for _ in range(number)]
+        settings = DpoSettings(epochs=1, batch_size=8, sft_weight=weight, learning_rate=1e-4)
+        facts = optimise(policy, pairs, settings=settings, **how)
+    weights = [one.detach().numpy() for one in policy.weights(policy.worn)]
+    return weights, {"loss": facts.loss, "steps": facts.steps}
+
+
+def work(rank: int, port: int, folder: str) -> None:
+    """One of two processes, which train all ways one after the other, and alone once more."""
+    found = {}
+    for number, way in enumerate(WAYS):
+        with group(Place(rank, 2, "127.0.0.1", port + number)):
+            found[way] = trained(way)
+    found["alone"] = trained("sft 61")
+    torch.save(found, f"{folder}/{rank}.pt")
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_adapter_of_one(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = int(free.getsockname()[1])
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=work, args=(rank, port, str(tmp_path))) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2))
+    for way in WAYS:
+        weights, facts = trained(way)
+        for found in (one[way], two[way]):
+            furthest = max(abs(a - b).max() for a, b in zip(weights, found[0], strict=True))
+            print(way, "furthest", furthest, facts, found[1])
+            assert furthest <= 1e-5, way
+            assert found[1]["steps"] == facts["steps"]
+            assert found[1]["loss"] == pytest.approx(facts["loss"], abs=1e-4)
+        moved = max(abs(a).max() for a in weights[1::2])
+        assert moved > 1e-4, "the step has trained something"
+    alone, facts = trained("sft 61")
+    assert max(abs(a - b).max() for a, b in zip(alone, one["alone"][0], strict=True)) == 0, "nothing stays of the group"

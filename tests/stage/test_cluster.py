@@ -1,0 +1,128 @@
+"""Two workers of a Ray cluster on this machine: the records of one process, whatever happens to workers and driver."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytest.importorskip("ray")
+
+from support import MACHINE, SMALL, Outcome, assert_same_run, call
+
+pytestmark = pytest.mark.slow
+
+RECIPE = (
+    SMALL.replace("iterations: 2, questions: 4", "iterations: 1, questions: 6")
+    .replace("min_reward: -9", "min_reward: -9, min_gap: 0")
+    .replace("{questions: 4, validation_questions: 2", "{questions: 6, validation_questions: 6")
+    + "schedule: isft-dpo\nsearch: {searches: 2, rollouts: 2}\ndpo: {questions: 4, epochs: 1, batch_size: 2}\n"
+)
+# A team with a tool, which looks facts up.
+TOOLS = RECIPE.replace("protocol: {max_turns: 4}\n", "team: decompose_retrieve_answer\n")
+HURT = """
+import os, signal, sys, threading
+import psutil
+import optima_lite
+from optima_lite.runs.progress import Note, PhaseStarted
+
+recipe, config, hurt = sys.argv[1], sys.argv[2], sys.argv[3:]
+done = set()
+
+def workers():
+    below = psutil.Process().children(recursive=True)
+    return [one for one in below if one.name().startswith("ray::Worker")]
+
+def strike(kind):
+    there = workers()
+    if there:
+        os.kill(there[0].pid, signal.SIGSTOP if kind == "stop" else signal.SIGKILL)
+        print("STRUCK", kind, flush=True)
+
+def observe(event):
+    if isinstance(event, Note):
+        print("NOTE", event.text, flush=True)
+    if isinstance(event, PhaseStarted):
+        print("PHASE", event.phase, flush=True)
+        for phase, kind in (one.split(":") for one in hurt):
+            if event.phase == phase and phase not in done:
+                done.add(phase)
+                threading.Timer(0.2, strike, [kind]).start()
+
+optima_lite.train(recipe, config=config, observe=observe)
+"""
+
+
+def files(home: Path, recipe: str = RECIPE) -> Path:
+    home.mkdir(exist_ok=True)
+    (home / "small.yaml").write_text(recipe)
+    (home / "one.toml").write_text(MACHINE + f'run_folder = "{home}/one"\n[cluster]\nchunk = 2\n')
+    cluster = '[cluster]\nengine = "ray"\nworkers = 2\nchunk = 2\n'
+    (home / "two.toml").write_text(MACHINE + f'run_folder = "{home}/two"\n{cluster}')
+    return home
+
+
+def alone(home: Path) -> Path:
+    outcome: Outcome = call("train", home / "small.yaml", "--config", home / "one.toml", "--quiet")
+    assert outcome.code == 0, outcome.err
+    return home / "one" / "small-seed0"
+
+
+def begun(home: Path, *hurt: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", HURT, str(home / "small.yaml"), str(home / "two.toml"), *hurt]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, cwd=home
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    said, _ = process.communicate(timeout=3_000)
+    assert process.returncode == 0, said
+    return said
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return alone(files(tmp_path_factory.mktemp("reference")))
+
+
+def test_a_worker_is_killed_in_every_phase_and_another_freezes(reference: Path, tmp_path: Path) -> None:
+    """The second worker joins late, too: it is only hired when the first is there."""
+    phases = ("evaluate untrained sampled", "generate", "train", "search", "prefer", "validate prefer")
+    home = files(tmp_path / "home")
+    said = ended(begun(home, *(f"{phase}:kill" for phase in phases), "rank:stop"))
+    assert said.count("STRUCK kill") == len(phases) and said.count("STRUCK stop") == 1, said
+    assert "a worker was lost" in said and "the step begins anew" in said
+    assert_same_run(home / "two" / "small-seed0", reference)
+
+
+def test_a_team_with_a_tool_says_the_same(tmp_path: Path) -> None:
+    home = files(tmp_path / "home", TOOLS)
+    ended(begun(home))
+    assert_same_run(home / "two" / "small-seed0", alone(home))
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_driver_that_ends_leaves_nothing_running_and_is_resumed(
+    how: signal.Signals, reference: Path, tmp_path: Path
+) -> None:
+    home = files(tmp_path / "home")
+    process = begun(home)
+    stored = home / "two" / "small-seed0" / "iteration_00" / "1_dialogues.jsonl"
+    while not stored.exists():
+        assert process.poll() is None
+        time.sleep(0.1)
+    below = psutil.Process(process.pid).children(recursive=True)
+    assert any(one.name().startswith("ray::Worker") for one in below)
+    os.kill(process.pid, how)
+    process.communicate(timeout=120)
+    _, alive = psutil.wait_procs(below, timeout=180)
+    assert not alive
+    ended(begun(home))
+    assert_same_run(home / "two" / "small-seed0", reference)
