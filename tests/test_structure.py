@@ -139,7 +139,7 @@ LEVELS = {
         {"checking", "following"},
     ],
     "serve": [
-        {"admission", "answers", "bounds", "engine", "layout", "recollection"},
+        {"address", "admission", "answers", "bounds", "engine", "layout", "recollection"},
         {"metrics", "requests", "speaking"},
         {"company"},
         {"app"},
@@ -175,6 +175,7 @@ LIGHT = {
     "outlets/page",
     "outlets/sinks",
     "outlets/tracking",
+    "serve/address",
     "serve/admission",
     "serve/answers",
     "serve/bounds",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -50,21 +51,17 @@ def serve(
         console = console_of(machine)
         found = open_run(run, machine)
         number = iteration_number(found, iteration)
-        try:
-            import fastapi  # noqa: F401
-            import prometheus_client  # noqa: F401
-            import uvicorn  # noqa: F401
-        except ModuleNotFoundError as error:
-            hint = 'pip install "optima-lite[serve]"'
-            raise ConfigError(f"serving needs the package {error.name}", hint=hint) from error
-        from ..serve.app import Limits
-        from ..serve.running import bound, limits_of, service_of
-        from ..serve.running import run as answer
+        for needed in ("fastapi", "prometheus_client", "uvicorn"):
+            if find_spec(needed) is None:
+                raise ConfigError(f"serving needs the package {needed}", hint='pip install "optima-lite[serve]"')
+        from ..serve.address import Limits, bound, limits_of
 
         limits = limits_of(host, Limits(waiting, body << 10, seconds, tuple(origin or ())))
         with bound(host, port) as taken:
             say(console, f"{found.folder}: the libraries and the model are being loaded")
             import_libraries()
+            from ..serve.running import run as answer
+            from ..serve.running import service_of
             from ..stage.cast import recall
 
             cast = recall(found, machine=machine, iteration=number, handing_on=handing_on(transfer, steps))

@@ -10,7 +10,6 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -25,6 +24,7 @@ from starlette.types import Receive, Scope, Send
 
 from ..errors import ModelError
 from . import answers
+from .address import Limits
 from .admission import Admission, Full
 from .answers import Delta, Letterhead, Outcome
 from .bounds import Bounded
@@ -36,20 +36,6 @@ from .speaking import Manner, TeamTalk
 
 _HERE = ["127.0.0.1", "localhost", "[::1]", "::1", "testserver"]
 _ELSEWHERE = "/v1/"
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """waiting: choices that are not answered yet; more requests get 429. body: bytes of a request. seconds: for a body
-    to arrive, and for an answer. origins: of web pages that may ask. key: what clients must show; empty: nothing.
-    loopback: whether only this machine may ask."""
-
-    waiting: int = 64
-    body: int = 1 << 20
-    seconds: float = 120.0
-    origins: tuple[str, ...] = ()
-    key: str = ""
-    loopback: bool = True
 
 
 class Service:

@@ -217,6 +217,7 @@ class Engine(threading.Thread):
             self._share([tuple(row.ids[:-1]) for row in rows], model, adapter)
             decoding.join(rows)
             decoding.fill()
+            self.running = len(decoding.running)
             try:
                 said = states.fits(decoding.advance, rows=len(decoding.running), longest=decoding.longest)
             except ModelError as error:  # not even one row fits, and one was running

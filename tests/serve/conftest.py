@@ -37,8 +37,9 @@ def agents(tmp_path_factory: pytest.TempPathFactory) -> Cast:
 @pytest.fixture(scope="session")
 def site(agents: Cast) -> Iterator[Site]:
     uvicorn = pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
-    from optima_lite.serve.app import Limits, application
-    from optima_lite.serve.running import bound, service_of
+    from optima_lite.serve.address import Limits, bound
+    from optima_lite.serve.app import application
+    from optima_lite.serve.running import service_of
     from optima_lite.stage.asking import Team
 
     team = Team(agents)

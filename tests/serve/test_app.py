@@ -17,8 +17,7 @@ uvicorn = pytest.importorskip("uvicorn", reason="the extra `serve` is not instal
 from asking import ASKED, KEY, Reply, Site  # noqa: E402
 
 from optima_lite.errors import OptimaError  # noqa: E402
-from optima_lite.serve.app import Limits  # noqa: E402
-from optima_lite.serve.running import bound, limits_of  # noqa: E402
+from optima_lite.serve.address import Limits, bound, limits_of  # noqa: E402
 
 
 def test_the_team_says_what_it_says_in_python(site: Site) -> None:
