@@ -108,7 +108,7 @@ LEVELS = {
     ],
     "stage": [
         {"cast", "findings", "probe", "scaling", "schedule"},
-        {"asking", "data", "doctor", "engine", "evaluate", "lesson", "scaling_view", "simulation", "start"},
+        {"asking", "data", "doctor", "engine", "evaluate", "joining", "lesson", "scaling_view", "simulation", "start"},
         {"crew"},
         {"helper", "pace", "worker"},
         {"cluster", "preflight"},
@@ -344,7 +344,7 @@ def test_pure_modules_are_light() -> None:
 
 
 OUTSIDE = {"ray", "torch.distributed", "http.client", "http.server", "urllib.request"}
-OF_A_CLUSTER = {"stage/cluster", "stage/survey", "model/endpoint", "model/remote"}
+OF_A_CLUSTER = {"stage/cluster", "stage/joining", "stage/survey", "model/endpoint", "model/remote"}
 
 
 def test_a_cluster_and_a_server_are_only_imported_where_one_is_named() -> None:

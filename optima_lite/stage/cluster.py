@@ -8,9 +8,8 @@ who is there; who does what is decided in `schedule`.
 from __future__ import annotations
 
 import hashlib
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -23,14 +22,14 @@ from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 from ..errors import ModelError, OptimaError, RunError
 from ..learn.halving import OutOfMemory
 from ..learn.parallel import Place
-from ..model.resources import cores
 from ..records import Question
 from ..runs.progress import Advance
-from ..settings.machine import Cluster, Machine
+from ..settings.machine import Machine
 from ..settings.recipe import Recipe
 from .cast import Cast, outline
 from .crew import Job
 from .doctor import versions
+from .joining import actor_of, joined, wanted
 from .lesson import Lesson
 from .schedule import Schedule
 from .worker import Adapters, Done, Given, Standing, Worker, content, written
@@ -64,16 +63,6 @@ def clustered(
             yield workers
         finally:
             workers.dismiss()
-
-
-@contextmanager
-def joined(cluster: Cluster) -> Iterator[None]:
-    """This process belongs to the cluster in the `with` block. Raises RunError where there is none."""
-    _connect(cluster)
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 class Workers:
@@ -139,13 +128,13 @@ class Workers:
             ray.kill(worker)
 
     def _hire(self) -> None:
-        worker = _kind(self._machine.cluster).remote()
+        worker = actor_of(Worker, self._machine.cluster).remote()
         self._coming[worker.ready.remote(self._given)] = worker
 
     def _staff(self) -> None:
         """As many as there is room for, when the first one is there."""
         there = len(self._idle) + len(self._busy) + len(self._coming) + len(self._late) + self._refused
-        for _ in range(_wanted(self._machine.cluster) - there):
+        for _ in range(wanted(self._machine.cluster) - there):
             self._hire()
 
     def _look(self) -> Any | None:
@@ -247,7 +236,7 @@ class Workers:
     def train(self, lesson: Lesson, folder: Path, advance: Advance, notify: Callable[[str], None]) -> None:
         """See `Crew`. One worker trains, or as many as the machine file says; the others rest."""
         cluster = self._machine.cluster
-        number = min(cluster.trainers, _wanted(cluster)) if lesson.shared else 1
+        number = min(cluster.trainers, wanted(cluster)) if lesson.shared else 1
         micro_batch, lost = self.cast.micro_batch, 0
         while lost < _TRIES:
             outcome = self._trained(number, lesson, micro_batch)
@@ -380,48 +369,3 @@ def _about(item: Any) -> str | None:
     """The id of the question that an item is about."""
     question = item if isinstance(item, Question) else getattr(item, "question", None)
     return getattr(question, "id", None)
-
-
-def _connect(cluster: Cluster) -> None:
-    """Joins the cluster, or begins one on this machine. Raises RunError where there is none."""
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # how Ray will have it; else it says so at length
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_worker_niceness", "0")  # as this process, which rests while they work
-    how: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "configure_logging": False}
-    try:
-        if cluster.address == "local":
-            wanted = 0 if cluster.workers == "auto" else cluster.workers
-            ray.init(address="local", num_cpus=max(cores(), wanted), include_dashboard=False, **how)
-        else:
-            ray.init(address=cluster.address, **how)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        what = f"no Ray cluster can be reached: {str(error).splitlines()[0][:300]}"
-        hint = 'cluster.address = "local" begins one on this machine; `ray start --head` one for several'
-        raise RunError(what, where="cluster.address", hint=hint) from error
-
-
-def _gpus(cluster: Cluster) -> float:
-    """GPUs of a worker."""
-    if cluster.gpus_per_worker != "auto":
-        return cluster.gpus_per_worker
-    return 1.0 if ray.cluster_resources().get("GPU") else 0.0
-
-
-def _wanted(cluster: Cluster) -> int:
-    """How many workers there should be now."""
-    if cluster.workers != "auto":
-        return cluster.workers
-    resources, gpus = ray.cluster_resources(), _gpus(cluster)
-    return max(1, int(resources.get("GPU", 0) / gpus) if gpus else int(resources.get("CPU", 1)))
-
-
-def _kind(cluster: Cluster) -> Any:
-    """What Ray makes a worker of. Ray does not start it again: a new one is hired, and the piece does not wait for
-    it."""
-    root = str(Path(__file__).resolve().parents[2])
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment: Mapping[str, str] = {"PYTHONPATH": os.pathsep.join(paths), "TOKENIZERS_PARALLELISM": "false"}
-    options = {"num_cpus": 1, "num_gpus": _gpus(cluster), "max_restarts": 0, "max_task_retries": 0}
-    return ray.remote(Worker).options(
-        **options, scheduling_strategy="SPREAD", runtime_env={"env_vars": dict(environment)}
-    )

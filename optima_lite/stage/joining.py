@@ -1,0 +1,70 @@
+"""How a process comes into a Ray cluster, and what it may ask of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from ..errors import RunError
+from ..model.resources import cores
+from ..settings.machine import Cluster
+
+
+@contextmanager
+def joined(cluster: Cluster) -> Iterator[None]:
+    """This process belongs to the cluster in the `with` block. Raises RunError where there is none."""
+    _connect(cluster)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _connect(cluster: Cluster) -> None:
+    """Joins the cluster, or begins one on this machine. Raises RunError where there is none."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # how Ray will have it; else it says so at length
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # as this process, which rests while they work
+    how: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "configure_logging": False}
+    try:
+        if cluster.address == "local":
+            stated = 0 if cluster.workers == "auto" else cluster.workers
+            ray.init(address="local", num_cpus=max(cores(), stated), include_dashboard=False, **how)
+        else:
+            ray.init(address=cluster.address, **how)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        what = f"no Ray cluster can be reached: {str(error).splitlines()[0][:300]}"
+        hint = 'cluster.address = "local" begins one on this machine; `ray start --head` one for several'
+        raise RunError(what, where="cluster.address", hint=hint) from error
+
+
+def _gpus(cluster: Cluster) -> float:
+    """GPUs of a worker."""
+    if cluster.gpus_per_worker != "auto":
+        return cluster.gpus_per_worker
+    return 1.0 if ray.cluster_resources().get("GPU") else 0.0
+
+
+def wanted(cluster: Cluster) -> int:
+    """How many workers there should be now."""
+    if cluster.workers != "auto":
+        return cluster.workers
+    resources, gpus = ray.cluster_resources(), _gpus(cluster)
+    return max(1, int(resources.get("GPU", 0) / gpus) if gpus else int(resources.get("CPU", 1)))
+
+
+def actor_of(worker: type, cluster: Cluster) -> Any:
+    """What Ray makes a worker of. Ray does not start it again: a new one is hired, and the piece does not wait for
+    it."""
+    root = str(Path(__file__).resolve().parents[2])
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment: Mapping[str, str] = {"PYTHONPATH": os.pathsep.join(paths), "TOKENIZERS_PARALLELISM": "false"}
+    options = {"num_cpus": 1, "num_gpus": _gpus(cluster), "max_restarts": 0, "max_task_retries": 0}
+    return ray.remote(worker).options(
+        **options, scheduling_strategy="SPREAD", runtime_env={"env_vars": dict(environment)}
+    )
