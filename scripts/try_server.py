@@ -3,8 +3,8 @@
     optima-lite serve RUN --port 8000 --waiting 64 &
     python scripts/try_server.py RUN --port 8000 [--pid PID] [--only load,cancelled,full,bodies,idle,slow,key]
 
-Every answer is compared with the run's own greedy evaluation, dialogue by dialogue; load is told in dialogues a second,
-which is worth something only beside another number of the same minute. pid: whose memory and threads are told.
+Every answer is compared with the run's own greedy evaluation, dialogue by dialogue. Load is told in slices, the times
+that the batch went on by a few tokens, and with --pid in seconds of the server's processor.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from optima_lite.records import Question, Rollouts, decode
 class Asked:
     """A server, and the dialogues that it is to hold."""
 
-    def __init__(self, run: Path, port: int, pid: int | None) -> None:
+    def __init__(self, run: Path, port: int, pid: int | None, dialogues: int) -> None:
         (path,) = sorted(run.glob("evaluation/iteration_*_greedy.jsonl"))[-1:]
         self.groups = [decode(Rollouts, line) for line in path.read_bytes().splitlines()]
-        self.port, self.pid = port, pid
+        self.port, self.pid, self.dialogues = port, pid, dialogues
 
     def body(self, question: Question, **more: Any) -> dict[str, Any]:
         facts = [list(share) for share in question.contexts]
@@ -72,6 +72,13 @@ class Asked:
         found = re.search(rf"^{name} (\S+)$", raw.decode(), re.MULTILINE)
         return float(found[1]) if found else 0.0
 
+    def processor(self) -> float:
+        """Seconds that the server has computed; 0 where its process is not named."""
+        if self.pid is None:
+            return 0.0
+        times = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        return sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
+
     async def rest(self) -> str:
         """What is left once nothing is under way, with memory and threads."""
         for _ in range(300):
@@ -100,15 +107,15 @@ async def at_most(count: int, works: Sequence[Callable[[], Awaitable[Any]]]) -> 
 
 
 async def load(asked: Asked) -> None:
-    """The same dialogues by 1, 8 and 32 clients."""
-    for clients in (1, 8, 32):
-        before, began = await asked.metric("optima_lite_tokens_computed_total"), time.monotonic()
-        same = await at_most(clients, [lambda k=k: asked.ask(k) for k in range(200)])
-        seconds = time.monotonic() - began
-        computed = await asked.metric("optima_lite_tokens_computed_total") - before
+    """Dialogues by 1, 8 and 32 clients."""
+    count = asked.dialogues
+    for round, clients in enumerate((1, 8, 32)):  # other questions each time, which the cache does not know
+        before, worked, began = await asked.metric("optima_lite_slices_total"), asked.processor(), time.monotonic()
+        same = await at_most(clients, [lambda k=k: asked.ask(k) for k in range(round * count, (round + 1) * count)])
+        slices = await asked.metric("optima_lite_slices_total") - before
         print(
-            f"load: {clients} at once: {sum(same)} of 200 the run's own, {200 / seconds:.1f} a second, "
-            f"{computed:.0f} tokens computed",
+            f"load: {clients} at once: {sum(same)} of {count} the run's own, {slices:.0f} slices, "
+            f"{asked.processor() - worked:.1f} s of the processor, {time.monotonic() - began:.1f} s by the clock",
             flush=True,
         )
 
@@ -199,8 +206,9 @@ async def main() -> None:
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--pid", type=int)
     parser.add_argument("--only", default="load,cancelled,full,bodies,idle,slow")
+    parser.add_argument("--dialogues", type=int, default=64, help="of each load")
     given = parser.parse_args()
-    asked = Asked(given.run, given.port, given.pid)
+    asked = Asked(given.run, given.port, given.pid, given.dialogues)
     for name in given.only.split(","):
         await {check.__name__: check for check in (load, cancelled, full, bodies, idle, slow, key)}[name](asked)
 

@@ -115,6 +115,7 @@ class Engine(threading.Thread):
         super().__init__(name="engine", daemon=True)
         self.generator, self.at_end, self.failed = generator, at_end, False
         self.running = 0  # rows in the batch now
+        self.slices = 0  # of a few tokens for each row of the batch, so far
         self.ended = False
         self._jobs: list[_Job] = []  # all that are not done, the oldest first
         self._joined: list[_Job] = []  # those of them whose rows are in the batch
@@ -218,6 +219,7 @@ class Engine(threading.Thread):
             decoding.join(rows)
             decoding.fill()
             self.running = len(decoding.running)
+            self.slices += 1
             try:
                 said = states.fits(decoding.advance, rows=len(decoding.running), longest=decoding.longest)
             except ModelError as error:  # not even one row fits, and one was running

@@ -55,3 +55,5 @@ class _Now(Collector):
             ("sampled", "Tokens sampled.", counts.sampled),
         ):
             yield CounterMetricFamily(f"optima_lite_tokens_{name}", told, value)
+        told = "Times that the batch went on by a few tokens for each of its rows."
+        yield CounterMetricFamily("optima_lite_slices", told, self._engine.slices)
