@@ -59,11 +59,11 @@ optima_lite.train(recipe, config=config, observe=observe)
 """
 
 
-def files(home: Path, recipe: str = RECIPE) -> Path:
+def files(home: Path, recipe: str = RECIPE, *, trainers: int = 1) -> Path:
     home.mkdir(exist_ok=True)
     (home / "small.yaml").write_text(recipe)
     (home / "one.toml").write_text(MACHINE + f'run_folder = "{home}/one"\n[cluster]\nchunk = 2\n')
-    cluster = '[cluster]\nengine = "ray"\nworkers = 2\nchunk = 2\n'
+    cluster = f'[cluster]\nengine = "ray"\nworkers = 2\ntrainers = {trainers}\nchunk = 2\n'
     (home / "two.toml").write_text(MACHINE + f'run_folder = "{home}/two"\n{cluster}')
     return home
 
@@ -102,8 +102,9 @@ def test_a_worker_is_killed_in_every_phase_and_another_freezes(reference: Path, 
     assert_same_run(home / "two" / "small-seed0", reference)
 
 
-def test_a_team_with_a_tool_says_the_same(tmp_path: Path) -> None:
-    home = files(tmp_path / "home", TOOLS)
+def test_a_team_with_a_tool_says_and_learns_the_same(tmp_path: Path) -> None:
+    """Both workers train together."""
+    home = files(tmp_path / "home", TOOLS, trainers=2)
     ended(begun(home))
     assert_same_run(home / "two" / "small-seed0", alone(home))
 
