@@ -183,13 +183,17 @@ async def _answered(service: Service, asked: ChatRequest, request: Request) -> R
         refusal = _refusal(error, service.limits)
         status = refusal.status
         raise refusal from error
-    except asyncio.CancelledError:
-        status = 499  # the client has gone
-        raise
+    except _Gone:
+        status = 499
+        return Response(status_code=status)  # nobody reads it
     finally:
         if status is not None:
             count(status)
     return _json(200, answers.completion(service.head(asked.model), outcomes))
+
+
+class _Gone(Exception):
+    """The client has gone away."""
 
 
 def _refusal(error: Exception, limits: Limits) -> Refusal:
@@ -229,7 +233,7 @@ async def _unless_gone(request: Request, work: Awaitable[list[Outcome]], seconds
         async with asyncio.timeout(seconds):
             await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise asyncio.CancelledError
+            raise _Gone
         return task.result()
     finally:
         for one in (task, gone):
