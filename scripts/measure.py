@@ -2,8 +2,8 @@
 
     python scripts/measure.py quickstart --seeds 0,1,2 --with schedule=isft --with schedule=isft-dpo --single
 
-Each `--with` is one line of the table: overrides with commas between (a comma within braces is part of a value).
-`--single` also trains the single agent by each recipe, the control of what a team is worth. Runs are kept under
+Each `--with` is one line of the table: overrides with commas between (a comma within braces or brackets is part of a
+value). `--single` also trains the single agent by each recipe, the control of what a team is worth. Runs are kept under
 --folder, so a second call only reads them. The seeds answer the same questions, so an interval is over the questions
 (clusters), and what the seeds differ by stands beside it. Choose settings by `--split validation`: who chooses by the
 held-out questions fits them.
@@ -27,7 +27,7 @@ from optima_lite.stage.baselines import ALONE
 from optima_lite.stage.cast import recall
 from optima_lite.statistics import OverSeeds, of_scores, over_seeds
 
-_BETWEEN = re.compile(r",(?![^{]*\})")
+_BETWEEN = re.compile(r",(?![^{]*\})(?![^\[]*\])")
 _ODD = re.compile(r"[^\w.-]")  # in a folder's name
 
 
@@ -35,6 +35,7 @@ def main() -> None:
     """Run what is missing, then print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe")
+    parser.add_argument("--variant", action="append", default=[], help="a variant of the recipe, for every line")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--with", dest="variants", action="append", default=[], help="overrides of one line")
     parser.add_argument("--single", action="store_true", help="train the single agent, too")
@@ -42,7 +43,11 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/measure"))
     given = parser.parse_args()
     seeds, variants = [int(seed) for seed in given.seeds.split(",")], given.variants or [""]
-    runs = {(variant, seed): run(given.recipe, variant, seed, given.folder) for variant in variants for seed in seeds}
+    runs = {
+        (variant, seed): run(given.recipe, variant, seed, given.folder, named=given.variant)
+        for variant in variants
+        for seed in seeds
+    }
     print_table(runs, variants, seeds)
     folders = {variant: [read_run(given.folder / name(variant, seed)) for seed in seeds] for variant in variants}
     print_gains(folders)
@@ -51,10 +56,10 @@ def main() -> None:
     print_differences(folders, given.split)
 
 
-def run(recipe: str, variant: str, seed: int, folder: Path) -> dict[str, Any]:
-    """The summary of one run, computed unless it is there."""
+def run(recipe: str, variant: str, seed: int, folder: Path, *, named: Sequence[str] = ()) -> dict[str, Any]:
+    """The summary of one run, computed unless it is there. named: the recipe's own variants."""
     overrides = [*filter(None, _BETWEEN.split(variant)), f"seed={seed}"]
-    return optima_lite.train(recipe, overrides=overrides, run=folder / name(variant, seed))
+    return optima_lite.train(recipe, overrides=overrides, variants=named, run=folder / name(variant, seed))
 
 
 def alone(run: RunFolder) -> RunFolder:
@@ -99,7 +104,7 @@ def print_gains(folders: dict[str, list[RunFolder]]) -> None:
     """Each line before training, and what training changed, on the held-out questions."""
     print("\nbefore training, and what training changes; score, tokens a question")
     for line, runs in folders.items():
-        before = [_answers(run, "evaluation/untrained_sampled") for run in runs]
+        before = [answers_of(run, "evaluation/untrained_sampled") for run in runs]
         after = [answered(run, "held_out") for run in runs]
         score = over_seeds([[one for one, _ in seed] for seed in before], interval=of_scores)
         tokens = over_seeds([[one for _, one in seed] for seed in before])
@@ -152,10 +157,11 @@ def answered(run: RunFolder, split: str) -> Sequence[tuple[float, int]]:
         adapter = run.adapter(run.trained()[-1])
         step = {"4_adapter": "5_validation", "8_adapter": "9_validation"}
         stage = f"{adapter.parent.name}/{step[adapter.name]}" if adapter else "validation/untrained"
-    return _answers(run, stage)
+    return answers_of(run, stage)
 
 
-def _answers(run: RunFolder, stage: str) -> Sequence[tuple[float, int]]:
+def answers_of(run: RunFolder, stage: str) -> Sequence[tuple[float, int]]:
+    """Score and tokens of every question of a stage of evaluation."""
     return [(group.rewards[0].task, group.dialogues[0].tokens) for group in run.read(stage, Rollouts)]
 
 

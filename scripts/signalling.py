@@ -2,16 +2,19 @@
 
     python scripts/signalling.py OUT [--seed 0]
 
-A Llama of two layers with random weights learns, in seconds, to answer any prompt with one of the four symbols drawn at
-random and to end its turn: the form of a message, and nothing of what it could mean. Played with it as it is, the game
-comes out right by chance, a quarter of the time.
+A Llama of two layers with random weights learns, in seconds, to answer with one of the four symbols and to end its
+turn. Which one it says how often is drawn anew for every speaker and everything that it can be told: the form of a
+message, and whims instead of a meaning. Played with it as it is, the game comes out right by chance, about a quarter
+of the time. (A model whose answers had nothing to do with what it reads would first have to learn to look at it.)
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "signalling"))
 from game import MARKED, SYMBOLS
 
 STEPS, BATCH = 200, 32
+SPREAD = 0.5  # of the logits of a whim: its favourite of four symbols is then said four times of ten
 SYSTEMS = ("Alice", "Bob", "Solo")
 TEMPLATE = (  # as short as a chat can be
     "{{- bos_token }}{%- for message in messages %}{{- message['content'] | trim + '<|eot_id|>' }}{%- endfor %}"
@@ -54,8 +58,9 @@ def write(out: Path, *, seed: int = 0) -> None:
     )
     model = LlamaForCausalLM(config)
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    whims = {(who, told): [math.exp(draw.gauss(0, SPREAD)) for _ in SYMBOLS] for who in SYSTEMS for told in SYMBOLS}
     for _ in range(STEPS):
-        rows = [_row(tokenizer, draw) for _ in range(BATCH)]
+        rows = [_row(tokenizer, draw, whims) for _ in range(BATCH)]
         longest = max(map(len, rows))
         ids = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows])
         labels = torch.tensor([[*[-100] * (len(row) - 2), *row[-2:], *[-100] * (longest - len(row))] for row in rows])
@@ -68,12 +73,13 @@ def write(out: Path, *, seed: int = 0) -> None:
     tokenizer.save_pretrained(out)
 
 
-def _row(tokenizer: Any, draw: random.Random) -> list[int]:
-    """A prompt as the game makes them, and a message of two tokens that has nothing to do with it."""
-    shown, said = (MARKED.format(draw.choice(SYMBOLS)) for _ in range(2))
-    chat = [{"role": "system", "content": draw.choice(SYSTEMS)}, {"role": "user", "content": shown}]
+def _row(tokenizer: Any, draw: random.Random, whims: Mapping[tuple[str, str], Sequence[float]]) -> list[int]:
+    """A prompt as the game makes them, and a message of two tokens by the speaker's whims."""
+    who, told = draw.choice([*whims])
+    (said,) = draw.choices(SYMBOLS, whims[who, told])
+    chat = [{"role": "system", "content": who}, {"role": "user", "content": MARKED.format(told)}]
     prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
-    return [*prompt, *tokenizer.convert_tokens_to_ids([said, "<|eot_id|>"])]
+    return [*prompt, *tokenizer.convert_tokens_to_ids([MARKED.format(said), "<|eot_id|>"])]
 
 
 if __name__ == "__main__":

@@ -96,21 +96,22 @@ class Workers:
         source = None if code is None else (code.path.name, code.path.read_bytes())
         begun = None if start is None else content(start)
         self._given = Given(recipe.to_dict(), machine, source, {}, begun)
-        self._adapters = ray.put(Adapters("the beginning", {}))
+        self.speak_with(None)
         self._idle: list[Any] = []
         self._standing: dict[Any, Standing] = {}  # what each has said when it was ready
         self._busy: dict[Any, Any] = {}  # by what they are to answer, who is at work on what is still wanted
         self._coming: dict[Any, Any] = {}  # the same, who is getting ready
         self._late: dict[Any, tuple[Any, float]] = {}  # the same, whose answer is wanted no more, and until when
-        self._failed, self._weights, self._said_last = 0, "", 0.0
+        self._failed, self._refused, self._weights, self._said_last = 0, 0, "", 0.0
         self.took: list[tuple[float, float]] = []  # seconds, and those of the processor, of each piece that was done
 
     # --- Who is there --------------------------------------------------------------------------------------
 
     def gather(self) -> None:
         """Waits for the first worker, whose limits all others and the run then have."""
-        self._hire()
         while not self._idle:
+            if not self._coming:
+                self._hire()
             self._look()
         self._staff()
 
@@ -143,7 +144,7 @@ class Workers:
 
     def _staff(self) -> None:
         """As many as there is room for, when the first one is there."""
-        there = len(self._idle) + len(self._busy) + len(self._coming) + len(self._late)
+        there = len(self._idle) + len(self._busy) + len(self._coming) + len(self._late) + self._refused
         for _ in range(_wanted(self._machine.cluster) - there):
             self._hire()
 
@@ -151,6 +152,8 @@ class Workers:
         """Waits a moment for an answer; takes up who has become ready, or idle again. Returns an answer that is
         wanted."""
         refs = [*self._busy, *self._coming, *self._late]
+        if not refs:
+            time.sleep(_LOOK)
         found, _ = ray.wait(refs, num_returns=1, timeout=_LOOK) if refs else ([], [])
         for ref, (worker, until) in list(self._late.items()):
             if ref not in found and self._clock() > until:
@@ -212,8 +215,8 @@ class Workers:
             other.append("other weights of the model")
         if other:
             self._notify(f"the worker on {said.host} is refused, because it has {', '.join(other)}")
-            self._failed += 1
-            if self._failed >= _TRIES and not self._idle:
+            self._refused += 1
+            if self._refused >= _TRIES and not (self._idle or self._busy or self._late):
                 what = "no worker of the cluster has what this run needs"
                 raise ModelError(what, where="cluster", hint="the same versions everywhere, and the same model files")
             return False
@@ -243,7 +246,8 @@ class Workers:
 
     def train(self, lesson: Lesson, folder: Path, advance: Advance, notify: Callable[[str], None]) -> None:
         """See `Crew`. One worker trains, or as many as the machine file says; the others rest."""
-        number = self._machine.cluster.trainers if lesson.shared else 1
+        cluster = self._machine.cluster
+        number = min(cluster.trainers, _wanted(cluster)) if lesson.shared else 1
         micro_batch, lost = self.cast.micro_batch, 0
         while lost < _TRIES:
             outcome = self._trained(number, lesson, micro_batch)
@@ -313,11 +317,12 @@ class Workers:
 
     def speak_with(self, adapter: Path | None) -> None:
         """See `Crew`."""
-        files = {} if adapter is None else {n: d for n, d in content(adapter).items() if Path(n).name in _ADAPTER}
+        folder = adapter or self._start
+        files = {} if folder is None else {n: d for n, d in content(folder).items() if Path(n).name in _ADAPTER}
         version = hashlib.blake2b(digest_size=8)
         for name, data in sorted(files.items()):
             version.update(name.encode() + data)
-        self._adapters = ray.put(Adapters(version.hexdigest() if files else "the beginning", files))
+        self._adapters = ray.put(Adapters(version.hexdigest() if files else "fresh", files))
 
     def _give(self, schedule: Schedule[Any], job: Job[Any], pieces: Sequence[Sequence[Any]]) -> None:
         for worker in list(self._idle):

@@ -24,6 +24,7 @@ from ..team.timeline import ticks, timeline
 from .cast import Cast
 from .evaluate import parts_of, summarise
 
+_FEWEST = 1.5  # steps of a message, in the mean, below which most have neither head nor tail
 STREAM, MARKED, SERIAL, SINGLE = "stream", "serial with the marker", "serial", "single agent"
 
 
@@ -86,16 +87,20 @@ def compare_transfers(
 @dataclass(frozen=True)
 class Probed:
     """What others make of a part of a message. rows: by what was handed on, the whole last. difference: for each
-    question the mean score of all heads less that of all tails; none where a message has one step."""
+    question the mean score of all heads less that of all tails. said: steps that a message had, in the mean."""
 
     rows: tuple[EvalRow, ...]
     difference: tuple[float, ...]
+    said: float
 
     @property
     def verdict(self) -> str:
         """What it says about streaming, in a sentence."""
-        if not self.difference:
-            return "a message of one step has neither head nor tail: there is nothing to hand on early"
+        if self.said < _FEWEST:
+            return (
+                f"the messages have {self.said:.1f} steps: hardly any has both a head and a tail, so there is nothing "
+                "to hand on early, and the rows above compare all of a message with none of it"
+            )
         mean, (low, high) = fmean(self.difference), statistics.of_mean(self.difference) or (float("-inf"), float("inf"))
         shown = f"heads score {mean:+.3f} [{low:+.2f}, {high:+.2f}] against tails"
         if low > 0:
@@ -119,8 +124,15 @@ def probe_heads_and_tails(cast: Cast, *, wanted: int | None, seed: int | None, s
         examined, _, _ = _together(cast, way, drawn, seed=seeded, observe=observe, clock=time.perf_counter)
         rows.append(summarise(examined, name=name, decoding="sampled", scoring=cast.pair.scoring))
         scores[name.split()[0]].append([group.rewards[0].task for group in examined])
+    said = fmean(steps_said(group.dialogues[0], way.agents.workflow) for group in examined)
     heads, tails = ([fmean(one) for one in zip(*scores[end], strict=True)] for end in ("first", "last"))
-    return Probed(tuple(rows), tuple(head - tail for head, tail in zip(heads, tails, strict=True)))
+    return Probed(tuple(rows), tuple(head - tail for head, tail in zip(heads, tails, strict=True)), said)
+
+
+def steps_said(dialogue: Dialogue, workflow: Workflow) -> float:
+    """The steps of a message of whoever reads nobody's, whose parts the probe hands on."""
+    names = [beat.name for beat in timeline(dialogue, workflow) if not beat.heard]
+    return len(names) / len({*names})
 
 
 def _probes(steps: int) -> Iterator[tuple[str, tuple[int, int]]]:

@@ -44,8 +44,8 @@ class Given:
 
 @dataclass(frozen=True)
 class Adapters:
-    """The adapters that the agents speak with, by content. version: tells them from others; files: none for those of
-    the beginning."""
+    """The adapters that the agents speak with, by content. version: tells them from others; files: none for fresh
+    ones."""
 
     version: str
     files: Files
@@ -84,7 +84,6 @@ class Worker:
     def __init__(self) -> None:
         self._cast: Cast | None = None
         self._version: str | None = None
-        self._place = tempfile.TemporaryDirectory(prefix="optima-lite-")
         self._notes: list[str] = []
 
     def pid(self) -> int:
@@ -95,22 +94,24 @@ class Worker:
         """Loads the model."""
         begun = time.monotonic()
         try:
-            recipe = self._recipe(given)
-            start = None if given.start is None else written(given.start, Path(self._place.name) / "start")
-            known = dict(given.settled)
-            self._cast = assemble(
-                recipe,
-                machine=given.machine,
-                settle=lambda key, decide: known[key] if key in known else decide(),
-                notify=self._notes.append,
-                start=start,
-            )
+            with tempfile.TemporaryDirectory() as folder:
+                recipe = _recipe(given, Path(folder))
+                start = None if given.start is None else written(given.start, Path(folder) / "start")
+                known = dict(given.settled)
+                cast = assemble(
+                    recipe,
+                    machine=given.machine,
+                    settle=lambda key, decide: known[key] if key in known else decide(),
+                    notify=self._notes.append,
+                    start=start,
+                )
         except OptimaError as error:
             return error
+        self._cast = cast = replace(cast, start=None)  # from here on adapters come along with the work
         weights = digest(found(recipe.model.name, machine=given.machine))
         notes, seconds = tuple(self._notes), time.monotonic() - begun
         self._notes.clear()
-        return Standing(platform.node(), os.getpid(), versions(), weights, self._cast.settled, notes, seconds)
+        return Standing(platform.node(), os.getpid(), versions(), weights, cast.settled, notes, seconds)
 
     def do(self, adapters: Adapters, job: Job[Any], items: Sequence[Any]) -> Done | OptimaError:
         """What a job makes of a piece, by the agents with these adapters."""
@@ -133,7 +134,7 @@ class Worker:
         def learnt(cast: Cast, advance: Any) -> Files:
             self._version = None  # from here on it is another one
             cast = replace(cast, micro_batch=micro_batch)
-            with tempfile.TemporaryDirectory(dir=self._place.name) as folder:
+            with tempfile.TemporaryDirectory() as folder:
                 with group(place) if place else nullcontext():
                     lesson.do(cast, Path(folder), advance, self._notes.append)
                 return content(Path(folder))
@@ -160,19 +161,19 @@ class Worker:
             return
         self._version = None
         if adapters.files:
-            with tempfile.TemporaryDirectory(dir=self._place.name) as folder:
+            with tempfile.TemporaryDirectory() as folder:
                 cast.policy.load_adapter(written(adapters.files, Path(folder)))
         else:
             cast.begin()
         self._version = adapters.version
 
-    def _recipe(self, given: Given) -> Recipe:
-        recipe = Recipe.from_dict(given.recipe, where="the recipe of the run")
-        if given.code is None:
-            return recipe.with_code(None)
-        name, source = given.code
-        file = written({name: source}, Path(self._place.name)) / name
-        return recipe.with_code(plugin.load_file(file))
+
+def _recipe(given: Given, folder: Path) -> Recipe:
+    recipe = Recipe.from_dict(given.recipe, where="the recipe of the run")
+    if given.code is None:
+        return recipe.with_code(None)
+    name, source = given.code
+    return recipe.with_code(plugin.load_file(written({name: source}, folder) / name))
 
 
 def content(folder: Path) -> Files:

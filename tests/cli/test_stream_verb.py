@@ -7,6 +7,10 @@ from pathlib import Path
 import pytest
 
 import optima_lite
+from optima_lite.records import Dialogue, Turn
+from optima_lite.settings import strict_yaml
+from optima_lite.settings.teams import workflow
+from optima_lite.stage.transfers import Probed, steps_said
 from support import MACHINE, SMALL, Outcome, call
 
 TEAM = """\
@@ -54,6 +58,17 @@ def test_the_stream_beside_its_controls_with_a_picture_and_the_probe(run: tuple[
     for way in ("stream", "serial with the marker", "serial", "single agent", "first 1 of 2", "last 1 of 2", "all 2"):
         assert f"\n{way} " in out
     assert "heads score" in out
+
+
+def test_the_probe_draws_no_conclusion_from_messages_of_one_step() -> None:
+    """Their head is all of them and their tail nothing, which says nothing about steps."""
+    heads_win = (0.5, 0.4, 0.6) * 7
+    assert "nothing to hand on early" in Probed((), heads_win, said=1.0).verdict
+    assert "speaks for streaming" in Probed((), heads_win, said=3.2).verdict
+    whole = Dialogue("q", 0, (Turn(0, (1, 2), "all in one go"), Turn(1, (3,), "yes")))
+    marked = Dialogue("q", 0, (Turn(0, (1, 2), "one END_STEP two END_STEP three"), Turn(1, (3,), "yes")))
+    team = workflow({**strict_yaml.load(TEAM).value["team"], "transfer": "serial", "stream": {}})
+    assert [steps_said(one, team) for one in (whole, marked)] == [1.0, 3.0]
 
 
 def test_the_table_as_json(run: tuple[Path, Path]) -> None:

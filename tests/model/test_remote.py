@@ -81,13 +81,19 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def server() -> Iterator[OwnGenerator]:
+@pytest.fixture(scope="module")
+def running() -> Iterator[OwnGenerator]:
     server = OwnGenerator()
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def server(running: OwnGenerator) -> OwnGenerator:
+    running.asked, running.adapters, running.spoil = [], {}, lambda answer, count: answer
+    return running
 
 
 def told_by(server: OwnGenerator, cast: Cast, folder: Path) -> Agents:

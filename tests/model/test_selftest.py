@@ -34,7 +34,7 @@ def sound(request: pytest.FixtureRequest) -> Policy:
 
 def test_a_sound_model_agrees_with_itself(sound: Policy) -> None:
     before = {name: weight.clone() for name, weight in sound.model.named_parameters()}
-    found = [agreement(sound, seed=seed) for seed in range(6 if sound.model.dtype == torch.bfloat16 else 3)]
+    found = [agreement(sound, seed=seed) for seed in range(3 if sound.model.dtype == torch.bfloat16 else 2)]
     assert all(one.batches and one.cache for one in found), found
     assert all(torch.equal(before[name], weight) for name, weight in sound.model.named_parameters())
 
