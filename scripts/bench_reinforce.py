@@ -6,8 +6,8 @@
 The plain trainer is given the rows where it would generate, the rewards where it would compute them, and the same
 batches; so both take log-probabilities as they were, then the same number of optimiser steps. Time is CPU seconds at
 one thread, interleaved, medians; positions are those that go through the model, padding included. With `--iterations`
-a whole run of `reinforce_quickstart` in small tells, after each iteration, the process's resident memory and the
-bytes of all tensors that are alive.
+a whole run of `reinforce_quickstart` in small tells, after each iteration, the process's resident memory and
+all tensors that are alive, with the bytes that they hold or look at.
 """
 
 from __future__ import annotations
@@ -46,7 +46,12 @@ from optima_lite.stage.probe import resident
 ROLLOUTS, BATCH, TEMPERATURE = 8, 16, 0.8
 SETTINGS = ReinforceSettings(batch_size=BATCH, learning_rate=1e-4, max_kl=9)
 MIB = 2**20
-SMALL = ("training.questions=8", "evaluation.questions=8", "evaluation.validation_questions=4", "evaluation.every=1000")
+SMALL = (
+    "training.questions=8",
+    "training.on_worse=keep",
+    "evaluation.questions=8",
+    "evaluation.validation_questions=4",
+)
 
 
 def main() -> None:
@@ -172,7 +177,7 @@ def watch_memory(iterations: int) -> None:
     def told(event: Event) -> None:
         if isinstance(event, Ranked):
             gc.collect()
-            alive = {id(one): one for one in gc.get_objects() if torch.is_tensor(one)}.values()
+            alive = {id(one): one for one in gc.get_objects() if issubclass(type(one), torch.Tensor)}.values()
             held = sum(one.untyped_storage().nbytes() for one in alive) / MIB
             print(
                 f"iteration {event.iteration}: resident {resident() / MIB:,.0f} MiB, "
@@ -181,10 +186,13 @@ def watch_memory(iterations: int) -> None:
             )
 
     with tempfile.TemporaryDirectory() as scratch:
+        one_process = Path(scratch) / "optima_lite.toml"
+        one_process.write_text("threads = 1\n")
         optima_lite.train(
             "reinforce_quickstart",
             overrides=(*SMALL, f"training.iterations={iterations}"),
             run=Path(scratch) / "run",
+            config=one_process,
             observe=told,
         )
 

@@ -165,8 +165,9 @@ async def _answered(service: Service, asked: ChatRequest, request: Request) -> R
         service.metrics.requests.labels(model, str(status)).inc()
         service.metrics.seconds.labels(model).observe(time.monotonic() - began)
 
-    async with AsyncExitStack() as stack:
-        try:
+    status: int | None = 500
+    try:
+        async with AsyncExitStack() as stack:
             if not service.engine.is_alive():
                 raise Ended
             if asked.choices > service.admission.most:
@@ -174,17 +175,25 @@ async def _answered(service: Service, asked: ChatRequest, request: Request) -> R
             stack.enter_context(service.admission.counted(asked.choices))
             task = await service.task(asked)
             if asked.stream:
+                status = None  # it counts itself
                 return _Stream(service, asked, task, stack.pop_all(), count, began)
             outcomes = await _unless_gone(request, _all_said(service, task), service.limits.seconds)
-        except (Refusal, Full, Ended, ModelError, TimeoutError) as error:
-            refusal = _refusal(error, service.limits)
-            count(refusal.status)
-            raise refusal from error
-        except asyncio.CancelledError:
-            count(499)  # the client has gone
-            raise
-    count(200)
+            status = 200
+    except (Refusal, Full, Ended, ModelError, TimeoutError) as error:
+        refusal = _refusal(error, service.limits)
+        status = refusal.status
+        raise refusal from error
+    except _Gone:
+        status = 499
+        return Response(status_code=status)  # nobody reads it
+    finally:
+        if status is not None:
+            count(status)
     return _json(200, answers.completion(service.head(asked.model), outcomes))
+
+
+class _Gone(Exception):
+    """The client has gone away."""
 
 
 def _refusal(error: Exception, limits: Limits) -> Refusal:
@@ -224,7 +233,7 @@ async def _unless_gone(request: Request, work: Awaitable[list[Outcome]], seconds
         async with asyncio.timeout(seconds):
             await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise asyncio.CancelledError
+            raise _Gone
         return task.result()
     finally:
         for one in (task, gone):
@@ -264,7 +273,7 @@ class _Stream(StreamingResponse):
     async def _events(self) -> AsyncGenerator[str, None]:
         service, head = self._service, self._service.head(self._asked.model)
         told: asyncio.Queue[tuple[int, Delta | None]] = asyncio.Queue()
-        status = 499
+        status = 499  # until it is known better: the client has gone
         works = asyncio.ensure_future(_together([self._one(manner, told) for manner in self._task.manners]))
         try:
             async with asyncio.timeout(service.limits.seconds):
