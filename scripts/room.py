@@ -19,7 +19,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from optima_lite.learn.rollout import Agents, ranked, sample
-from optima_lite.methods.optima.explore import grow
+from optima_lite.methods.optima.explore import grow, scale_of
 from optima_lite.model.checkpoint import bundled
 from optima_lite.model.generate import Generator
 from optima_lite.model.memory import MOST_TOKENS
@@ -103,7 +103,7 @@ def search(cast: Cast, questions: Sequence[Question]) -> int:
     """A tree for each question."""
     probe = examine(cast.pair, questions[:1], sampling=SAMPLING, seed=0, settings=cast.recipe.reward, advance=_quiet)
     _reset(cast.pair.generator)
-    trees = grow(cast, questions, probe=probe, seed=(0,), advance=_quiet)
+    trees = grow(cast, questions, scale=scale_of(cast, probe), seed=(0,), advance=_quiet)
     return len(trees) * cast.recipe.search.searches * cast.recipe.search.rollouts
 
 
