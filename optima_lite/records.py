@@ -95,6 +95,25 @@ class Dialogue:
 
 
 @dataclass(frozen=True, slots=True)
+class Reply:
+    """What a model elsewhere has said to a request. key: of the request (see `chat.Request`). ended: why it said no
+    more, in its server's word. prompt_tokens, completion_tokens: as its server has counted them, or by our tokenizer
+    where it did not. model: as its server calls it."""
+
+    key: str
+    text: str
+    ended: str
+    prompt_tokens: int
+    completion_tokens: int
+    model: str = ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has come to its end: nothing has cut it."""
+        return self.ended not in ("length", "content_filter")
+
+
+@dataclass(frozen=True, slots=True)
 class Reward:
     """R = task - token_weight * token_share + readability_weight * readability (paper section 3.1), with every part.
 
