@@ -95,8 +95,21 @@ class Dialogue:
 
 
 @dataclass(frozen=True, slots=True)
+class Request:
+    """A message that is wanted of a model elsewhere. messages: role and text of each that it follows. key: tells it
+    from others that look the same, and is sent as its seed. max_tokens: that the message may have. temperature 0 means
+    greedy; top_p in (0, 1]."""
+
+    messages: tuple[tuple[str, str], ...]
+    key: int
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
-    """What a model elsewhere has said to a request. key: of the request (see `chat.Request`). ended: why it said no
+    """What a model elsewhere has said to a request. key: of the request, all that it was told included. ended: why it said no
     more, in its server's word. prompt_tokens, completion_tokens: as its server has counted them, or by our tokenizer
     where it did not. model: as its server calls it."""
 

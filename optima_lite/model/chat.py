@@ -11,11 +11,10 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..errors import RunError
-from ..records import Reply
+from ..records import Reply, Request
 from ..settings.machine import MACHINE_FILE, Speaker
 from .endpoint import Endpoint
 
@@ -24,18 +23,6 @@ _USAGE = ("prompt_tokens", "completion_tokens")
 _AROUND = 4  # tokens that stand around a message in most templates
 _LONGEST_TOKEN = 32  # characters; an answer that has more for each token it may take is cut
 _LONGEST_NAME = 100  # characters of a name, or of a reason, that a server gives
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One message that is wanted. messages: the role and the text of each that it follows. key: tells it from others
-    that look the same, and is sent as its seed. max_tokens: that the message may have. The rest as in `Sampling`."""
-
-    messages: tuple[tuple[str, str], ...]
-    key: int
-    max_tokens: int
-    temperature: float = 1.0
-    top_p: float = 1.0
 
 
 class Kept(Protocol):

@@ -11,8 +11,8 @@ import pytest
 
 from chat_server import Answer, ChatServer, chat_server, completion
 from optima_lite.errors import ConfigError, OptimaError, RunError
-from optima_lite.model.chat import Chat, Request
-from optima_lite.records import Reply
+from optima_lite.model.chat import Chat
+from optima_lite.records import Reply, Request
 from optima_lite.runs.replies import Replies
 from optima_lite.settings.machine import Speaker
 
