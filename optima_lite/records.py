@@ -53,6 +53,9 @@ class Turn:
 
     finished: False when the message hit its token limit, so that its ids end without a turn end. In a stream a turn is
     one step of a message; of an agent that reads nobody this then says whether its message ends there.
+
+    spoken_by: the speaker of the machine file whose model has said it; then the ids are those of its text by our
+    tokenizer, and nobody learns to say it. Unset, and not stored, where our own model has.
     """
 
     speaker: int
@@ -60,6 +63,7 @@ class Turn:
     text: str
     answer: str | None = None
     finished: bool = True
+    spoken_by: str | msgspec.UnsetType = msgspec.UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +113,9 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a model elsewhere has said to a request. key: of the request, all that it was told included. ended: why it said no
-    more, in its server's word. prompt_tokens, completion_tokens: as its server has counted them, or by our tokenizer
-    where it did not. model: as its server calls it."""
+    """What a model elsewhere has said to a request. key: of the request, all that it was told included. ended: why it
+    said no more, in its server's word. prompt_tokens, completion_tokens: as its server has counted them, or by our
+    tokenizer where it did not. model: as its server calls it."""
 
     key: str
     text: str
