@@ -37,13 +37,14 @@ class _Again(Exception):
 @dataclass
 class Endpoint:
     """urls: each with its path, such as http://localhost:8000/v1; asked in turn. key_env: the environment variable
-    that holds the key. seconds: that an answer may take. at_once: requests under way. sleep, clock: of time."""
+    that holds the key. seconds: that an answer may take. at_once: requests under way. sleep, clock: of time; None: a
+    sleep that ends where another request fails."""
 
     urls: Sequence[str]
     key_env: str | None = None
     seconds: float = 300.0
     at_once: int = 32
-    sleep: Callable[[float], None] = time.sleep
+    sleep: Callable[[float], object] | None = None
     clock: Callable[[], float] = time.monotonic
     _failed: threading.Event = field(default_factory=threading.Event)  # nothing is tried again
     _stopped: threading.Event = field(default_factory=threading.Event)  # nor is any answer waited for
@@ -103,9 +104,11 @@ class Endpoint:
                 why, asked = str(error), error.wait
             if wait is None or self._failed.is_set():
                 break
-            self.sleep(min(_LONGEST_WAIT, asked) if asked is not None else wait)
+            (self.sleep or self._failed.wait)(min(_LONGEST_WAIT, asked) if asked is not None else wait)
+            if self._failed.is_set():
+                break
         hint = "is it running, and is the address right? The same command goes on where this one stopped"
-        what = f"no useful answer after {len(_WAITS) + 1} tries: {why}"
+        what = f"no useful answer after {turn + 1} tries: {why}"
         raise RunError(what, where=self._where(number, path), hint=hint)
 
     def _where(self, number: int, path: str) -> str:
@@ -145,7 +148,7 @@ class Endpoint:
 
     def _judge(self, reply: http.client.HTTPResponse, found: bytes, where: str) -> None:
         """Raises _Again for an answer that may be another one next time, RunError for one that will not."""
-        said = found[:300].decode("utf-8", "replace").strip()
+        said = "".join(c for c in found[:300].decode("utf-8", "replace") if c.isprintable() or c == " ").strip()
         if reply.status in _TRANSIENT or reply.status >= 500:
             after = reply.getheader("Retry-After", "")
             raise _Again(f"status {reply.status}: {said}", float(after) if after.isdigit() else None)
