@@ -34,6 +34,9 @@ class Cluster(Section):
     chunk: Count | Literal["auto"] = Field(
         "auto", description="Dialogues handed out at a time; auto: 64 with ray; kept by a run"
     )
+    silence: Annotated[float, Field(gt=0, le=604_800)] = Field(
+        3_600.0, description="Seconds without an answer after which a worker is lost, until it is known what is usual"
+    )
 
     @property
     def dialogues(self) -> int | None:
