@@ -38,7 +38,7 @@ def _connect(cluster: Cluster) -> None:
         else:
             ray.init(address=cluster.address, **how)
     except Exception as error:
-        # Where its own processes take longer than half a minute to begin, Ray raises an `Exception` and nothing narrower.
+        # Where its processes take longer than half a minute to begin, Ray raises an `Exception` and nothing narrower.
         slow = type(error) is Exception and "timed out" in str(error)
         if slow or isinstance(error, ConnectionError | RuntimeError | ValueError):
             raise _unreachable(error, slow=slow) from error
