@@ -14,12 +14,14 @@ from pathlib import Path
 from ..errors import RunError
 from ..model.second import Second
 from ..records import Question
+from ..runs.demonstrations import demonstrations_of, sha256_of
 from ..runs.folder import RunFolder
 from ..runs.progress import Note, Observer, Planned, RunStarted, Timings, fan_out
 from ..runs.store import Run
 from ..runs.summary import summary
 from ..settings.config import LoadedRecipe
 from ..settings.machine import Machine
+from ..settings.teacher import TeacherSettings
 from ..stage.baselines import ALONE
 from ..stage.cast import Cast, workflows
 from ..stage.crew import Alone
@@ -28,6 +30,7 @@ from ..stage.hiring import hired
 from ..stage.preflight import require
 from ..stage.stage import Stage, require_something_right
 from ..stage.start import begin
+from ..stage.taught import usable
 from ..tasks.questions import questions
 from . import reinforce
 from .market import loop as market
@@ -62,6 +65,8 @@ def train(
     }
     if code := recipe.task.code:
         manifest["plugin"] = {"path": str(code.path), "sha256": code.sha256}
+    if (shown := demonstrations_of(recipe)) is not None:
+        manifest["demonstrations"] = {"path": str(shown), "sha256": sha256_of(shown)}
     with Run.open(folder, manifest) as run:
         observe = fan_out(observe, Timings(sink=lambda timing: run.append_timings([timing])))
         observe(RunStarted(loaded.name, str(folder), recipe.iterations, run.resumed))
@@ -74,6 +79,8 @@ def train(
         start = begin(run, recipe, machine=machine, notify=lambda text: observe(Note(text)))
         with hired(recipe, machine=machine, settle=run.settle, observe=observe, start=start, second=second) as crew:
             cast, stage = crew.cast, Stage(crew.cast, run, observe, crew)
+            if not run.iterations():
+                usable(cast)  # what cannot be used is told before anything is computed
             held_out = questions(recipe.task, "held_out", recipe.evaluation.questions, seed=0)
             for greedy in (False, True):
                 stage.evaluate(cast.pair, held_out, "untrained", greedy=greedy)
@@ -95,7 +102,8 @@ def train_alone(cast: Cast, run: RunFolder, *, observe: Observer) -> None:
     # An answer without a partner's word is all that there is: see `selection.skip_early_answers`.
     selection = recipe.selection.model_copy(update={"skip_early_answers": False})
     everyone = recipe.reinforce.model_copy(update={"roles": None})
-    recipe = recipe.model_copy(update={"selection": selection, "reinforce": everyone})
+    untaught = {"teacher": TeacherSettings()}  # whose demonstrations are a team's
+    recipe = recipe.model_copy(update={"selection": selection, "reinforce": everyone, **untaught})
     alone = replace(cast, pair=cast.single, recipe=recipe, start=None)
     name = f"{run.manifest.get('recipe_name')}, single agent"
     manifest = {"recipe": run.manifest["recipe"], "recipe_name": name, "versions": versions()}

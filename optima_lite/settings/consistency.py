@@ -54,6 +54,9 @@ def _of_learning(recipe: Values, stated: Collection[str]) -> Iterator[tuple[str,
     if alike and "selection.min_credit" in stated:
         what = f"tells no messages apart: reward.credit {credit} gives all of a dialogue the same"
         yield "selection.min_credit", what
+    for key in ("teacher.at_most", "teacher.own"):
+        if key in stated and recipe["teacher"]["demonstrations"] is None:
+            yield key, "is read with teacher.demonstrations"
     taking_part = recipe["team"]["roles"] if recipe["team"] else recipe["protocol"]["roles"]
     for name in recipe["reinforce"]["roles"] or ():
         if name not in taking_part:

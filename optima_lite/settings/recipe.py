@@ -33,6 +33,7 @@ from .sections import (
     TrainingSettings,
 )
 from .task import CODE_TASKS, TaskSettings
+from .teacher import TeacherSettings
 from .workflow import QUESTION, TASK
 
 _USED_BY = {
@@ -72,6 +73,7 @@ class Recipe(Section):
     selection: SelectionSettings = SelectionSettings()
     search: SearchSettings = SearchSettings()
     training: TrainingSettings = TrainingSettings()
+    teacher: TeacherSettings = TeacherSettings()
     dpo: DpoSettings = DpoSettings()
     reinforce: ReinforceSettings = ReinforceSettings()
     prompt_search: PromptSearchSettings = PromptSearchSettings()
@@ -118,6 +120,13 @@ class Recipe(Section):
                 f"{schedule} prefers whole messages to others, and team.transfer is stream; isft can learn"
             )
         return schedule
+
+    @field_validator("teacher")
+    @classmethod
+    def _teaches_whole_messages(cls, teacher: TeacherSettings, info: ValidationInfo) -> TeacherSettings:
+        if teacher.teaches and (info.data.get("team") or {}).get("transfer") == "stream":
+            raise ValueError("shows whole messages, and team.transfer is stream")
+        return teacher
 
     @field_validator("market")
     @classmethod

@@ -21,6 +21,7 @@ from ..model.hub import NotHere
 from ..model.memory import GIB, OVERHEAD, Limits, Phase, Setup, adapter_bytes, forecast, of_one_batch, planned
 from ..model.resources import free_memory, let_segments_grow
 from ..model.shapes import Shape, known
+from ..runs.demonstrations import demonstrations_of, read_demonstrations
 from ..runs.live import duration
 from ..runs.manifest import would_resume
 from ..runs.progress import PhaseStarted
@@ -32,7 +33,7 @@ from ..settings.workflow import QUESTION
 from ..statistics import FEWEST
 from ..tasks import answers
 from ..team.talks import adapters_of, team_of
-from .data import data_findings, look_up_findings
+from .data import data_findings, demonstration_findings, look_up_findings
 from .doctor import disk, gpu
 from .engine import require_engine
 from .findings import Finding, Status
@@ -66,7 +67,7 @@ def check(
         yield Finding("plugin", Status.OK, code.told(recipe.uses))
     model = _model(loaded, machine)
     yield model
-    needs = [*data_findings(recipe), *look_up_findings(recipe), *_prompts(recipe)]
+    needs = [*data_findings(recipe), *look_up_findings(recipe), *demonstration_findings(recipe), *_prompts(recipe)]
     needs += [*_judge(recipe), *_extras(recipe, machine)]
     yield from needs
     let_segments_grow(os.environ)  # torch reads it when the card is first looked at, and the probe needs it
@@ -99,6 +100,8 @@ def require(recipe: Recipe, *, machine: Machine) -> None:
         questions(recipe.task, split, 1, seed=0)
     for index in {*team_of(recipe).indexes} - {QUESTION}:
         facts(recipe.task, index)
+    if (shown := demonstrations_of(recipe)) is not None:
+        read_demonstrations(shown)
 
 
 def require_enough_to_judge(recipe: Recipe) -> None:
