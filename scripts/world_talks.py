@@ -4,7 +4,7 @@
     optima-lite import talks.jsonl --recipe quickstart --licence Apache-2.0 --source scripts/world_talks.py
     optima-lite train quickstart teacher.demonstrations=talks.demonstrations.jsonl
 
-The script that the bundled model was pretrained to imitate speaks here as it would if it never made a mistake: about each
+The script that the bundled model was pretrained to imitate speaks here as if it never made a mistake: about each
 question it talks until the answer is right, in one of a few terse styles.
 """
 
@@ -14,9 +14,10 @@ import argparse
 import json
 from random import Random
 
+from scripted_dialogues import NAMES, dialogue, mark
+
 from optima_lite.records import Question
 from optima_lite.tasks.world import questions
-from scripted_dialogues import NAMES, dialogue, mark
 
 STYLES = ("telegraphic", "key_value", "arrows", "triples")
 
