@@ -71,9 +71,9 @@ class Turn:
 class Origin:
     """Where a dialogue comes from that the team has not said itself.
 
-    teacher: who said it: a file's name, or an endpoint's and its model. licence: under which it may be used, `unknown`
+    teacher: who said it: a file's name, or a speaker's and its model's. licence: under which it may be used, `unknown`
     where nobody says. source: where the file comes from, as whoever imported it said. line: of the row in the file,
-    from 1. sha256: of the file. tokens: that the teacher was paid for; None where that is not known.
+    from 1. sha256: of the file.
     """
 
     teacher: str
@@ -81,7 +81,6 @@ class Origin:
     source: str | None = None
     line: int | None = None
     sha256: str | None = None
-    tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,9 +44,8 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Taught:
-    """What an iteration had from one teacher. teacher, licence, source: see `Origin`. dialogues: demonstrations, of
-    `tokens`: those that the teacher was paid for, else those of the dialogues. selected: of these; None: not stored
-    (yet)."""
+    """What an iteration had from one teacher. teacher, licence, source: see `Origin`. dialogues: demonstrations, of so
+    many tokens by our tokenizer. selected: of these; None: not stored (yet)."""
 
     teacher: str
     licence: str
@@ -234,10 +233,9 @@ def _taught(rollouts: Sequence[Rollouts], selected: Sequence[Demonstration] | No
     chosen = [origin for one in selected or () if (origin := one.dialogue.taught)]
     found = []
     for who in dict.fromkeys((origin.teacher, origin.licence, origin.source) for origin, _ in told):
-        own = [(origin, tokens) for origin, tokens in told if (origin.teacher, origin.licence, origin.source) == who]
-        cost = sum(tokens if origin.tokens is None else origin.tokens for origin, tokens in own)
+        own = [tokens for origin, tokens in told if (origin.teacher, origin.licence, origin.source) == who]
         kept = sum((origin.teacher, origin.licence, origin.source) == who for origin in chosen)
-        found.append(Taught(*who, len(own), cost, None if selected is None else kept))
+        found.append(Taught(*who, len(own), sum(own), None if selected is None else kept))
     return tuple(found)
 
 

@@ -129,8 +129,9 @@ class Recipe(Section):
     @field_validator("teacher")
     @classmethod
     def _teaches_whole_messages(cls, teacher: TeacherSettings, info: ValidationInfo) -> TeacherSettings:
-        if teacher.teaches and (info.data.get("team") or {}).get("transfer") == "stream":
-            raise ValueError("shows whole messages, and team.transfer is stream")
+        team = info.data.get("team") or {}
+        if teacher.teaches and (team.get("transfer") == "stream" or team.get("stream")):
+            raise ValueError("shows whole messages, and those of the team fall into steps (stream)")
         return teacher
 
     @field_validator("market")

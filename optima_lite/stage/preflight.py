@@ -97,6 +97,7 @@ def require(recipe: Recipe, *, machine: Machine) -> None:
     reward.require(recipe.reward)
     require_engine(recipe, machine)
     elsewhere.require_speakers(team_of(recipe).elsewhere, machine)
+    elsewhere.require_speakers(filter(None, [recipe.teacher.speaker]), machine, where="teacher.speaker")
     require_enough_to_judge(recipe)
     for split in ("train", "validation", "held_out"):
         questions(recipe.task, split, 1, seed=0)
@@ -171,7 +172,7 @@ def _time(recipe: Recipe, machine: Machine, plan: Sequence[PhaseStarted], gpus: 
     """How long the run will take and how much it stores, by a short talk of the untrained team."""
     from .pace import measure
 
-    if names := team_of(recipe).elsewhere:
+    if names := elsewhere.named(recipe):
         yield Finding("time", Status.NOTE, f"not known: it is for {' and '.join(names)} to say how soon they answer")
         return
     try:

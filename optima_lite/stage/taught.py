@@ -9,20 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import overload
 
+from msgspec import UNSET
+
 from ..errors import DataError
-from ..learn.rollout import Agents, score
+from ..learn.rollout import Agents, sample, score
 from ..learn.selection import Candidate, diverse
 from ..learn.teaching import require_alike, way
-from ..records import Question, Rollouts
+from ..records import Dialogue, Origin, Question, Rollouts
 from ..runs.demonstrations import demonstrations_of, origin_of, read_demonstrations
 from ..runs.folder import stage_name
 from ..tasks.apart import KeptApart
 from ..tasks.jsonl import identity
 from ..tasks.questions import training_questions
 from ..tasks.trajectories import Unfit
-from .cast import Cast
+from .cast import Cast, Spoken
+from .elsewhere import TEACHING
 from .importing import require_apart
 from .stage import Stage
 
@@ -33,7 +37,46 @@ def taught(stage: Stage) -> list[Rollouts]:
     """The demonstrations of a run, by their questions, stored in the files of iteration 0; none without a teacher."""
     if not stage.cast.recipe.teacher.teaches:
         return []
-    return stage.run.whole(TAUGHT, Rollouts, lambda: _by_question(stage.cast, _chosen(stage.cast)))
+    return stage.run.whole(TAUGHT, Rollouts, partial(_demonstrations, stage))
+
+
+def _demonstrations(stage: Stage) -> list[Rollouts]:
+    """Those of the file, and what the speaker shows about the questions that are then asked."""
+    of_file = _by_question(stage.cast, _chosen(stage.cast))
+    if stage.teacher is None:
+        return of_file
+    asked = in_place(training_questions(stage.cast.recipe, 0, preference=False), of_file)
+    return _by_question(stage.cast, [*_single(of_file), *_played(stage, stage.teacher, asked)])
+
+
+def _played(stage: Stage, teacher: Spoken, asked: Sequence[Question]) -> list[Rollouts]:
+    """A dialogue about each question, as many as are wanted, by the team as its teacher plays it: through the same
+    workflow, from the same views, with the same formats. What it says is to be learnt, as if our model had said it."""
+    recipe, agents = stage.cast.recipe, teacher.agents
+    fitted, _ = stage.cast.fit(stage.cast.pair, asked[: recipe.teacher.at_most])
+    origin = Origin(f"{teacher.name} ({teacher.model})", recipe.teacher.licence)
+    with stage.phase("teach", iteration=0, total=len(fitted), unit="dialogues", parts=TEACHING) as advance:
+        talks = sample(
+            agents,
+            fitted,
+            rollouts=1,
+            sampling=stage.cast.sampling(agents, pool=True),
+            seed=(recipe.seed, 0, "teacher"),
+            formats=stage.cast.formats,
+            advance=lambda done, tokens: advance(done, tokens=tokens),
+        )
+    return [replace(talk, dialogues=tuple(_as_own(one, origin) for one in talk.dialogues)) for talk in talks]
+
+
+def _as_own(dialogue: Dialogue, origin: Origin) -> Dialogue:
+    """A dialogue that somebody else has spoken, in which every message is one to be learnt."""
+    turns = tuple(replace(turn, spoken_by=UNSET) for turn in dialogue.turns)
+    return replace(dialogue, turns=turns, origin=origin)
+
+
+def _single(groups: Sequence[Rollouts]) -> list[Rollouts]:
+    """A row for each dialogue."""
+    return [replace(group, dialogues=(dialogue,)) for group in groups for dialogue in group.dialogues]
 
 
 def usable(cast: Cast) -> list[Rollouts]:
@@ -72,13 +115,13 @@ def _by_question(cast: Cast, rows: Sequence[Rollouts]) -> list[Rollouts]:
         # Who holds which facts matters only where somebody holds some alone.
         return identity(question), question.contexts if cast.pair.workflow.holders else ()
 
-    asked = {key(question): question for question in training_questions(cast.recipe, 0, preference=False)}
-    groups: dict[Hashable, Rollouts] = {}
+    known = {key(question): question for question in training_questions(cast.recipe, 0, preference=False)}
+    groups: dict[str, Rollouts] = {}
     for row in rows:
-        place = key(row.question)
-        group = groups.get(place) or Rollouts(asked.get(place, row.question), ())
-        added = replace(row.dialogues[0], question=group.question.id, rollout=len(group.dialogues))
-        groups[place] = replace(group, dialogues=(*group.dialogues, added))
+        question = known.setdefault(key(row.question), row.question)
+        group = groups.get(question.id) or Rollouts(question, ())
+        added = replace(row.dialogues[0], question=question.id, rollout=len(group.dialogues))
+        groups[question.id] = replace(group, dialogues=(*group.dialogues, added))
     return list(groups.values())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,16 +11,21 @@ import pytest
 
 pytest.importorskip("torch")
 
+from chat_server import Body, chat_server
 from optima_lite.learn.teaching import retold
 from optima_lite.outlets.card import write_card
-from optima_lite.records import Demonstration, Origin, Rollouts
+from optima_lite.records import Demonstration, Origin, Reply, Rollouts
 from optima_lite.runs.demonstrations import write_demonstrations
 from optima_lite.runs.folder import read_run
-from optima_lite.runs.steps import Taught, imitations
+from optima_lite.runs.replies import Replies
+from optima_lite.runs.steps import Taught, imitations, learnt_from
 from optima_lite.runs.store import Run
 from optima_lite.runs.summary import training_tokens
+from optima_lite.settings.config import load_recipe
+from optima_lite.settings.machine import Machine
 from optima_lite.settings.teacher import TeacherSettings
 from optima_lite.stage.cast import Cast
+from optima_lite.stage.start import begin
 from optima_lite.tasks import world
 from support import MACHINE, SMALL, assert_same_run, call, small_chunks
 from talks import said_about
@@ -114,6 +118,13 @@ def test_what_came_from_whom_is_counted_and_told(here: Path, tmp_path: Path) -> 
     assert f"Trained on {learnt} demonstrations of talks.jsonl as well, under the licence CC-BY-4.0, from" in card
 
 
+def test_a_run_that_begins_with_such_a_run_tells_its_teachers(here: Path, tmp_path: Path) -> None:
+    recipe = load_recipe("taught.yaml", overrides=["start=run", "teacher.demonstrations=null"]).recipe
+    with Run.open(tmp_path / "next", {"recipe": recipe.to_dict()}) as run:
+        begin(run, recipe, machine=Machine(run_folder=str(here)), notify=lambda text: None)
+        assert learnt_from(run) == learnt_from(read_run(here / "run")) != []
+
+
 @pytest.mark.parametrize("stage", ["0_taught", "2_rewards"])
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
@@ -168,10 +179,65 @@ def test_what_the_run_is_judged_by_is_refused_before_anything_is_computed(
     assert done.code == 2 and "none.jsonl: no such file of demonstrations" in done.err
 
 
+def plays(body: Body, number: int) -> str:
+    """A model that knows every answer: whichever role it plays, it says what comes next in a right and terse talk."""
+    told = body["messages"]
+    (question,) = [one for one in world.questions("train", 9, seed=0) if one.text in told[1]["content"]]
+    return said_about(question)[len(told) - 2 + ("Alice:" in told[1]["content"])]
+
+
+def test_a_model_elsewhere_plays_the_whole_team_and_is_learnt_from(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = (
+        "teacher.demonstrations=null",
+        "teacher.speaker=gpt",
+        "teacher.licence=terms of gpt",
+        "teacher.at_most=2",
+    )
+    with chat_server(plays) as server:
+        machine = f'{MACHINE}[speakers.gpt]\nurl = "{server.url}"\nmodel = "m"\nat_once = 1\n'
+        (tmp_path / "machine.toml").write_text(machine)
+        config = ("--config", tmp_path / "machine.toml", "--quiet")
+        with monkeypatch.context() as patch:
+            add = Replies.add
+
+            def dies(replies: Replies, reply: Reply) -> None:
+                add(replies, reply)
+                if len(replies) == 3:
+                    raise KeyboardInterrupt
+
+            patch.setattr(Replies, "add", dies)
+            killed = call("train", "taught.yaml", *settings, "--run", tmp_path / "run", *config)
+            assert killed.code == 130
+        done = call("train", "taught.yaml", *settings, "--run", tmp_path / "run", *config)
+        assert done.code == 0, done.err
+        shown = read_run(tmp_path / "run").read("iteration_00/0_taught", Rollouts)
+        turns = sum(len(group.dialogues[0].turns) for group in shown)
+        assert turns <= len(server.asked) <= turns + 1, "nothing is asked twice but what was on its way at the kill"
+        missing = call("train", "taught.yaml", *settings, "--run", tmp_path / "other", "--config", "machine.toml")
+        assert "teacher.speaker: there is no speaker gpt in optima_lite.toml" in missing.err
+    asked = world.questions("train", 3, seed=0)
+    assert [group.question for group in shown] == asked[:2]
+    for group, question in zip(shown, asked, strict=False):
+        (dialogue,) = group.dialogues
+        assert [turn.text for turn in dialogue.turns] == [text.strip() for text in said_about(question)]
+        assert dialogue.taught == Origin("gpt (m)", "terms of gpt") and dialogue.format is not None
+        assert not any(turn.spoken_by for turn in dialogue.turns), "each message is learnt"
+    run = read_run(tmp_path / "run")
+    ranked = run.read("iteration_00/2_rewards", Rollouts)
+    assert [len(group.dialogues) for group in ranked] == [3, 3, 2]
+    assert [group.rewards[2].task for group in ranked[:2]] == [1.0, 1.0]
+    (taught,) = imitations(run)[0].taught
+    assert (taught.teacher, taught.dialogues) == ("gpt (m)", 2)
+    assert "2 demonstrations of gpt (m)" in " ".join(call("report", tmp_path / "run").out.split())
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (["teacher.demonstrations=null", "teacher.own=false"], "teacher.own: is read with teacher.demonstrations"),
+        (["teacher.demonstrations=null", "teacher.own=false"], "teacher.own: is read with teacher.demonstrations or"),
+        (["teacher.licence=MIT"], "teacher.licence: is of what teacher.speaker says; a file's rows have"),
         (["method=reinforce"], "teacher.demonstrations: is read by method: reinforce where reinforce.imitations is"),
         (["method=prompts", "team=exchange"], "teacher.demonstrations: is about training, and method: prompts"),
         (["teacher.at_most=0"], "teacher.at_most: must be at least 1, not 0"),
@@ -184,4 +250,5 @@ def test_settings_that_nothing_would_read(here: Path, tmp_path: Path, settings: 
 
 def test_a_run_has_no_teacher_unless_it_is_given_one() -> None:
     assert not TeacherSettings().teaches
-    assert json.dumps(TeacherSettings().model_dump()) == '{"demonstrations": null, "at_most": null, "own": true}'
+    stated = {"demonstrations": None, "speaker": None, "licence": "unknown", "at_most": None, "own": True}
+    assert TeacherSettings().model_dump() == stated
