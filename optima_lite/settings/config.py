@@ -299,6 +299,8 @@ def _override(key: str, text: str, mistakes: list[Mistake]) -> Layer:
 
 
 def _machine_advice(dotted: str) -> str:
+    if dotted == "serve.key":
+        return "; it stands in the environment as OPTIMA_LITE_API_KEY, never in a file"
     if dotted in RECIPE_KEYS:
         return "; it belongs in the recipe"
     near = nearest(dotted, MACHINE_KEYS)

@@ -51,6 +51,9 @@ class Cluster(Section):
     chunk: Count | Literal["auto"] = Field(
         "auto", description="Dialogues handed out at a time; auto: 64 with ray; kept by a run"
     )
+    silence: Annotated[float, Field(gt=0, le=604_800)] = Field(
+        3_600.0, description="Seconds without an answer after which a worker is lost, until it is known what is usual"
+    )
 
     @property
     def dialogues(self) -> int | None:
@@ -116,6 +119,40 @@ class Speaker(Section):
         return (prompt_tokens * self.prompt_price + completion_tokens * self.completion_price) / 1e6
 
 
+class Serve(Section):
+    """How a run is served; the flags of the verb go before it. The key that clients show stands in no file."""
+
+    host: PathText = Field("127.0.0.1", description="Who may ask: 127.0.0.1 this machine alone; others need a key")
+    port: Annotated[int, Field(ge=0, le=65_535)] = Field(8000, description="0 takes any that is free")
+    served_model_name: PathText = Field("optima", description="Of the models: NAME, NAME:role, NAME:solo")
+    waiting: Annotated[int, Field(ge=1, le=4_096)] = Field(64, description="Answers owed at most; more get 429")
+    seconds: Annotated[float, Field(ge=1, le=86_400)] = Field(
+        120.0, description="For an answer, and for a request to arrive"
+    )
+    body: Annotated[int, Field(ge=1, le=1_000_000)] = Field(1024, description="KiB of a request")
+    origin: tuple[PathText, ...] = Field((), description="Of web pages that may ask, such as http://localhost:3000")
+
+    @field_validator("served_model_name")
+    @classmethod
+    def _is_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+            raise ValueError(f"must be up to 100 letters, digits and .-_, not {name[:120]}")
+        return name
+
+    @field_validator("origin")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            parts = urlsplit(origin)
+            if (
+                origin != f"{parts.scheme}://{parts.netloc}"
+                or parts.scheme not in ("http", "https")
+                or not parts.netloc
+            ):
+                raise ValueError(f"must be origins such as http://localhost:3000, without a path, not {origin}")
+        return origins
+
+
 class Machine(Section):
     """What differs from one machine to the next and leaves the science alone."""
 
@@ -147,6 +184,7 @@ class Machine(Section):
     report_project: PathText = Field("optima-lite", description="The project that those put them under")
     cluster: Cluster = Cluster()
     server: Server = Server()
+    serve: Serve = Serve()
     speakers: dict[str, Speaker] = Field(
         {}, description="Models elsewhere that roles may be spoken by (docs/speakers.md)"
     )
@@ -194,7 +232,11 @@ def _example_toml() -> str:
         "# The machine that optima-lite runs on; what a run learns is in the recipe. Every line is optional and shows",
         f"# the default. Read from --config, else ./{MACHINE_FILE}, else ~/.config/optima_lite/{MACHINE_FILE}.",
     ]
-    tables = {"cluster": "Where one machine is not enough", "server": "Where a server samples the messages"}
+    tables = {
+        "cluster": "Where one machine is not enough",
+        "server": "Where a server samples the messages",
+        "serve": "How a run is served",
+    }
     tabled = {name: [keys.pop(path) for path in list(keys) if path.startswith(f"{name}.")] for name in tables}
     for key in keys.values():
         lines += ["", f"# {key.description}", f"# {key.path} = {key.default}"]

@@ -37,10 +37,19 @@ def _connect(cluster: Cluster) -> None:
             ray.init(address="local", num_cpus=max(cores(), stated), include_dashboard=False, **how)
         else:
             ray.init(address=cluster.address, **how)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        what = f"no Ray cluster can be reached: {str(error).splitlines()[0][:300]}"
-        hint = 'cluster.address = "local" begins one on this machine; `ray start --head` one for several'
-        raise RunError(what, where="cluster.address", hint=hint) from error
+    except Exception as error:
+        # Where its own processes take more than half a minute to begin, Ray raises an `Exception`, nothing narrower.
+        slow = type(error) is Exception and "timed out" in str(error)
+        if slow or isinstance(error, ConnectionError | RuntimeError | ValueError):
+            raise _unreachable(error, slow=slow) from error
+        raise
+
+
+def _unreachable(error: Exception, *, slow: bool) -> RunError:
+    what = f"no Ray cluster can be reached: {str(error).splitlines()[0][:300]}"
+    ways = 'cluster.address = "local" begins one on this machine; `ray start --head` one for several'
+    hint = "the same command when this machine is less busy" if slow else ways
+    return RunError(what, where="cluster.address", hint=hint)
 
 
 def _gpus(cluster: Cluster) -> float:
