@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from optima_lite.learn.rollout import Agents
 from optima_lite.learn.teaching import require_alike, retold
 from optima_lite.records import Ending, Origin, Question, Rollouts, from_json
 from optima_lite.runs.demonstrations import read_demonstrations
+from optima_lite.settings.teams import shipped
 from optima_lite.stage.cast import Cast
 from optima_lite.tasks import world
 from optima_lite.tasks.trajectories import Unfit
+from optima_lite.team.prompts import marked
 from support import SMALL, call
 from talks import openai_row, said_about, sharegpt_row
 
@@ -128,6 +131,28 @@ def test_many_refused_rows_are_all_in_a_file(recipe: Path) -> None:
     assert "and 10 more, all in talks.demonstrations.refused.jsonl" in done.out
     refused = [json.loads(line) for line in Path("talks.demonstrations.refused.jsonl").read_text().splitlines()]
     assert [one["line"] for one in refused] == [*range(2, 32)] and {one["why"] for one in refused} == {"not JSON"}
+
+
+def test_a_team_with_a_tool_and_one_of_a_single_agent(assembled: Cast) -> None:
+    question, origin = world.questions("train", 1, seed=0)[0], Origin("x", "unknown")
+    value = question.answers[0]
+
+    def said(team: str, *messages: tuple[str, str]) -> Any:
+        agents = replace(assembled.pair, workflow=marked(shipped(team), "f1"))
+        return retold(agents, question, messages, most_tokens=40, origin=origin)
+
+    looked_up = said(
+        "decompose_retrieve_answer",
+        ("Decomposer", "1. who is it"),
+        ("retrieve", "nobody knows"),
+        ("Answerer", f"<A> {value} </A>"),
+    )
+    assert [len(turn.ids) > 0 for turn in looked_up.turns] == [True, False, True] and looked_up.answer == value
+    assert looked_up.ending is Ending.DONE
+    alone = said("solo", ("Solo", f"<A> {value} </A>\n"))
+    assert alone.answer == value and alone.turns[0].text == f"<A> {value} </A>"
+    with pytest.raises(Unfit, match="message 2 is Answerer's, and the team's step `retrieve` is retrieve's"):
+        said("decompose_retrieve_answer", ("Decomposer", "1. who"), ("Answerer", "x"))
 
 
 # --- A stored row, read again ---------------------------------------------------------------------

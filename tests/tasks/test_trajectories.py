@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from optima_lite.settings.task import FieldSettings, TaskSettings
 from optima_lite.tasks.trajectories import Trajectory, Unfit, trajectories
@@ -102,3 +104,25 @@ def test_a_mark_of_the_byte_order_empty_lines_and_a_line_without_end(
     found = read(tmp_path, b"\xef\xbb\xbf" + good, b"", endless, good)
     assert [(one.line, isinstance(one, Trajectory)) for one in found] == [(1, True), (3, False), (4, True)]
     assert isinstance(found[1], Unfit) and found[1].why == "not JSON" and "a line of more than" in found[1].what
+
+
+_ODD = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3) | st.sampled_from(["Alice", "human", "asker"]),
+    lambda inside: (
+        st.lists(inside, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["role", "from", "name", "content", "value", "type", "text"]), inside, max_size=3
+        )
+    ),
+    max_leaves=6,
+)
+_KEYS = st.sampled_from(["messages", "conversations", "question", "answer", "answers", "context", "contexts", "facts"])
+
+
+@settings(max_examples=60)
+@given(rows=st.lists(st.dictionaries(_KEYS, _ODD, max_size=6), max_size=4))
+def test_whatever_a_row_holds_it_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, rows: list[Any]) -> None:
+    path = tmp_path_factory.getbasetemp() / "odd.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    found = [*trajectories(path, ROLES, TaskSettings(name="world"))]
+    assert [one.line for one in found] == [*range(1, len(rows) + 1)]
