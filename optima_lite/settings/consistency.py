@@ -54,6 +54,11 @@ def _of_learning(recipe: Values, stated: Collection[str]) -> Iterator[tuple[str,
     if alike and "selection.min_credit" in stated:
         what = f"tells no messages apart: reward.credit {credit} gives all of a dialogue the same"
         yield "selection.min_credit", what
+    for key in ("teacher.at_most", "teacher.own"):
+        if key in stated and recipe["teacher"]["demonstrations"] is recipe["teacher"]["speaker"] is None:
+            yield key, "is read with teacher.demonstrations or teacher.speaker"
+    if "teacher.licence" in stated and recipe["teacher"]["speaker"] is None:
+        yield "teacher.licence", "is of what teacher.speaker says; a file's rows have the licence of their import"
     taking_part = recipe["team"]["roles"] if recipe["team"] else recipe["protocol"]["roles"]
     for name in recipe["reinforce"]["roles"] or ():
         if name not in taking_part:
