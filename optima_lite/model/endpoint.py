@@ -87,7 +87,7 @@ class Endpoint:
         found = self.raw(path, body, number)
         try:
             answer = json.loads(found)
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
             raise RunError("the server's answer is no JSON object", where=self._where(number, path))
@@ -158,17 +158,23 @@ class Endpoint:
         if reply.getheader("Content-Type", "").startswith("application/json"):
             try:
                 json.loads(found)
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise _Again("the answer is broken JSON") from None
 
     def _masked(self, found: bytes) -> bytes:
-        key = os.environ.get(self.key_env, "") if self.key_env else ""
+        key = self._key()
         return found.replace(key.encode(), b"***") if len(key) >= _SECRET else found
+
+    def _key(self) -> str:
+        return os.environ.get(self.key_env, "").strip() if self.key_env else ""
 
     def _headers(self) -> dict[str, str]:
         headers = {"Content-Type": "application/json"}
         if self.key_env is not None:
-            key = os.environ.get(self.key_env)
+            key = self._key()
+            if not (key.isascii() and key.isprintable()):  # http.client would show it in its error
+                what = f"the environment variable {self.key_env} holds characters that no key has"
+                raise ConfigError(what, where="key_env", hint="a line break, or a quote of a word processor?")
             if not key:
                 what = f"the environment variable {self.key_env} is to hold a key, and is empty"
                 raise ConfigError(what, where="key_env", hint=f"export {self.key_env}=... in this terminal alone")

@@ -7,6 +7,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,13 @@ pytest.importorskip("torch")
 
 from chat_server import Body, ChatServer, chat_server, completion
 from optima_lite.errors import ConfigError, RunError
+from optima_lite.learn.elsewhere import Elsewhere
 from optima_lite.records import Demonstration, PreferencePair, Rollouts
-from optima_lite.runs.folder import read_run
+from optima_lite.runs.folder import RunFolder, read_run
+from optima_lite.settings import strict_yaml
+from optima_lite.settings.machine import Machine
+from optima_lite.settings.teams import shipped_teams
+from optima_lite.stage.cast import Cast, spoken_elsewhere
 from support import MACHINE, TINIER, Outcome, assert_same_run, call, records, small_chunks, start
 
 KEY = "sk-of-nobody-at-all"
@@ -113,8 +119,10 @@ def test_what_else_is_done_with_such_a_run(server: ChatServer, tmp_path: Path) -
     table = call("eval", tmp_path / "run", "--questions", "2", "--spoken-by", "gpt", *config)
     assert table.code == 0 and "spoken_by_gpt" in table.out and "iteration_0" in table.out, table.err
     asked = len(server.asked)
+    config = prepared(tmp_path, server, at_once=4, max_total_tokens=1)
     assert call("eval", tmp_path / "run", "--questions", "2", "--spoken-by", "gpt", "--quiet", *config).code == 0
     assert len(server.asked) == asked, "what it has said to these questions is known"
+    config = prepared(tmp_path, server, at_once=4)
     found = call("eval", tmp_path / "run", "--baselines", "--spoken-by", "gpt", "--questions", "2", "--json", *config)
     assert found.code == 0, found.err
     table = {one["row"]["name"]: one for one in found.events[-1]["baselines"]}
@@ -143,6 +151,25 @@ def test_check_says_what_will_be_asked_and_asks_nothing(
         'add to optima_lite.toml: [speakers.gtp] with url = "..." and model = "..."; did you mean gpt?' in unknown.err
     )
     assert not server.asked
+
+
+def test_a_speaker_of_a_role_and_of_all_is_one(cast: Cast, tmp_path: Path) -> None:
+    """So that its ceiling is on all that it says, in whatever part."""
+    address = {"url": "http://127.0.0.1:9/v1", "model": "m"}
+    machine = Machine.model_validate({"speakers": {"gpt": address, "other": address}})
+    run = RunFolder(tmp_path, {})
+    with_a_role = replace(cast, pair=replace(cast.pair, elsewhere=Elsewhere({"gpt": lambda requests: []})))
+    for name in ("gpt", "other"):
+        found = spoken_elsewhere(with_a_role, name, machine=machine, run=run, notify=lambda text: None)
+        assert (found.agents.elsewhere is with_a_role.pair.elsewhere) == (name == "gpt")
+        assert name in found.agents.elsewhere and found.agents.workflow.elsewhere == (name,)
+    tree = strict_yaml.load(shipped_teams()["tree"].read_text()).value
+    streaming = cast.recipe.model_copy(update={"team": {**tree, "transfer": "stream"}})
+    with pytest.raises(ConfigError, match="there is no speaker gtp"):
+        spoken_elsewhere(with_a_role, "gtp", machine=machine, run=run, notify=lambda text: None)
+    with pytest.raises(RunError, match="a team whose messages fall into steps cannot be spoken by gpt"):
+        streamed = replace(with_a_role, recipe=streaming)
+        spoken_elsewhere(streamed, "gpt", machine=machine, run=run, notify=lambda text: None)
 
 
 @pytest.mark.slow
