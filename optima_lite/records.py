@@ -17,6 +17,7 @@ Metric = Literal["f1", "exact", "numeric", "math", "tests", "pass"]
 """How an answer is scored against the gold answers; see `answers`."""
 CODE_METRICS: tuple[Metric, ...] = ("tests", "pass")  # the answer is a program, and it is run
 
+UNKNOWN = "unknown"  # a licence that nobody has stated
 Layout = Literal["alternating", "assistant"]
 """How a dialogue becomes chat messages; see `prompts`."""
 
@@ -53,6 +54,9 @@ class Turn:
 
     finished: False when the message hit its token limit, so that its ids end without a turn end. In a stream a turn is
     one step of a message; of an agent that reads nobody this then says whether its message ends there.
+
+    spoken_by: the speaker of the machine file whose model has said it; then the ids are those of its text by our
+    tokenizer, and nobody learns to say it. Unset, and not stored, where our own model has.
     """
 
     speaker: int
@@ -60,6 +64,23 @@ class Turn:
     text: str
     answer: str | None = None
     finished: bool = True
+    spoken_by: str | msgspec.UnsetType = msgspec.UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a dialogue comes from that the team has not said itself.
+
+    teacher: who said it: a file's name, or a speaker's and its model's. licence: under which it may be used, `unknown`
+    where nobody says. source: where the file comes from, as whoever imported it said. line: of the row in the file,
+    from 1. sha256: of the file.
+    """
+
+    teacher: str
+    licence: str
+    source: str | None = None
+    line: int | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +88,7 @@ class Dialogue:
     """A conversation about one question; `ending` is None while it is under way.
 
     rollout: its index among the samples of the question. format: name of the pool's format it was sampled with, or
-    None.
+    None. origin: of what the team has not said itself; left out of the stored row where it has.
     """
 
     question: str
@@ -75,6 +96,12 @@ class Dialogue:
     turns: tuple[Turn, ...] = ()
     ending: Ending | None = None
     format: str | None = None
+    origin: Origin | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def taught(self) -> Origin | None:
+        """Where it comes from; None for a dialogue of the team's own."""
+        return self.origin if isinstance(self.origin, Origin) else None
 
     @property
     def tokens(self) -> int:
@@ -92,6 +119,38 @@ class Dialogue:
         if self.ending is Ending.TRUNCATED:
             return None
         return next((turn.answer for turn in reversed(self.turns) if turn.answer is not None), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A message that is wanted of a model elsewhere. messages: role and text of each that it follows. key: tells it
+    from others that look the same, and is sent as its seed. max_tokens: that the message may have. temperature 0 means
+    greedy; top_p in (0, 1]."""
+
+    messages: tuple[tuple[str, str], ...]
+    key: int
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a model elsewhere has said to a request. key: of the request, all that it was told included. ended: why it
+    said no more, in its server's word. prompt_tokens, completion_tokens: as its server has counted them, or by our
+    tokenizer where it did not. model: as its server calls it."""
+
+    key: str
+    text: str
+    ended: str
+    prompt_tokens: int
+    completion_tokens: int
+    model: str = ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has come to its end: nothing has cut it."""
+        return self.ended not in ("length", "content_filter")
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from optima_lite.model.sampling import row_key
 from optima_lite.records import Dialogue, Domain, Question, Turn
 from optima_lite.settings.config import load_machine, load_recipe
 from optima_lite.stage.cast import Cast, assemble
+from optima_lite.stage.crew import Alone
 from optima_lite.tasks import answers
 from optima_lite.tasks.questions import questions
 from optima_lite.team.dialogue import Cue, converse
@@ -52,7 +53,7 @@ def main() -> None:
     how = recipe.prompt_search
     domains = given(cast.pair.workflow, listed=how.domains, formats=recipe.prompts.formats if how.formats else ())
     table = json.loads(asked.out.read_text()) if asked.out.exists() else {"rows": {}}
-    space = space_of(cast.pair, domains)
+    space = space_of(Alone(cast), domains)
     table |= {"edges": space.edges, "features": [own.tolist() for own in space.features]}
     table |= {"roles": [own.role for own in domains], "token_weight": recipe.reward.token_weight}
     table["origins"] = [[prompt.origin for prompt in own.prompts] for own in domains]

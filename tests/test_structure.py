@@ -44,7 +44,7 @@ LEVELS = {
     "settings": [
         {"layers", "plugin", "presets", "reading", "schemas", "strict_yaml", "workflow"},
         {"agents", "consistency", "flow", "keys"},
-        {"grammar", "machine", "market", "prompt_search", "reinforce", "task"},
+        {"grammar", "machine", "market", "prompt_search", "reinforce", "task", "teacher"},
         {"teams"},
         {"sections"},
         {"recipe"},
@@ -55,8 +55,9 @@ LEVELS = {
         {"code", "forms"},
         {"answers"},
         {"jsonl", "world"},
-        {"benchmarks", "documents"},
+        {"benchmarks", "documents", "trajectories"},
         {"questions"},
+        {"apart"},
     ],
     "team": [
         {"auction", "graph", "ledger", "parsing", "regimes", "retrieval", "segments", "stream", "tree"},
@@ -79,7 +80,7 @@ LEVELS = {
             "spelling",
             "template",
         },
-        {"config_file", "render", "sampling", "second", "shapes", "trial"},
+        {"chat", "config_file", "render", "sampling", "second", "shapes", "trial"},
         {"checkpoint", "memory"},
         {"hub", "policy", "prefix_cache"},
         {"embedding", "loading", "room", "states"},
@@ -88,32 +89,57 @@ LEVELS = {
         {"remote", "selftest"},
     ],
     "learn": [
-        {"advantage", "credit", "parallel", "reward", "selection", "stepping", "value"},
+        {"advantage", "credit", "elsewhere", "parallel", "reward", "selection", "stepping", "value"},
         {"halving", "rollout"},
         {"sft"},
-        {"bidders", "dpo", "episodes"},
+        {"bidders", "dpo", "episodes", "teaching"},
         {"grpo"},
         {"rl"},
     ],
     "runs": [
         {"card", "cells", "disk", "progress"},
         {"forecast", "lock", "redo", "rows"},
-        {"live", "manifest"},
+        {"demonstrations", "live", "manifest"},
         {"folder", "naming"},
-        {"chosen", "evaluations", "listing", "steps", "store"},
+        {"chosen", "evaluations", "listing", "replies", "steps", "store"},
         {"evaluation_view", "market", "searches"},
         {"dialogue_view", "summary"},
-        {"comparison", "market_view", "opened", "search_view", "step_view", "stream_view", "team_view", "tree_view"},
+        {
+            "comparison",
+            "market_view",
+            "opened",
+            "search_view",
+            "spoken_view",
+            "step_view",
+            "stream_view",
+            "team_view",
+            "tree_view",
+        },
         {"report"},
     ],
     "stage": [
-        {"cast", "findings", "probe", "scaling", "schedule"},
-        {"asking", "data", "doctor", "engine", "evaluate", "joining", "lesson", "scaling_view", "simulation", "start"},
+        {"findings", "probe", "scaling", "schedule"},
+        {"elsewhere"},
+        {"cast"},
+        {
+            "asking",
+            "data",
+            "doctor",
+            "engine",
+            "evaluate",
+            "importing",
+            "joining",
+            "lesson",
+            "scaling_view",
+            "simulation",
+            "start",
+        },
         {"crew"},
         {"helper", "pace", "worker"},
         {"cluster", "preflight"},
         {"baselines", "hiring", "stage", "survey", "transfers"},
-        {"dialogues", "judge"},
+        {"judge", "taught"},
+        {"dialogues"},
     ],
     "methods": [
         {"market/evolution", "market/plan", "optima/explore", "optima/plan", "prompts/plan", "prompts/space"},
@@ -148,7 +174,7 @@ LEVELS = {
     ],
     "cli": [
         {"arguments", "console", "early"},
-        {"look", "many", "measure", "outlets", "recipes", "serving", "streams", "teams", "train"},
+        {"look", "many", "measure", "outlets", "recipes", "serving", "streams", "teaching", "teams", "train"},
         {"machine"},
         {"app"},
     ],
@@ -157,6 +183,7 @@ FLOOR_OF_TORCH = 5  # below it no file may need a heavy library at import
 LIGHT = {
     "__main__",
     "api",
+    "model/chat",
     "model/config_file",
     "model/endpoint",
     "model/families",
@@ -346,7 +373,7 @@ def test_pure_modules_are_light() -> None:
 
 
 OUTSIDE = {"ray", "torch.distributed", "http.client", "http.server", "urllib.request"}
-OF_A_CLUSTER = {"stage/cluster", "stage/joining", "stage/survey", "model/endpoint", "model/remote"}
+OF_A_CLUSTER = {"stage/cluster", "stage/joining", "stage/survey", "model/chat", "model/endpoint", "model/remote"}
 
 
 def test_a_cluster_and_a_server_are_only_imported_where_one_is_named() -> None:

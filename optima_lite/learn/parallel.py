@@ -15,7 +15,11 @@ from typing import Any
 
 import torch
 
-from ..errors import ConfigError
+from ..errors import ConfigError, OptimaError
+
+
+class PeerLost(OptimaError):
+    """Another process of the group is no more, or cannot be reached."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,8 @@ def world() -> int:
 
 @contextmanager
 def group(place: Place) -> Iterator[None]:
-    """This process trains with others in the `with` block, which they all have to enter."""
+    """This process trains with others in the `with` block, which they all have to enter. Raises PeerLost where one of
+    them has left it before the end."""
     global _place
     import torch.distributed as distributed
     from accelerate.state import AcceleratorState, GradientState
@@ -48,13 +53,20 @@ def group(place: Place) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in stated}
     os.environ.update({name: str(value) for name, value in stated.items()})
     AcceleratorState._reset_state(reset_partial_state=True)  # else it stays what it was when this process first trained
-    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    _place = place
     try:
+        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        _place = place
         yield
+    except RuntimeError as error:
+        # Gloo has no exception of its own; its sentences begin with the place in its source.
+        if not (isinstance(error, distributed.DistError) or "gloo/" in str(error)):
+            raise
+        what = f"another of {place.world} processes that train together was lost"
+        raise PeerLost(what, hint="the step is to be begun anew") from error
     finally:
         _place = None
-        distributed.destroy_process_group()
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
         AcceleratorState._reset_state(reset_partial_state=True)
         GradientState._reset_state()
         for name, value in before.items():

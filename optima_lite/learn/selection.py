@@ -1,8 +1,12 @@
-"""What is worth learning from: the best dialogue of N a question, and the better of two messages of a tree. Pure."""
+"""What is worth learning from: the best dialogue of N a question, the better of two messages of a tree, and of many
+demonstrations those that are unlike one another. Pure."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
 
 from ..records import Demonstration, Ending, PreferencePair, Rollouts, Tree, Turn
 from ..settings.sections import RewardSettings, SelectionSettings
@@ -62,7 +66,7 @@ def pairs(trees: Sequence[Tree], *, settings: SelectionSettings) -> list[Prefere
     whose better message is worth more than `pair_min_reward` and the other less by more than `min_gap`; of these the
     best `pair_keep_fraction` by the better message's worth, of all of them or of each tree, at least one if there is
     any. Best first, within each tree where the share is the tree's. A message cut at its token limit is never
-    preferred.
+    preferred, and one that a model elsewhere has said is in no pair.
     """
     found = [[pair for pair in _siblings(tree, settings) if _teaches(pair, settings)] for tree in trees]
     if settings.keep_scope == "global":
@@ -72,7 +76,8 @@ def pairs(trees: Sequence[Tree], *, settings: SelectionSettings) -> list[Prefere
 
 def _siblings(tree: Tree, settings: SelectionSettings) -> Iterator[PreferencePair]:
     for parent, following in enumerate(children(tree)):
-        known = [child for child in following if tree.nodes[child].visits >= settings.min_visits]
+        enough = [child for child in following if tree.nodes[child].visits >= settings.min_visits]
+        known = [child for child in enough if (turn := tree.nodes[child].turn) is not None and not turn.spoken_by]
         whole = [child for child in known if (turn := tree.nodes[child].turn) is not None and turn.finished]
         if settings.pairing == "paper":
             candidates = [(better, worse) for better in whole for worse in known]
@@ -111,3 +116,34 @@ def _teaches(pair: PreferencePair, settings: SelectionSettings) -> bool:
 def _top(found: Sequence[PreferencePair], share: float) -> list[PreferencePair]:
     ordered = sorted(found, key=lambda pair: -pair.chosen_value)  # stable: ties keep the order of the trees
     return ordered[: max(1, int(share * len(ordered)))]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What is looked at of a demonstration. way: through the workflow. tokens: of it all. score: of its answer."""
+
+    way: tuple[str, ...]
+    tokens: int
+    score: float
+
+
+def diverse(candidates: Sequence[Candidate], count: int) -> list[int]:
+    """The places of `count` candidates that are unlike one another, of all where there are no more; in their order.
+
+    They lie in strata, by the way and by length: the shortest, the middle and the longest third of all. Each stratum
+    gives one in turn, the largest first, of its own the better answered first, then the shorter; those whose answers
+    are worth nothing come after all others.
+    """
+    if len(candidates) <= count:
+        return [*range(len(candidates))]
+    lengths = sorted(one.tokens for one in candidates)
+    borders = [lengths[len(lengths) // 3], lengths[2 * len(lengths) // 3]]
+    strata: dict[tuple[tuple[str, ...], int], list[int]] = {}
+    for place, one in enumerate(candidates):
+        strata.setdefault((one.way, bisect_right(borders, one.tokens)), []).append(place)
+    for own in strata.values():
+        own.sort(key=lambda place: (-candidates[place].score, candidates[place].tokens))  # stable: ties keep the order
+    by_size = sorted(strata.values(), key=len, reverse=True)
+    in_turn = [place for places in zip_longest(*by_size) for place in places if place is not None]
+    in_turn.sort(key=lambda place: candidates[place].score <= 0)
+    return sorted(in_turn[:count])

@@ -43,7 +43,12 @@ from .plugin import load as load_plugin
 from .recipe import RECIPE_KEYS, Recipe, recipe_advice
 
 COMMAND_LINE = "command line"
-_OF_ANY_TEAM = ("team.adapters", "team.transfer", "team.stream")  # may be set without the team being written out
+_OF_ANY_TEAM = (
+    "team.adapters",
+    "team.spoken_by",
+    "team.transfer",
+    "team.stream",
+)  # may be set without the team being written out
 _FROM_PRESET = "preset "
 _LARGEST_FILE = 100_000  # bytes; a recipe of one line for every setting has a tenth of that
 

@@ -33,6 +33,7 @@ from .sections import (
     TrainingSettings,
 )
 from .task import CODE_TASKS, TaskSettings
+from .teacher import TeacherSettings
 from .workflow import QUESTION, TASK
 
 _USED_BY = {
@@ -72,6 +73,7 @@ class Recipe(Section):
     selection: SelectionSettings = SelectionSettings()
     search: SearchSettings = SearchSettings()
     training: TrainingSettings = TrainingSettings()
+    teacher: TeacherSettings = TeacherSettings()
     dpo: DpoSettings = DpoSettings()
     reinforce: ReinforceSettings = ReinforceSettings()
     prompt_search: PromptSearchSettings = PromptSearchSettings()
@@ -93,6 +95,11 @@ class Recipe(Section):
             if len(holders) not in (0, 2):
                 raise ValueError(
                     f"has {len(holders)} of its roles with `facts: share`; the facts of a task come in two shares"
+                )
+            if all(role.spoken_by for role in workflow.roles) and info.data.get("method") in ("optima", "reinforce"):
+                raise ValueError(
+                    "is spoken by others in all its roles, so that there is nothing to train; leave a role to the "
+                    "model, or compare with such a team: optima-lite eval RUN --spoken-by NAME"
                 )
             task = info.data["task"]
             if any(step.speaker == "run_tests" for step in workflow.steps) and not task.runs_code:
@@ -118,6 +125,14 @@ class Recipe(Section):
                 f"{schedule} prefers whole messages to others, and team.transfer is stream; isft can learn"
             )
         return schedule
+
+    @field_validator("teacher")
+    @classmethod
+    def _teaches_whole_messages(cls, teacher: TeacherSettings, info: ValidationInfo) -> TeacherSettings:
+        team = info.data.get("team") or {}
+        if teacher.teaches and (team.get("transfer") == "stream" or team.get("stream")):
+            raise ValueError("shows whole messages, and those of the team fall into steps (stream)")
+        return teacher
 
     @field_validator("market")
     @classmethod

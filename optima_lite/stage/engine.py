@@ -7,19 +7,44 @@ from importlib.util import find_spec
 from ..errors import ConfigError
 from ..settings.machine import Machine
 from ..settings.recipe import Recipe
-
-_ON_A_CLUSTER = ("optima", "reinforce")
+from ..team.talks import team_of
 
 
 def require_engine(recipe: Recipe, machine: Machine) -> None:
     """Raises ConfigError for a run that cannot be given to a cluster, and where the extra is not installed."""
     if machine.cluster.engine == "none":
         return
-    valued = recipe.method == "reinforce" and recipe.reinforce.advantage == "value"
-    if recipe.method not in _ON_A_CLUSTER or valued:
-        what = "reinforce.advantage value" if valued else f"method {recipe.method}"
+    kept = _kept_in_a_process(recipe)
+    if kept:
+        what = f"{kept}, so it works in one process, not on a cluster"
         hint = 'cluster.engine = "none"; or several runs side by side, one on each machine'
-        raise ConfigError(f"{what} works in one process, not on a cluster", where="cluster.engine", hint=hint)
+        raise ConfigError(what, where="cluster.engine", hint=hint)
+    if elsewhere := team_of(recipe).elsewhere:
+        what = f"{', '.join(elsewhere)} can be asked by one process, which stores the answers, not by a cluster"
+        raise ConfigError(what, where="cluster.engine", hint='cluster.engine = "none", or no team.spoken_by')
+    number = machine.cluster.trainers
+    uneven = [f"{name} {size}" for name, size in _shared_batches(recipe) if size % number]
+    if uneven:
+        what = f"{number} trainers cannot share {' and '.join(uneven)} evenly"
+        raise ConfigError(what, where="cluster.trainers", hint="a number that divides it")
     if find_spec("ray") is None:
         what = 'cluster.engine "ray" needs the extra ray'
         raise ConfigError(what, where="optima_lite.toml", hint="pip install 'optima-lite[ray]'")
+
+
+def _kept_in_a_process(recipe: Recipe) -> str | None:
+    """What of a recipe lives on from one piece of work to the next, which no job can carry."""
+    if recipe.method == "market":
+        return "method market plays its episodes in one economy, each where the one before has ended"
+    if recipe.method == "reinforce" and recipe.reinforce.advantage == "value":
+        return "reinforce.advantage value learns a head along with the adapter"
+    return None
+
+
+def _shared_batches(recipe: Recipe) -> list[tuple[str, int]]:
+    """The batches that several trainers would share, by the names of their settings."""
+    optima = recipe.method == "optima"
+    imitates = optima or (recipe.method == "reinforce" and recipe.reinforce.imitations)
+    prefers = optima and recipe.schedule != "isft"
+    imitation, preference = ("training.batch_size", recipe.training), ("dpo.batch_size", recipe.dpo)
+    return [(name, how.batch_size) for name, how in [imitation] * bool(imitates) + [preference] * prefers]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -21,6 +21,7 @@ from ..model.hub import NotHere
 from ..model.memory import GIB, OVERHEAD, Limits, Phase, Setup, adapter_bytes, forecast, of_one_batch, planned
 from ..model.resources import free_memory, let_segments_grow
 from ..model.shapes import Shape, known
+from ..runs.demonstrations import demonstrations_of, read_demonstrations
 from ..runs.live import duration
 from ..runs.manifest import would_resume
 from ..runs.progress import PhaseStarted
@@ -32,7 +33,8 @@ from ..settings.workflow import QUESTION
 from ..statistics import FEWEST
 from ..tasks import answers
 from ..team.talks import adapters_of, team_of
-from .data import data_findings, look_up_findings
+from . import elsewhere
+from .data import data_findings, demonstration_findings, look_up_findings
 from .doctor import disk, gpu
 from .engine import require_engine
 from .findings import Finding, Status
@@ -66,8 +68,8 @@ def check(
         yield Finding("plugin", Status.OK, code.told(recipe.uses))
     model = _model(loaded, machine)
     yield model
-    needs = [*data_findings(recipe), *look_up_findings(recipe), *_prompts(recipe)]
-    needs += [*_judge(recipe), *_extras(recipe, machine)]
+    needs = [*data_findings(recipe), *look_up_findings(recipe), *demonstration_findings(recipe), *_prompts(recipe)]
+    needs += [*_judge(recipe), *_extras(recipe, machine), *elsewhere.findings(recipe, machine, plan)]
     yield from needs
     let_segments_grow(os.environ)  # torch reads it when the card is first looked at, and the probe needs it
     yield gpu()
@@ -79,6 +81,9 @@ def check(
     yield from _forecast(recipe, machine, vram=vram, probe=probe)
     if probe and all(need.status is not Status.PROBLEM for need in needs):
         yield from _time(recipe, machine, plan, gpus)
+    elif gpus:
+        what = "not known: what is wanting above must be there, and fit, before a short talk can tell it"
+        yield Finding(_time_of(gpus), Status.NOTE, what, "docs/cluster.md has an 8B's time, on assumed rates")
 
 
 def require(recipe: Recipe, *, machine: Machine) -> None:
@@ -94,11 +99,15 @@ def require(recipe: Recipe, *, machine: Machine) -> None:
     answers.require(recipe.task.metric, allow_code=machine.allow_code)
     reward.require(recipe.reward)
     require_engine(recipe, machine)
+    elsewhere.require_speakers(team_of(recipe).elsewhere, machine)
+    elsewhere.require_speakers(filter(None, [recipe.teacher.speaker]), machine, where="teacher.speaker")
     require_enough_to_judge(recipe)
     for split in ("train", "validation", "held_out"):
         questions(recipe.task, split, 1, seed=0)
     for index in {*team_of(recipe).indexes} - {QUESTION}:
         facts(recipe.task, index)
+    if (shown := demonstrations_of(recipe)) is not None:
+        read_demonstrations(shown)
 
 
 def require_enough_to_judge(recipe: Recipe) -> None:
@@ -166,6 +175,9 @@ def _time(recipe: Recipe, machine: Machine, plan: Sequence[PhaseStarted], gpus: 
     """How long the run will take and how much it stores, by a short talk of the untrained team."""
     from .pace import measure
 
+    if names := elsewhere.named(recipe):
+        yield Finding("time", Status.NOTE, f"not known: it is for {' and '.join(names)} to say how soon they answer")
+        return
     try:
         pace = measure(recipe, plan, machine=machine)
     except (NotHere, DataError):  # the data have findings of their own
@@ -178,25 +190,44 @@ def _time(recipe: Recipe, machine: Machine, plan: Sequence[PhaseStarted], gpus: 
     stored = f"{pace.stored / 2**20:,.0f} MiB to store"
     yield Finding("time", Status.OK, f"about {duration(pace.seconds or 0.0)} here, and {stored}, by {spoke}")
     if gpus:
-        yield Finding(f"time, {gpus} GPUs", Status.OK, shared_out(pace.phases, machine.cluster, workers=gpus))
+        # One evaluation of prompts after the other: which is next depends on all before.
+        turns = {"search": recipe.prompt_search.evaluations - 1} if recipe.method == "prompts" else {}
+        detail = shared_out(pace.phases, machine.cluster, workers=gpus, turns=turns)
+        yield Finding(_time_of(gpus), Status.OK, detail)
 
 
-def shared_out(phases: Sequence[tuple[PhaseStarted, float]], cluster: Cluster, *, workers: int) -> str:
+def _time_of(workers: int) -> str:
+    return f"time, {workers} worker{'s' * (workers > 1)}"
+
+
+def shared_out(
+    phases: Sequence[tuple[PhaseStarted, float]],
+    cluster: Cluster,
+    *,
+    workers: int,
+    turns: Mapping[str, int],
+) -> str:
     """How long the phases of a plan would take so many workers, each as fast as this machine, in words. phases: with
-    the seconds that they take one."""
-    chunk = cluster.dialogues or 64
+    the seconds that they take one. turns: in how many parts, one after the other, a phase has its work."""
+    chunk, most = cluster.dialogues or 64, 1
     alone: dict[str, float] = {}
     together: dict[str, float] = {}
     for one, whole in phases:
         name = one.phase.split()[0]
-        pieces = -(-one.total // chunk) if one.unit in _SHARED_OUT else 1
-        seconds = simulate([whole / max(1, pieces)] * pieces, workers, Circumstances(), Random(0)).seconds
+        times = max(1, turns.get(name, 1))
+        pieces = max(1, -(-one.total // (times * chunk))) if one.unit in _SHARED_OUT else 1
+        seconds = times * simulate([whole / times / pieces] * pieces, workers, Circumstances(), Random(0)).seconds
         if one.unit == "steps":
             seconds = whole / min(workers, cluster.trainers)
         alone[name], together[name] = alone.get(name, 0.0) + whole, together.get(name, 0.0) + seconds
+        most = max(most, pieces)
     parts = ", ".join(f"{name} {duration(together[name])} of {duration(alone[name])}" for name in alone if alone[name])
-    times = f"about {duration(sum(together.values()))} instead of {duration(sum(alone.values()))}"
-    return f"{times}, in pieces of {chunk} dialogues: {parts}"
+    whole_run = f"about {duration(sum(together.values()))}"
+    if workers == 1:
+        return f"{whole_run}, as here; --gpus 2 and more tell what others would add"
+    resting = f"; with a chunk of {chunk} no more than {most} ever have work" * (workers > most)
+    told = f"{whole_run} instead of {duration(sum(alone.values()))}, each as fast as this machine, {chunk} dialogues"
+    return f"{told} a piece: {parts}{resting}"
 
 
 _SHARED_OUT = ("dialogues", "questions")  # units of phases that workers share

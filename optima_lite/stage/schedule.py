@@ -84,10 +84,14 @@ class Schedule(Generic[Made]):
             self._waiting.append(one.piece)
         return None
 
-    def silent(self, now: float, *, times: float) -> list[Hashable]:
-        """Workers that have been at their piece for so many times as long as usual, and somebody else has done it."""
-        hands = self._hands.items()
-        return [worker for worker, one in hands if one.piece in self._answered and now - one.since > times * self.usual]
+    def silent(self, now: float, *, times: float, longest: float) -> list[Hashable]:
+        """Workers that have been at their piece for longer than they may: so many times as long as usual where somebody
+        else has done it, else `longest` seconds."""
+        found = []
+        for worker, one in self._hands.items():
+            if now - one.since > (times * self.usual if one.piece in self._answered else longest):
+                found.append(worker)
+        return found
 
     def take(self) -> Iterator[Made]:
         """The results that are next in order, each once."""

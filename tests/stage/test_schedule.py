@@ -68,10 +68,11 @@ def test_an_idle_worker_does_what_takes_another_unusually_long() -> None:
     assert schedule.give("a", 15.0) is None, "not yet unusual"
     assert schedule.give("a", 15.1) == 2
     assert schedule.give("b", 99.0) is None, "two are enough"
-    assert schedule.silent(40.0, times=2.0) == [], "nobody else has done it"
+    assert schedule.silent(40.0, times=2.0, longest=40.0) == [], "nobody else has done it"
+    assert schedule.silent(41.0, times=2.0, longest=40.0) == ["c"], "it counts as lost"
     assert schedule.answer("a", "2 of a", 25.0)
-    assert schedule.silent(20.0, times=2.0) == []
-    assert schedule.silent(26.0, times=2.0) == ["c"]
+    assert schedule.silent(20.0, times=2.0, longest=40.0) == []
+    assert schedule.silent(26.0, times=2.0, longest=40.0) == ["c"]
     assert not schedule.answer("c", "2 of c", 30.0), "the first answer counts"
     assert [*schedule.take()] == ["0 of a", "1 of b", "2 of a"] and not schedule.open
 

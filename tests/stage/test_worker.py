@@ -13,12 +13,14 @@ torch = pytest.importorskip("torch")
 
 from optima_lite.errors import ConfigError, ModelError, OptimaError  # noqa: E402
 from optima_lite.learn.sft import fine_tune  # noqa: E402
+from optima_lite.methods.prompts.choices import Embedding, Writing  # noqa: E402
+from optima_lite.model.embedding import embeddings  # noqa: E402
 from optima_lite.model.render import Rendered  # noqa: E402
 from optima_lite.runs.folder import IMITATED  # noqa: E402
 from optima_lite.settings.config import load_recipe  # noqa: E402
 from optima_lite.settings.machine import Cluster, Machine  # noqa: E402
 from optima_lite.stage.cast import Cast, outline  # noqa: E402
-from optima_lite.stage.crew import Alone  # noqa: E402
+from optima_lite.stage.crew import Alone, done  # noqa: E402
 from optima_lite.stage.dialogues import Ranking, Talk  # noqa: E402
 from optima_lite.stage.engine import require_engine  # noqa: E402
 from optima_lite.stage.lesson import Lesson  # noqa: E402
@@ -110,9 +112,38 @@ def test_models_are_told_apart_by_what_they_are(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_given_to_a_cluster_says_so() -> None:
-    ray = Machine(cluster=Cluster(engine="ray"))
-    for recipe, told in (("market_quickstart", "method market"), ("prompts_quickstart", "method prompts")):
-        loaded = load_recipe(recipe).recipe
+    pytest.importorskip("ray")
+    two, three = (Machine(cluster=Cluster(engine="ray", trainers=number)) for number in (2, 3))
+    refused = {
+        ("market_quickstart", ()): "method market plays its episodes in one economy.*works in one process",
+        ("reinforce_quickstart", ("reinforce.advantage=value",)): "value learns a head.*works in one process",
+    }
+    for (recipe, changes), told in refused.items():
+        loaded = load_recipe(recipe, overrides=changes).recipe
         require_engine(loaded, Machine())
-        with pytest.raises(ConfigError, match=f"{told} works in one process"):
-            require_engine(loaded, ray)
+        with pytest.raises(ConfigError, match=told):
+            require_engine(loaded, two)
+    uneven = {
+        ("quickstart", ()): "3 trainers cannot share training.batch_size 16 and dpo.batch_size 8 evenly",
+        ("quickstart", ("schedule=isft",)): "3 trainers cannot share training.batch_size 16 evenly",
+    }
+    for (recipe, changes), told in uneven.items():
+        loaded = load_recipe(recipe, overrides=changes).recipe
+        require_engine(loaded, two)
+        with pytest.raises(ConfigError, match=told):
+            require_engine(loaded, three)
+    for recipe in ("prompts_quickstart", "reinforce_quickstart"):
+        require_engine(load_recipe(recipe).recipe, three)
+
+
+def test_what_a_search_for_prompts_asks_the_model_is_a_job(cast: Cast) -> None:
+    """Written prompts and embeddings, of a worker as of this process; in the requests that one process makes."""
+    worker, _ = ready(cast)
+    asked = [tuple(range(20, 30 + number)) for number in range(3)]
+    writing = Writing("Bob", replace(cast.sampling(cast.pair), max_new_tokens=5))
+    (written_here,) = Alone(cast).map(writing, [asked], silent)
+    there = sent(worker.do(BEGUN, sent(writing), asked))
+    assert there.made == written_here and len({*written_here}) == 3
+    assert done(Alone(cast), writing, asked) == written_here
+    vectors = sent(worker.do(BEGUN, Embedding(), asked)).made
+    assert torch.equal(torch.stack(vectors), embeddings(cast.policy, asked))

@@ -1,6 +1,7 @@
 """One imitation step (paper section 3.3, iSFT): sample dialogues, rank them, select the best, train on them.
 
-In iteration 0 the dialogues are sampled with the format-prompt pool and learnt without it (paper section 3.2).
+In iteration 0 the dialogues are sampled with the format-prompt pool and learnt without it (paper section 3.2); and
+demonstrations may stand beside them (a recipe's `teacher`).
 """
 
 from __future__ import annotations
@@ -12,22 +13,34 @@ from ...learn.rollout import credited
 from ...learn.selection import demonstrations, worth_learning
 from ...learn.sft import fine_tune
 from ...model.render import Rendered
-from ...records import Demonstration
+from ...records import Demonstration, Rollouts
 from ...runs.folder import IMITATED, stage_name
-from ...stage.dialogues import rewarded, sampled
+from ...stage.dialogues import rewarded, sampled, shown_alone
 from ...stage.lesson import Lesson
 from ...stage.stage import Stage
+from ...stage.taught import Beside, taught
 
 
 def imitate(stage: Stage, iteration: int) -> Path:
     """The folder of the adapter after the step; the policy speaks with it already."""
-    scored = rewarded(stage, iteration, sampled(stage, iteration, pool=iteration == 0))
+    scored = rewarded(stage, iteration, _said(stage, iteration))
     chosen = stage.run.whole(
         stage_name(iteration, "3_demonstrations"),
         Demonstration,
         lambda: demonstrations(scored, settings=stage.cast.recipe.selection),
     )
     return _train(stage, iteration, chosen)
+
+
+def _said(stage: Stage, iteration: int) -> Sequence[Rollouts]:
+    """The dialogues to learn from: the team's own, in iteration 0 with the format pool and beside what it is shown."""
+    if iteration:
+        return sampled(stage, iteration, pool=False)
+    shown = taught(stage)
+    if shown and not stage.cast.recipe.teacher.own:
+        return shown_alone(stage, iteration, shown)
+    own = sampled(stage, iteration, pool=True, shown=shown)
+    return Beside(own, shown) if shown else own
 
 
 def _train(stage: Stage, iteration: int, chosen: Sequence[Demonstration]) -> Path:
@@ -42,8 +55,9 @@ def _train(stage: Stage, iteration: int, chosen: Sequence[Demonstration]) -> Pat
         learnt = None if credit is None else worth_learning(credit, reward=recipe.reward, settings=recipe.selection)
         for adapter, row in pair.lessons(question, dialogue, learnt):
             rows[adapter].append(row)
-        messages += len(dialogue.messages)
-        left_out += 0 if learnt is None else len(dialogue.messages) - len(learnt)
+        ours = {number for number, turn in enumerate(dialogue.turns) if turn.ids and not turn.spoken_by}
+        messages += len(ours)
+        left_out += 0 if learnt is None else len(ours - learnt)
     if not chosen:
         stage.note(f"iteration {iteration}: no dialogue passed selection.min_reward, so nothing is trained")
     if left_out:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
 
 from ...errors import ConfigError
 from ...learn.rollout import Agents
 from ...model.embedding import embeddings
 from ...model.sampling import Sampling, row_key
 from ...records import Domain
+from ...runs.progress import Advance
 from ...runs.searches import DOMAINS
 from ...settings.recipe import Recipe
 from ...settings.workflow import Workflow
+from ...stage.cast import Cast
+from ...stage.crew import Crew, done
 from ...stage.stage import Stage
 from ...team.domains import combined, given, with_prompts, written
 from ...team.graph import edges, loop
@@ -56,18 +62,16 @@ def domains(stage: Stage) -> Sequence[Domain]:
 def _with_written(stage: Stage, domain: Domain) -> Domain:
     """The domain with the prompts that the model writes for it, as it speaks at the beginning of the run."""
     recipe, agents = stage.cast.recipe, stage.cast.pair
-    wanted, generator = recipe.prompt_search.written, agents.generator
+    wanted = recipe.prompt_search.written
 
     def write(requests: Sequence[Sequence[Message]]) -> tuple[list[str], int]:
         prompts = [agents.renderer.prompt(one) for one in requests]
         own = len(agents.renderer.encode(domain.prompts[0].system))
-        room = generator.policy.max_length - max(map(len, prompts))
+        room = stage.cast.policy.max_length - max(map(len, prompts))
         if room < own:
             raise ConfigError(f"model.max_length leaves no room to write a prompt for {domain.role}")
         sampling = Sampling(recipe.prompt_search.writer_temperature, 1.0, min(room, max(_SHORTEST, _LONGEST * own)))
-        keys = [row_key(recipe.seed, "prompts", domain.role, number) for number in range(len(prompts))]
-        generator.forget()
-        said = generator.generate(prompts, sampling=sampling, keys=keys)
+        said = done(stage.crew, Writing(domain.role, sampling), prompts)
         return [agents.renderer.text(ids) for ids in said], sum(map(len, said))
 
     found = written(domain, wanted=wanted, write=write, seed=recipe.seed)
@@ -77,9 +81,34 @@ def _with_written(stage: Stage, domain: Domain) -> Domain:
     return found
 
 
-def space_of(agents: Agents, domains: Sequence[Domain]) -> Space:
+@dataclass(frozen=True)
+class Writing:
+    """A job: what the model answers to requests for other prompts of a role; requests and answers in tokens."""
+
+    role: str
+    sampling: Sampling
+
+    def do(self, cast: Cast, items: Sequence[Sequence[int]], advance: Advance) -> list[tuple[int, ...]]:
+        """See `crew.Job`."""
+        generator = cast.pair.generator
+        keys = [row_key(cast.recipe.seed, "prompts", self.role, number) for number in range(len(items))]
+        generator.forget()
+        return [tuple(ids) for ids in generator.generate(items, sampling=self.sampling, keys=keys)]
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """A job: texts, in tokens, as vectors of the base model."""
+
+    def do(self, cast: Cast, items: Sequence[Sequence[int]], advance: Advance) -> list[Tensor]:
+        """See `crew.Job`."""
+        return [*embeddings(cast.policy, items)]
+
+
+def space_of(crew: Crew, domains: Sequence[Domain]) -> Space:
     """All combinations, with the base model's embeddings of what each prompt says to its role."""
-    read = [embeddings(agents.generator.policy, told) for told in _told(agents, domains)]
+    agents = crew.cast.pair
+    read = [torch.stack(done(crew, Embedding(), told)) for told in _told(agents, domains)]
     return space(read, edges(agents.workflow))
 
 

@@ -48,7 +48,7 @@ def improve(stage: Stage, held_out: Sequence[Question]) -> None:
     """
     pair, choices = stage.cast.pair, domains(stage)
     asked, fresh = _questions(stage, with_longest(pair, choices))
-    box = space_of(pair, choices)
+    box = space_of(stage.crew, choices)
     own = _own(stage, choices, asked)
     worth = _worth(stage, own)
     trials = _search(stage, choices, box, asked, own, worth)
