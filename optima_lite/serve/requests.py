@@ -30,6 +30,7 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
     "web_search_options": (),
     "reasoning_effort": (),
 }
+_ADVICE = {"tools": "; switch the client's own function calling off"}  # chat front ends send theirs unasked
 
 
 class Refusal(Exception):
@@ -134,7 +135,8 @@ class ChatRequest(_Strict):
         """Raises Refusal for what a team cannot do."""
         for name, value in (self.model_extra or {}).items():
             if name in _NEUTRAL and value is not None and value not in _NEUTRAL[name]:
-                raise Refusal(400, f"{name} is not supported", param=name, code="unsupported_parameter")
+                what = f"{name} is not supported{_ADVICE.get(name, '')}"
+                raise Refusal(400, what, param=name, code="unsupported_parameter")
         if "" in self.stops:
             raise Refusal(400, "stop must not be empty", param="stop")
         for k, message in enumerate(self.messages):
