@@ -165,7 +165,8 @@ LEVELS = {
         {"checking", "following"},
     ],
     "serve": [
-        {"address", "admission", "answers", "bounds", "engine", "layout", "recollection"},
+        {"address", "admission", "answers", "arrivals", "bounds", "layout", "recollection"},
+        {"engine", "guard"},
         {"metrics", "requests", "speaking"},
         {"company"},
         {"app"},
@@ -206,6 +207,7 @@ LIGHT = {
     "serve/admission",
     "serve/answers",
     "serve/bounds",
+    "serve/guard",
     "serve/layout",
     "serve/recollection",
     "serve/requests",

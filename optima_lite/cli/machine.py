@@ -31,7 +31,7 @@ def check(
     config: ConfigOption = None,
     vram: Annotated[float | None, typer.Option(min=1, help="Forecast for a card of so many GiB.")] = None,
     probe: Annotated[bool, typer.Option(help="Load the model and measure: time and, on a GPU, memory.")] = True,
-    gpus: Annotated[int | None, typer.Option(min=1, help="Time with so many workers like this machine.")] = None,
+    gpus: Annotated[int | None, typer.Option(min=1, help="Time with so many workers, each like this machine.")] = None,
     show: Annotated[int, typer.Option(min=0, help="So many training questions, as each agent sees them.")] = 0,
     as_json: AsJson = False,
     mermaid: AsMermaid = False,

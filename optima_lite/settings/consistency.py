@@ -63,6 +63,10 @@ def _of_learning(recipe: Values, stated: Collection[str]) -> Iterator[tuple[str,
     for name in recipe["reinforce"]["roles"] or ():
         if name not in taking_part:
             yield "reinforce.roles", f"names {name}, who has no part in the team; these have: {', '.join(taking_part)}"
+    others = (recipe["team"] or {}).get("spoken_by") or {}
+    for name in others if isinstance(others, Mapping) else ():
+        if name in (recipe["reinforce"]["roles"] or ()):
+            yield "reinforce.roles", f"names {name}, whom {others[name]} speaks for, so that it learns nothing"
     if recipe["method"] == "reinforce" and recipe["sampling"]["top_p"] < 1:
         yield "sampling.top_p", "must be 1 with method: reinforce, whose ratios are of the whole distribution"
     if recipe["schedule"] == "idpo" and recipe["training"]["iterations"] < 2:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import ray
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError
@@ -45,6 +45,14 @@ _LEAST = 300.0  # seconds that any worker may take for a piece
 _STEP = 60.0  # seconds that those who train may take for a step of the optimiser
 _TRIES = 3  # workers that a piece, or the start of a worker, may cost
 _SAY = 60.0  # seconds after which it is said that nobody is there, and for which a trainer is waited for
+
+
+class Took(NamedTuple):
+    """What a piece has taken a worker, which is a process: seconds, and cpu: seconds of the processor."""
+
+    pid: int
+    seconds: float
+    cpu: float
 
 
 @contextmanager
@@ -96,7 +104,8 @@ class Workers:
         self._coming: dict[Any, tuple[Any, float]] = {}  # the same, who is getting ready, and until when
         self._late: dict[Any, tuple[Any, float]] = {}  # the same, whose answer is wanted no more
         self._failed, self._refused, self._weights, self._said_last = 0, 0, "", self._clock()
-        self.took: list[tuple[float, float]] = []  # seconds, and those of the processor, of each piece that was done
+        self._why = ""  # the last one was lost
+        self.took: list[Took] = []  # each piece that was done, in the order of the answers
 
     # --- Who is there --------------------------------------------------------------------------------------
 
@@ -193,14 +202,15 @@ class Workers:
     def _heard(self, ref: Any) -> Any | None:
         try:
             return ray.get(ref, timeout=self._silence)
-        except _LOST:
+        except _LOST as error:
+            self._why = (str(error).strip().splitlines() or [""])[-1].strip()
             return None
 
     def _fail(self) -> None:
         self._failed += 1
         if self._failed >= _TRIES:
-            hint = "`optima-lite doctor --cluster` says what each worker lacks; Ray's logs are in its session folder"
-            raise RunError(f"{_TRIES} workers ended before they were ready", where="cluster", hint=hint)
+            what = f"{_TRIES} workers ended before they were ready, the last one with: {self._why[:300]}"
+            raise RunError(what, where="cluster", hint="Ray's logs, in its session folder, have more of it")
         self._replace()
 
     def _replace(self) -> None:
@@ -355,7 +365,7 @@ class Workers:
             self._lose(worker, schedule, pieces)
             return
         self._idle.append(worker)
-        self.took.append((done.seconds, done.cpu))
+        self.took.append(Took(self._standing[worker].pid, done.seconds, done.cpu))
         if schedule.answer(worker, done.made, self._clock()):
             self._tell(done, advance)
 

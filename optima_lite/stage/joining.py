@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,8 @@ import ray
 from ..errors import RunError
 from ..model.resources import cores
 from ..settings.machine import Cluster
+
+_ANSWER = 10.0  # seconds in which somebody must answer at an address
 
 
 @contextmanager
@@ -30,6 +33,7 @@ def _connect(cluster: Cluster) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # how Ray will have it; else it says so at length
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_worker_niceness", "0")  # as this process, which rests while they work
+    _listens(cluster.address)
     how: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "configure_logging": False}
     try:
         if cluster.address == "local":
@@ -38,15 +42,27 @@ def _connect(cluster: Cluster) -> None:
         else:
             ray.init(address=cluster.address, **how)
     except Exception as error:
-        # Where its own processes take more than half a minute to begin, Ray raises an `Exception`, nothing narrower.
+        # Where its processes take longer than half a minute to begin, Ray raises an `Exception` and nothing narrower.
         slow = type(error) is Exception and "timed out" in str(error)
         if slow or isinstance(error, ConnectionError | RuntimeError | ValueError):
             raise _unreachable(error, slow=slow) from error
         raise
 
 
+def _listens(address: str) -> None:
+    """Raises RunError for a HOST:PORT where nobody is; Ray itself would try for many minutes."""
+    host, colon, port = address.rpartition(":")
+    if "/" in address or not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER).close()
+    except OSError as error:
+        what = f"nobody answers at {address}: {error.strerror or error}"
+        raise RunError(what, where="cluster.address", hint="`ray start --head` tells the address to join") from error
+
+
 def _unreachable(error: Exception, *, slow: bool) -> RunError:
-    what = f"no Ray cluster can be reached: {str(error).splitlines()[0][:300]}"
+    what = f"no Ray cluster can be reached: {str(error).split('. ')[0].splitlines()[0][:300]}"
     ways = 'cluster.address = "local" begins one on this machine; `ray start --head` one for several'
     hint = "the same command when this machine is less busy" if slow else ways
     return RunError(what, where="cluster.address", hint=hint)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -81,6 +81,9 @@ def check(
     yield from _forecast(recipe, machine, vram=vram, probe=probe)
     if probe and all(need.status is not Status.PROBLEM for need in needs):
         yield from _time(recipe, machine, plan, gpus)
+    elif gpus:
+        what = "not known: what is wanting above must be there, and fit, before a short talk can tell it"
+        yield Finding(_time_of(gpus), Status.NOTE, what, "docs/cluster.md has an 8B's time, on assumed rates")
 
 
 def require(recipe: Recipe, *, machine: Machine) -> None:
@@ -187,25 +190,44 @@ def _time(recipe: Recipe, machine: Machine, plan: Sequence[PhaseStarted], gpus: 
     stored = f"{pace.stored / 2**20:,.0f} MiB to store"
     yield Finding("time", Status.OK, f"about {duration(pace.seconds or 0.0)} here, and {stored}, by {spoke}")
     if gpus:
-        yield Finding(f"time, {gpus} GPUs", Status.OK, shared_out(pace.phases, machine.cluster, workers=gpus))
+        # One evaluation of prompts after the other: which is next depends on all before.
+        turns = {"search": recipe.prompt_search.evaluations - 1} if recipe.method == "prompts" else {}
+        detail = shared_out(pace.phases, machine.cluster, workers=gpus, turns=turns)
+        yield Finding(_time_of(gpus), Status.OK, detail)
 
 
-def shared_out(phases: Sequence[tuple[PhaseStarted, float]], cluster: Cluster, *, workers: int) -> str:
+def _time_of(workers: int) -> str:
+    return f"time, {workers} worker{'s' * (workers > 1)}"
+
+
+def shared_out(
+    phases: Sequence[tuple[PhaseStarted, float]],
+    cluster: Cluster,
+    *,
+    workers: int,
+    turns: Mapping[str, int],
+) -> str:
     """How long the phases of a plan would take so many workers, each as fast as this machine, in words. phases: with
-    the seconds that they take one."""
-    chunk = cluster.dialogues or 64
+    the seconds that they take one. turns: in how many parts, one after the other, a phase has its work."""
+    chunk, most = cluster.dialogues or 64, 1
     alone: dict[str, float] = {}
     together: dict[str, float] = {}
     for one, whole in phases:
         name = one.phase.split()[0]
-        pieces = -(-one.total // chunk) if one.unit in _SHARED_OUT else 1
-        seconds = simulate([whole / max(1, pieces)] * pieces, workers, Circumstances(), Random(0)).seconds
+        times = max(1, turns.get(name, 1))
+        pieces = max(1, -(-one.total // (times * chunk))) if one.unit in _SHARED_OUT else 1
+        seconds = times * simulate([whole / times / pieces] * pieces, workers, Circumstances(), Random(0)).seconds
         if one.unit == "steps":
             seconds = whole / min(workers, cluster.trainers)
         alone[name], together[name] = alone.get(name, 0.0) + whole, together.get(name, 0.0) + seconds
+        most = max(most, pieces)
     parts = ", ".join(f"{name} {duration(together[name])} of {duration(alone[name])}" for name in alone if alone[name])
-    times = f"about {duration(sum(together.values()))} instead of {duration(sum(alone.values()))}"
-    return f"{times}, in pieces of {chunk} dialogues: {parts}"
+    whole_run = f"about {duration(sum(together.values()))}"
+    if workers == 1:
+        return f"{whole_run}, as here; --gpus 2 and more tell what others would add"
+    resting = f"; with a chunk of {chunk} no more than {most} ever have work" * (workers > most)
+    told = f"{whole_run} instead of {duration(sum(alone.values()))}, each as fast as this machine, {chunk} dialogues"
+    return f"{told} a piece: {parts}{resting}"
 
 
 _SHARED_OUT = ("dialogues", "questions")  # units of phases that workers share

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
+import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ torch = pytest.importorskip("torch")
 from optima_lite.errors import ConfigError  # noqa: E402
 from optima_lite.learn import parallel  # noqa: E402
 from optima_lite.learn.dpo import PairIds, optimise  # noqa: E402
-from optima_lite.learn.parallel import Order, Place, at_once, filled, group, world  # noqa: E402
+from optima_lite.learn.parallel import Order, PeerLost, Place, at_once, filled, group, world  # noqa: E402
 from optima_lite.learn.sft import fine_tune  # noqa: E402
 from optima_lite.model.loading import load  # noqa: E402
 from optima_lite.model.policy import Policy  # noqa: E402
@@ -44,12 +47,12 @@ def test_fillers_make_the_last_batch_whole_in_each_epoch() -> None:
     assert [*order] != first and sorted(order) == sorted(first)
 
 
-def trained(way: str) -> Found:
+def trained(way: str, on_step: Callable[[int], None] = lambda done: None) -> Found:
     """The weights after a training step on made-up rows, and its facts."""
     kind, number, weight = WAYS[way]
     torch.set_num_threads(1)
     policy: Policy = load(ModelSettings(name="tiny"), machine=Machine(), seed=0)
-    drawn, how = random.Random(0), {"micro_batch": 4, "seed": 3, "on_step": lambda done: None}
+    drawn, how = random.Random(0), {"micro_batch": 4, "seed": 3, "on_step": on_step}
 
     def ids(length: int) -> tuple[int, ...]:
         return (*drawn.choices(range(20, 300), k=length - 1), policy.end_ids[0])
@@ -78,22 +81,50 @@ def work(rank: int, port: int, folder: str) -> None:
     torch.save(found, f"{folder}/{rank}.pt")
 
 
-@pytest.mark.slow
-def test_two_processes_train_the_adapter_of_one(tmp_path: Path) -> None:
+def leave(rank: int, port: int, folder: str) -> None:
+    """One of two processes, of which the second is gone after the third step; the first one begins anew, alone."""
+
+    def stepped(done: int) -> None:
+        steps.append(done)
+        if rank == 1 and len(steps) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    steps: list[int] = []
+    with pytest.raises(PeerLost, match="another of 2 processes"), group(Place(rank, 2, "127.0.0.1", port)):
+        trained("sft 61", stepped)
+    assert len(steps) < 8 and world() == 1
+    torch.save(trained("sft 61"), f"{folder}/{rank}.pt")
+
+
+def two(target: Callable[[int, int, str], None], folder: Path) -> list[int | None]:
+    """How two processes end."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = int(free.getsockname()[1])
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=work, args=(rank, port, str(tmp_path))) for rank in range(2)]
+    processes = [context.Process(target=target, args=(rank, port, str(folder))) for rank in range(2)]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
-        assert process.exitcode == 0
-    one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2))
+    return [process.exitcode for process in processes]
+
+
+@pytest.mark.slow
+def test_who_is_left_says_so_and_can_train_alone(tmp_path: Path) -> None:
+    assert two(leave, tmp_path) == [0, -signal.SIGKILL]
+    weights, facts = trained("sft 61")
+    again, others = torch.load(tmp_path / "0.pt", weights_only=False)
+    assert max(abs(a - b).max() for a, b in zip(weights, again, strict=True)) == 0 and facts == others
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_adapter_of_one(tmp_path: Path) -> None:
+    assert two(work, tmp_path) == [0, 0]
+    one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2))
     for way in WAYS:
         weights, facts = trained(way)
-        for found in (one[way], two[way]):
+        for found in (one[way], other[way]):
             furthest = max(abs(a - b).max() for a, b in zip(weights, found[0], strict=True))
             print(way, "furthest", furthest, facts, found[1])
             assert furthest <= 1e-5, way

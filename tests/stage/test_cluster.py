@@ -24,8 +24,17 @@ RECIPE = (
     .replace("{questions: 4, validation_questions: 2", "{questions: 6, validation_questions: 6")
     + "schedule: isft-dpo\nsearch: {searches: 2, rollouts: 2}\ndpo: {questions: 4, epochs: 1, batch_size: 2}\n"
 )
+SHARED = Path("/dev/shm")
 # A team with a tool, which looks facts up.
 TOOLS = RECIPE.replace("protocol: {max_turns: 4}\n", "team: decompose_retrieve_answer\n")
+# As a recipe of `method: prompts`, with prompts that the model writes.
+PROMPTS = (
+    "model: {name: tiny}\ntask: {name: world}\nmethod: prompts\nprotocol: {max_turns: 4}\n"
+    "prompts: {system: 'You are {name}, working with {partner}.', formats: [arrows, json]}\n"
+    "sampling: {max_turn_tokens: 24}\nreward: {readability: capped}\n"
+    "prompt_search: {formats: true, written: 1, evaluations: 5, warm_up: 3, questions: 4, confirmation_questions: 2}\n"
+    "evaluation: {questions: 2, stop_if_none_right: false}\n"
+)
 HURT = """
 import os, signal, sys, threading
 import psutil
@@ -109,11 +118,24 @@ def test_a_team_with_a_tool_says_and_learns_the_same(tmp_path: Path) -> None:
     assert_same_run(home / "two" / "small-seed0", alone(home))
 
 
+def test_a_trainer_lost_out_of_two_costs_no_record(reference: Path, tmp_path: Path) -> None:
+    home = files(tmp_path / "home", trainers=2)
+    said = ended(begun(home, "train:kill"))
+    assert said.count("STRUCK kill") == 1 and "the step begins anew" in said, said
+    assert_same_run(home / "two" / "small-seed0", reference)
+
+
+def test_prompts_are_searched_for_by_both(tmp_path: Path) -> None:
+    home = files(tmp_path / "home", PROMPTS)
+    ended(begun(home))
+    assert_same_run(home / "two" / "small-seed0", alone(home))
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_driver_that_ends_leaves_nothing_running_and_is_resumed(
     how: signal.Signals, reference: Path, tmp_path: Path
 ) -> None:
-    home = files(tmp_path / "home")
+    home, shared = files(tmp_path / "home"), set(SHARED.iterdir())
     process = begun(home)
     stored = home / "two" / "small-seed0" / "iteration_00" / "1_dialogues.jsonl"
     while not stored.exists():
@@ -125,5 +147,6 @@ def test_a_driver_that_ends_leaves_nothing_running_and_is_resumed(
     process.communicate(timeout=120)
     _, alive = psutil.wait_procs(below, timeout=180)
     assert not alive
+    assert not set(SHARED.iterdir()) - shared, "nor does memory stay that they shared"
     ended(begun(home))
     assert_same_run(home / "two" / "small-seed0", reference)

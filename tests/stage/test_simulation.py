@@ -48,7 +48,14 @@ def test_a_plan_is_shared_out_among_workers() -> None:
         (PhaseStarted("evaluate greedy", 0, 64, "questions"), 10.0),
         (PhaseStarted("trade", 0, 20, "episodes"), 40.0),
     ]
-    told = shared_out(plan, Cluster(), workers=4)
-    assert told.startswith("about 5:20 instead of 15:20, in pieces of 64 dialogues: generate 3:20 of 13:20, train 1:00")
-    assert "evaluate 0:20 of 0:20, trade 0:40 of 0:40" in told
-    assert "train 0:30 of 1:00" in shared_out(plan, Cluster(trainers=2), workers=4)
+    told = shared_out(plan, Cluster(), workers=4, turns={})
+    assert told.startswith("about 5:20 instead of 15:20, each as fast as this machine, 64 dialogues a piece: ")
+    assert "generate 3:20 of 13:20, train 1:00" in told
+    assert told.endswith("evaluate 0:20 of 0:20, trade 0:40 of 0:40"), "all of them have work"
+    assert shared_out(plan, Cluster(), workers=9, turns={}).endswith(
+        "; with a chunk of 64 no more than 8 ever have work"
+    )
+    assert shared_out(plan, Cluster(), workers=1, turns={}).startswith("about 15:20, as here;")
+    turns = {"generate": 4}  # 128 dialogues at a time, which are two pieces
+    assert "generate 6:40 of 13:20" in shared_out(plan, Cluster(), workers=4, turns=turns)
+    assert "train 0:30 of 1:00" in shared_out(plan, Cluster(trainers=2), workers=4, turns={})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import inf
@@ -27,6 +28,7 @@ from optima_lite.settings.machine import Cluster, Machine
 from optima_lite.stage import cluster
 from optima_lite.stage.cluster import Workers
 from optima_lite.stage.doctor import versions
+from optima_lite.stage.joining import joined
 from optima_lite.stage.lesson import Lesson
 from optima_lite.stage.worker import Done, Standing
 
@@ -140,6 +142,14 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Workers, Wor
         return found, world
 
     return made
+
+
+def test_where_nobody_listens_it_is_said_at_once() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(RunError, match=f"nobody answers at {address}"), joined(Cluster(address=address)):
+        pass
 
 
 def mapped(found: Workers, pieces: int) -> bool:
