@@ -53,6 +53,9 @@ class Turn:
 
     finished: False when the message hit its token limit, so that its ids end without a turn end. In a stream a turn is
     one step of a message; of an agent that reads nobody this then says whether its message ends there.
+
+    spoken_by: the speaker of the machine file whose model has said it; then the ids are those of its text by our
+    tokenizer, and nobody learns to say it. Unset, and not stored, where our own model has.
     """
 
     speaker: int
@@ -60,6 +63,7 @@ class Turn:
     text: str
     answer: str | None = None
     finished: bool = True
+    spoken_by: str | msgspec.UnsetType = msgspec.UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,38 @@ class Dialogue:
         if self.ending is Ending.TRUNCATED:
             return None
         return next((turn.answer for turn in reversed(self.turns) if turn.answer is not None), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A message that is wanted of a model elsewhere. messages: role and text of each that it follows. key: tells it
+    from others that look the same, and is sent as its seed. max_tokens: that the message may have. temperature 0 means
+    greedy; top_p in (0, 1]."""
+
+    messages: tuple[tuple[str, str], ...]
+    key: int
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a model elsewhere has said to a request. key: of the request, all that it was told included. ended: why it
+    said no more, in its server's word. prompt_tokens, completion_tokens: as its server has counted them, or by our
+    tokenizer where it did not. model: as its server calls it."""
+
+    key: str
+    text: str
+    ended: str
+    prompt_tokens: int
+    completion_tokens: int
+    model: str = ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has come to its end: nothing has cut it."""
+        return self.ended not in ("length", "content_filter")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,12 @@
 """The model of the signalling game (examples/signalling): a small random transformer that can say a symbol.
 
-    python scripts/signalling.py OUT [--seed 0]
+    python scripts/signalling.py OUT [--seed 0] [--spread 0.5]
 
 A Llama of two layers with random weights learns, in seconds, to answer with one of the four symbols and to end its
 turn. Which one it says how often is drawn anew for every speaker and everything that it can be told: the form of a
 message, and whims instead of a meaning. Played with it as it is, the game comes out right by chance, about a quarter
-of the time. (A model whose answers had nothing to do with what it reads would first have to learn to look at it.)
+of the time. With --spread 0 nobody has whims: all say the four equally often. (A model whose answers had nothing to do
+with what it reads would first have to learn to look at it.)
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ TEMPLATE = (  # as short as a chat can be
 )
 
 
-def write(out: Path, *, seed: int = 0) -> None:
-    """Writes the model into the folder `out`, which is made if need be."""
+def write(out: Path, *, seed: int = 0, spread: float = SPREAD) -> None:
+    """Writes the model into the folder `out`, which is made if need be. spread: of the logits of a whim."""
     draw = random.Random(seed)
     torch.manual_seed(seed)
     tokenizer = AutoTokenizer.from_pretrained(bundled(), local_files_only=True)
@@ -58,7 +59,7 @@ def write(out: Path, *, seed: int = 0) -> None:
     )
     model = LlamaForCausalLM(config)
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    whims = {(who, told): [math.exp(draw.gauss(0, SPREAD)) for _ in SYMBOLS] for who in SYSTEMS for told in SYMBOLS}
+    whims = {(who, told): [math.exp(draw.gauss(0, spread)) for _ in SYMBOLS] for who in SYSTEMS for told in SYMBOLS}
     for _ in range(STEPS):
         rows = [_row(tokenizer, draw, whims) for _ in range(BATCH)]
         longest = max(map(len, rows))
@@ -86,6 +87,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--spread", type=float, default=SPREAD)
     given = parser.parse_args()
-    write(given.out, seed=given.seed)
+    write(given.out, seed=given.seed, spread=given.spread)
     print(f"wrote {given.out}")

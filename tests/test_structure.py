@@ -79,7 +79,7 @@ LEVELS = {
             "spelling",
             "template",
         },
-        {"config_file", "render", "sampling", "second", "shapes", "trial"},
+        {"chat", "config_file", "render", "sampling", "second", "shapes", "trial"},
         {"checkpoint", "memory"},
         {"hub", "policy", "prefix_cache"},
         {"embedding", "loading", "room", "states"},
@@ -88,7 +88,7 @@ LEVELS = {
         {"remote", "selftest"},
     ],
     "learn": [
-        {"advantage", "credit", "parallel", "reward", "selection", "stepping", "value"},
+        {"advantage", "credit", "elsewhere", "parallel", "reward", "selection", "stepping", "value"},
         {"halving", "rollout"},
         {"sft"},
         {"bidders", "dpo", "episodes"},
@@ -100,14 +100,26 @@ LEVELS = {
         {"forecast", "lock", "redo", "rows"},
         {"live", "manifest"},
         {"folder", "naming"},
-        {"chosen", "evaluations", "listing", "steps", "store"},
+        {"chosen", "evaluations", "listing", "replies", "steps", "store"},
         {"evaluation_view", "market", "searches"},
         {"dialogue_view", "summary"},
-        {"comparison", "market_view", "opened", "search_view", "step_view", "stream_view", "team_view", "tree_view"},
+        {
+            "comparison",
+            "market_view",
+            "opened",
+            "search_view",
+            "spoken_view",
+            "step_view",
+            "stream_view",
+            "team_view",
+            "tree_view",
+        },
         {"report"},
     ],
     "stage": [
-        {"cast", "findings", "probe", "scaling", "schedule"},
+        {"findings", "probe", "scaling", "schedule"},
+        {"elsewhere"},
+        {"cast"},
         {"asking", "data", "doctor", "engine", "evaluate", "joining", "lesson", "scaling_view", "simulation", "start"},
         {"crew"},
         {"helper", "pace", "worker"},
@@ -156,6 +168,7 @@ FLOOR_OF_TORCH = 5  # below it no file may need a heavy library at import
 LIGHT = {
     "__main__",
     "api",
+    "model/chat",
     "model/config_file",
     "model/endpoint",
     "model/families",
@@ -344,7 +357,7 @@ def test_pure_modules_are_light() -> None:
 
 
 OUTSIDE = {"ray", "torch.distributed", "http.client", "http.server", "urllib.request"}
-OF_A_CLUSTER = {"stage/cluster", "stage/joining", "stage/survey", "model/endpoint", "model/remote"}
+OF_A_CLUSTER = {"stage/cluster", "stage/joining", "stage/survey", "model/chat", "model/endpoint", "model/remote"}
 
 
 def test_a_cluster_and_a_server_are_only_imported_where_one_is_named() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -43,6 +43,10 @@ def evaluate(
         bool,
         typer.Option("--train-single", help="With --baselines: first train the single agent as the pair was, once."),
     ] = False,
+    spoken_by: Annotated[
+        str | None,
+        typer.Option(help="Also the team as a speaker of the machine file speaks it, every role (docs/speakers.md)."),
+    ] = None,
     config: ConfigOption = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -68,7 +72,11 @@ def evaluate(
         say(console, f"{folder.folder}: evaluating {what}", quiet=quiet or as_json)
         with progress(console, quiet=quiet, as_json=as_json) as observe:
             import_libraries()
-            from ..stage.cast import recall
+            from ..runs.progress import Note
+            from ..stage.cast import recall, spoken_elsewhere
+
+            def notify(text: str) -> None:
+                observe(Note(text))
 
             handed = handing_on(transfer, steps)
             cast = recall(folder, machine=machine, iteration=number, other=other, handing_on=handed)
@@ -76,14 +84,21 @@ def evaluate(
                 from ..methods.train import train_alone
 
                 train_alone(cast, folder, observe=observe)
+            named = [spoken_by] if spoken_by else []
+            others = [spoken_elsewhere(cast, one, machine=machine, run=folder, notify=notify) for one in named]
             if baselines:
                 from ..stage.baselines import compare
 
-                found = compare(cast, folder, wanted=questions, samples=samples, seed=seed, observe=observe)
+                found = compare(
+                    cast, folder, wanted=questions, samples=samples, seed=seed, observe=observe, others=others
+                )
             else:
                 from ..stage.evaluate import evaluate_again
 
-                rows = evaluate_again(cast, name=name, questions_wanted=questions, seed=seed, observe=observe)
+                teams = {name: cast} | {f"spoken_by_{one.name}": replace(cast, pair=one.agents) for one in others}
+                rows = []
+                for label, one in teams.items():
+                    rows += evaluate_again(one, name=label, questions_wanted=questions, seed=seed, observe=observe)
         from ..records import to_json
         from ..runs.evaluation_view import baseline_table, evaluation_table, remarks
         from ..runs.step_view import verdict_lines

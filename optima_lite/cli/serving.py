@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,28 +27,44 @@ from .early import say
 
 if TYPE_CHECKING:
     from ..serve.app import Service
+    from ..settings.machine import Serve
 
 
 def serve(
     run: RunFolderArgument,
     iteration: Iteration = "last",
-    host: Annotated[str, typer.Option(help="Who may ask: 127.0.0.1 this machine alone; others need a key.")] = (
-        "127.0.0.1"
-    ),
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8000,
-    name: Annotated[str, typer.Option(help="Of the models: NAME, NAME:role, NAME:solo.")] = "optima",
-    waiting: Annotated[int, typer.Option(min=1, max=4096, help="Answers owed at most; more get 429.")] = 64,
-    seconds: Annotated[float, typer.Option(min=1, help="For an answer, and for a request to arrive.")] = 120.0,
-    body: Annotated[int, typer.Option(min=1, help="KiB of a request.")] = 1024,
+    host: Annotated[
+        str | None, typer.Option(help="Who may ask: 127.0.0.1, the default, this machine alone; others need a key.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="0 takes any that is free; default 8000.")] = None,
+    served_model_name: Annotated[
+        str | None, typer.Option(help="Of the models: NAME, NAME:role, NAME:solo; default optima.")
+    ] = None,
+    waiting: Annotated[int | None, typer.Option(help="Answers owed at most; more get 429; default 64.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="For an answer, and for a request to arrive; default 120.")
+    ] = None,
+    body: Annotated[int | None, typer.Option(help="KiB of a request; default 1024.")] = None,
     origin: Annotated[list[str] | None, typer.Option(help="Of web pages that may ask; may be given again.")] = None,
     transfer: TransferOption = None,
     steps: StepsOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Answer as OpenAI's chat completions do: the team, each of its roles, the single agent. A key that clients must
-    show stands in OPTIMA_LITE_API_KEY."""
+    """Answer as OpenAI's chat completions do: the team, each of its roles, the single agent. What no flag says is taken
+    from [serve] of the machine file. A key that clients must show stands in OPTIMA_LITE_API_KEY."""
     with errors():
         machine = machine_of(config)
+        origins = tuple(origin) if origin else None
+        flags = dict(
+            host=host,
+            port=port,
+            served_model_name=served_model_name,
+            waiting=waiting,
+            seconds=seconds,
+            body=body,
+            origin=origins,
+        )
+        how = _how(machine.serve, flags)
         console = console_of(machine)
         found = open_run(run, machine)
         number = iteration_number(found, iteration)
@@ -56,8 +73,8 @@ def serve(
                 raise ConfigError(f"serving needs the package {needed}", hint='pip install "optima-lite[serve]"')
         from ..serve.address import Limits, bound, limits_of
 
-        limits = limits_of(host, Limits(waiting, body << 10, seconds, tuple(origin or ())))
-        with bound(host, port) as taken:
+        limits = limits_of(how.host, Limits(how.waiting, how.body << 10, how.seconds, how.origin))
+        with bound(how.host, how.port) as taken:
             say(console, f"{found.folder}: the libraries and the model are being loaded")
             import_libraries()
             from ..serve.running import run as answer
@@ -66,9 +83,22 @@ def serve(
 
             cast = recall(found, machine=machine, iteration=number, handing_on=handing_on(transfer, steps))
             after = "untrained" if number is None else f"iteration-{number}"
-            service = service_of(cast, limits, name=name, fingerprint=f"{found.folder.resolve().name}-{after}")
-            address = f"http://{f'[{host}]' if ':' in host else host}:{taken.getsockname()[1]}"
+            service = service_of(
+                cast, limits, name=how.served_model_name, fingerprint=f"{found.folder.resolve().name}-{after}"
+            )
+            address = f"http://{f'[{how.host}]' if ':' in how.host else how.host}:{taken.getsockname()[1]}"
             answer(service, taken, ready=lambda: _tell(console, service, address))
+
+
+def _how(stated: Serve, flags: Mapping[str, object]) -> Serve:
+    """What the machine file says, and over it what the command line does. Raises ConfigError for what cannot be."""
+    from ..settings.config import COMMAND_LINE
+    from ..settings.keys import checked
+    from ..settings.layers import Setting
+    from ..settings.machine import Serve
+
+    given = {name: value for name, value in flags.items() if value is not None}
+    return checked(Serve, {k: Setting(v, COMMAND_LINE) for k, v in (dict(stated) | given).items()}, COMMAND_LINE, [])
 
 
 def _tell(console: Console, service: Service, address: str) -> None:

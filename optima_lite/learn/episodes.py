@@ -40,10 +40,11 @@ def _of_messages(
     agents: Agents, question: Question, dialogue: Dialogue, reward: Reward, settings: RewardSettings
 ) -> tuple[float | None, ...]:
     credit = credited(agents, question, dialogue, settings=settings, final=reward.task)
+    ours = [bool(turn.ids) and not turn.spoken_by for turn in dialogue.turns]  # what somebody can learn from
     if credit is None:
-        return tuple(reward.total if turn.ids else None for turn in dialogue.turns)
+        return tuple(reward.total if own else None for own in ours)
     each = of_turns(reward, credit)
-    return tuple(None if one is None else own.total for one, own in zip(credit, each, strict=True))
+    return tuple(one.total if own and to is not None else None for own, to, one in zip(ours, credit, each, strict=True))
 
 
 def episodes(

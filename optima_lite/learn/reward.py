@@ -2,9 +2,10 @@
 
     R = R_task - token_weight * tokens / max sibling tokens + readability_weight * readability(worst message loss)
 
-The worst message decides because one unreadable message is enough to lose the partner. A dialogue that was cut at its
-token limit does not count as the longest sibling, as in the authors' code: one runaway would make all others look
-short, and the token term vanish. Options, none on by default:
+The worst message decides because one unreadable message is enough to lose the partner; where models elsewhere speak
+for roles it is the worst of ours, since nobody here learns to say theirs. A dialogue that was cut at its token limit
+does not count as the longest sibling, as in the authors' code: one runaway would make all others look short, and the
+token term vanish. Options, none on by default:
 
     max_tokens            the token term is absolute: token_weight * max(0, 1 - tokens / max_tokens) is added
     format_weight         times the share of messages that are valid by the JSON schema of their speaker is added

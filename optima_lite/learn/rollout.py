@@ -13,7 +13,7 @@ from ..model.sampling import Sampling, row_key
 from ..records import Dialogue, Ending, Layout, Metric, Question, Reward, Rollouts, Turn
 from ..settings.agents import Agent
 from ..settings.sections import RewardSettings
-from ..settings.workflow import QUESTION, Step, Workflow
+from ..settings.workflow import QUESTION, Role, Step, Workflow
 from ..tasks import answers
 from ..tasks.answers import Scoring
 from ..team.dialogue import Cue, converse, cues, extend, moment, stand, taken
@@ -23,6 +23,7 @@ from ..team.retrieval import Index, index_of
 from ..team.streamed import Done
 from ..team.tools import retrieve, run_tests
 from .credit import credits
+from .elsewhere import Elsewhere
 from .reward import Own, Scale, alone, rank
 from .stepping import Utterance, say_steps, say_whole, steps_read
 
@@ -49,7 +50,7 @@ class Speakers:
 class Agents:
     """All that is needed to hold a dialogue, and to score it. layout: of the chat (see `prompts.view`). own, tool: the
     user's own term of the reward and tool, None where the recipe uses none. indexes: by their names in the workflow
-    where facts are looked up, beside the question's own."""
+    where facts are looked up, beside the question's own. elsewhere: who speaks for roles that our model does not."""
 
     generator: Generator
     renderer: Renderer
@@ -59,6 +60,7 @@ class Agents:
     own: Own | None = None
     tool: Callable[[Question, str], str] | None = None
     indexes: Mapping[str, Index] = field(default_factory=dict)
+    elsewhere: Elsewhere = field(default_factory=Elsewhere)
 
     @property
     def speakers(self) -> Speakers:
@@ -114,14 +116,19 @@ class Agents:
         since. times: how often each draft is carried on, of which only the latest needs the cache. sides: 2 where the
         base model reads every view as well, whose states are its own.
         """
-        counts, turns = self.generator.counts, self.workflow.max_steps
-        growth, before, done = turns * (sampling.max_new_tokens + _AROUND), counts.sampled, 0
+        turns, before, done = self.workflow.max_steps, self._said, 0
+        growth = turns * (sampling.max_new_tokens + _AROUND)
         while drafts:
             fitting = self._fitting(drafts, growth, sides) if turns > 1 else len(drafts)  # one turn reuses nothing
             window, drafts = drafts[:fitting], drafts[fitting:]
             yield window
             done += times * sum(len(dialogues) for _, dialogues in window)
-            growth = turns * _AROUND + (counts.sampled - before) // done
+            growth = turns * _AROUND + (self._said - before) // done
+
+    @property
+    def _said(self) -> int:
+        """Tokens so far, here and elsewhere."""
+        return self.generator.counts.sampled + self.elsewhere.tokens
 
     def _fitting(self, drafts: Sequence[Drafts], growth: int, sides: int) -> int:
         """How many drafts, from the first on, belong into one window when every view grows by so many tokens."""
@@ -143,11 +150,13 @@ class Agents:
         return sum(begun), max(begun)
 
     def _openings(self, question: Question, format: str | None) -> list[tuple[int, ...]]:
-        """What every view of a dialogue begins with: the conversation for each role in it, and each template."""
+        """What every view of a dialogue begins with: the conversation for each role in it, and each template; of the
+        roles that our model speaks."""
         workflow = self.workflow
-        speakers = sorted({workflow.speaker(step) for step in workflow.steps if step.reads is None})
+        own = [step for step in workflow.steps if not step.tool and not self._role(step).spoken_by]
+        speakers = sorted({workflow.speaker(step) for step in own if step.reads is None})
         views = [self._talk_prompt(question, (), speaker, format) for speaker in speakers]
-        templates = [step for step in workflow.steps if step.reads is not None and not step.tool]
+        templates = [step for step in own if step.reads is not None]
         return views + [self.renderer.prompt(longest_brief(question, step, workflow=workflow)[0]) for step in templates]
 
     def talk(
@@ -186,13 +195,19 @@ class Agents:
         themselves."""
         room = sampling.max_new_tokens
         said = {k: self._use(question, cue, room) for k, (question, cue) in enumerate(ready) if cue.step.tool}
+        keyed = [row_key(*seed, cue.dialogue.question, cue.dialogue.rollout, cue.number) for _, cue in ready]
+        for name in self.workflow.elsewhere:
+            numbers = [
+                k for k, (_, cue) in enumerate(ready) if k not in said and self._role(cue.step).spoken_by == name
+            ]
+            turns = self._hear(name, [ready[k] for k in numbers], [keyed[k] for k in numbers], sampling)
+            said |= zip(numbers, turns, strict=True)
         for adapter, most in dict.fromkeys((role.adapter, role.max_tokens) for role in self.workflow.roles):
             alike = (adapter, most)
             numbers = [k for k, (_, cue) in enumerate(ready) if k not in said and self._manner(cue.step) == alike]
             if not numbers:
                 continue
-            cues = [cue for _, cue in (ready[k] for k in numbers)]
-            keys = [row_key(*seed, cue.dialogue.question, cue.dialogue.rollout, cue.number) for cue in cues]
+            keys = [keyed[k] for k in numbers]
             limited = replace(sampling, max_new_tokens=min(most or room, room))
             self.generator.wear(adapter)
             say = self._say_steps if self.workflow.streams else self._say
@@ -212,9 +227,28 @@ class Agents:
         steps = [Utterance(*one, workflow=self.workflow, renderer=self.renderer) for one in ready]
         return say_steps(self.generator, steps, keys=keys, sampling=sampling)
 
+    def _hear(
+        self, name: str, ready: Sequence[tuple[Question, Cue]], keys: Sequence[int], sampling: Sampling
+    ) -> list[Turn]:
+        """What a model elsewhere says."""
+        told = [self._told(question, cue) for question, cue in ready]
+        spoken = self.elsewhere.say(name, told, keys, sampling=sampling, renderer=self.renderer)
+        turns = [self._turn(cue, ids) for (_, cue), (ids, _) in zip(ready, spoken, strict=True)]
+        return [replace(turn, finished=whole, spoken_by=name) for turn, (_, whole) in zip(turns, spoken, strict=True)]
+
+    def _told(self, question: Question, cue: Cue) -> list[Message]:
+        """What the speaker of a step sees as messages, in the layout that every model knows."""
+        if cue.step.reads is not None:
+            return self._brief(question, cue)
+        turns, speaker = cue.dialogue.turns, self.workflow.speaker(cue.step)
+        return view(question, turns, speaker, workflow=self.workflow, format=cue.dialogue.format)
+
+    def _role(self, step: Step) -> Role:
+        return self.workflow.roles[self.workflow.speaker(step)]
+
     def _manner(self, step: Step) -> tuple[str, int | None]:
         """The adapter of who takes a step, and the tokens that it may say."""
-        role = self.workflow.roles[self.workflow.speaker(step)]
+        role = self._role(step)
         return role.adapter, role.max_tokens
 
     def _use(self, question: Question, cue: Cue, most_tokens: int) -> Turn:
@@ -256,9 +290,11 @@ class Agents:
         if self.workflow.streams:
             return Utterance(question, cue, workflow=self.workflow, renderer=self.renderer).ids
         if cue.step.reads is not None:
-            told = brief(question, self._done(cue), cue.step, workflow=self.workflow, format=format)
-            return self.renderer.prompt(told)
+            return self.renderer.prompt(self._brief(question, cue))
         return self._talk_prompt(question, turns, speaker, format)
+
+    def _brief(self, question: Question, cue: Cue) -> list[Message]:
+        return brief(question, self._done(cue), cue.step, workflow=self.workflow, format=cue.dialogue.format)
 
     def _talk_prompt(
         self, question: Question, turns: Sequence[Turn], speaker: int, format: str | None
@@ -274,20 +310,23 @@ class Agents:
 
     def views(self, question: Question, dialogue: Dialogue) -> list[Rendered]:
         """Everything said in a dialogue after what its speaker saw, own turns marked, without the format instruction:
-        the conversation once for each speaker in it, then every step that reads inputs of its own."""
-        return [row for _, row in self.lessons(question, dialogue)]
+        the conversation once for each speaker in it, then every step that reads inputs of its own. What models
+        elsewhere have said is among it only where ours has said nothing."""
+        said = self.readings(question, dialogue)
+        ours = [row for who, _, row in said if not self.workflow.roles[who].spoken_by]
+        return ours or [row for _, _, row in said]
 
     def lessons(
         self, question: Question, dialogue: Dialogue, learnt: frozenset[int] | None = None
     ) -> list[tuple[str, Rendered]]:
-        """The views of a dialogue, each with the adapter of who speaks in it.
+        """The views of a dialogue from which somebody learns, each with the adapter of who speaks in it.
 
         learnt: the numbers of the turns that are marked as own in them, all for None; a view without any is left out.
         """
         return [
             (self.workflow.roles[who].adapter, row if learnt is None else _narrowed(row, own, learnt))
             for who, own, row in self.readings(question, dialogue)
-            if learnt is None or not learnt.isdisjoint(own)
+            if not self.workflow.roles[who].spoken_by and (learnt is None or not learnt.isdisjoint(own))
         ]
 
     def readings(self, question: Question, dialogue: Dialogue) -> list[tuple[int, list[int], Rendered]]:
@@ -449,7 +488,8 @@ def worst_losses(agents: Agents, pairs: Sequence[tuple[Question, Dialogue]], *, 
     owner: list[int] = []
     for k, (question, dialogue) in enumerate(pairs):
         if condition == "message":
-            own = [agents.renderer.alone(turn) for turn in dialogue.turns if turn.ids]
+            ours = [turn for turn in dialogue.messages if not turn.spoken_by]
+            own = [agents.renderer.alone(turn) for turn in ours or dialogue.messages]
         else:
             own = agents.views(question, dialogue)
         rows += own

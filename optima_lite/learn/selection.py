@@ -62,7 +62,7 @@ def pairs(trees: Sequence[Tree], *, settings: SelectionSettings) -> list[Prefere
     whose better message is worth more than `pair_min_reward` and the other less by more than `min_gap`; of these the
     best `pair_keep_fraction` by the better message's worth, of all of them or of each tree, at least one if there is
     any. Best first, within each tree where the share is the tree's. A message cut at its token limit is never
-    preferred.
+    preferred, and one that a model elsewhere has said is in no pair.
     """
     found = [[pair for pair in _siblings(tree, settings) if _teaches(pair, settings)] for tree in trees]
     if settings.keep_scope == "global":
@@ -72,7 +72,8 @@ def pairs(trees: Sequence[Tree], *, settings: SelectionSettings) -> list[Prefere
 
 def _siblings(tree: Tree, settings: SelectionSettings) -> Iterator[PreferencePair]:
     for parent, following in enumerate(children(tree)):
-        known = [child for child in following if tree.nodes[child].visits >= settings.min_visits]
+        enough = [child for child in following if tree.nodes[child].visits >= settings.min_visits]
+        known = [child for child in enough if (turn := tree.nodes[child].turn) is not None and not turn.spoken_by]
         whole = [child for child in known if (turn := tree.nodes[child].turn) is not None and turn.finished]
         if settings.pairing == "paper":
             candidates = [(better, worse) for better in whole for worse in known]

@@ -24,11 +24,13 @@ from ..stage.baselines import ALONE
 from ..stage.cast import Cast, workflows
 from ..stage.crew import Alone
 from ..stage.doctor import versions
+from ..stage.elsewhere import SPOKEN_ELSEWHERE, models, require_same_models, taken
 from ..stage.hiring import hired
 from ..stage.preflight import require
 from ..stage.stage import Stage, require_something_right
 from ..stage.start import begin
 from ..tasks.questions import questions
+from ..team.talks import team_of
 from . import reinforce
 from .market import loop as market
 from .optima import loop as optima
@@ -71,8 +73,15 @@ def train(
         if machine.server.urls:
             run.settle("sampler", lambda: {"engine": "server", "base": machine.server.base})
             observe(Note(SAMPLED_ELSEWHERE))
+        names = team_of(recipe).elsewhere
+        if names:
+            now = models(names, machine)
+            require_same_models(run.settle("speakers", lambda: now), now, where=run.folder)
+            observe(Note(f"{', '.join(f'{name} is {model}' for name, model in now.items())}: {SPOKEN_ELSEWHERE}"))
         start = begin(run, recipe, machine=machine, notify=lambda text: observe(Note(text)))
-        with hired(recipe, machine=machine, settle=run.settle, observe=observe, start=start, second=second) as crew:
+        with hired(
+            recipe, machine=machine, settle=run.settle, observe=observe, start=start, second=second, run=run.folder
+        ) as crew:
             cast, stage = crew.cast, Stage(crew.cast, run, observe, crew)
             held_out = questions(recipe.task, "held_out", recipe.evaluation.questions, seed=0)
             for greedy in (False, True):
@@ -80,6 +89,8 @@ def train(
                 stage.evaluate(cast.single, held_out, "single_agent", greedy=greedy)
             require_something_right(run, recipe)
             _improve(stage, held_out)
+            for sentence in taken(run.folder, machine) if names else ():
+                stage.note(sentence)
 
 
 def train_alone(cast: Cast, run: RunFolder, *, observe: Observer) -> None:

@@ -1,7 +1,7 @@
 """A server that is asked over HTTP, several times at once: bounded retries, a time limit for each answer.
 
 A key comes from the environment, goes into a header, and nowhere else: no message names it, and no other host gets it,
-since redirects are not followed.
+since redirects are not followed. Where a server says it back, in an error or an answer, it is masked.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from ..errors import ConfigError, RunError
+from ..errors import ConfigError, OptimaError, RunError
 
 _WAITS = (0.5, 2.0, 8.0, 30.0)  # seconds before each further try, if the server does not say otherwise
 _LONGEST_WAIT = 120.0  # seconds that a server may ask for
 _MOST_BYTES = 1 << 28  # of an answer
+_SECRET = 12  # characters that a key has at least; what is shorter is none, and may be a word of an answer
 _TRANSIENT = (408, 409, 425, 429)  # statuses that may be another one next time, as may those from 500 on
 
 
@@ -44,18 +45,36 @@ class Endpoint:
     at_once: int = 32
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
-    _stopped: threading.Event = field(default_factory=threading.Event)
+    _failed: threading.Event = field(default_factory=threading.Event)  # nothing is tried again
+    _stopped: threading.Event = field(default_factory=threading.Event)  # nor is any answer waited for
 
-    def each(self, path: str, bodies: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The answers to several requests, in their order. Raises as `post` the first error, and asks no more then."""
+    def each(
+        self, path: str, bodies: Sequence[dict[str, Any]], heard: Callable[[int, dict[str, Any]], None] | None = None
+    ) -> list[dict[str, Any]]:
+        """The answers to several requests, in their order. heard: is told the number and the answer of each as soon as
+        it is there, in the thread that has waited for it.
+
+        Raises the first error, as `post` or `heard` does, and asks no more then; what is under way is still heard,
+        since somebody may have to pay for it.
+        """
+
+        def ask(number: int) -> dict[str, Any]:
+            answer = self.post(path, bodies[number], number)
+            if heard is not None:
+                heard(number, answer)
+            return answer
+
         pool = ThreadPoolExecutor(min(self.at_once, max(1, len(bodies))))
         try:
-            return list(pool.map(self.post, [path] * len(bodies), bodies, range(len(bodies))))
-        except BaseException:
-            self._stopped.set()  # threads at work end at the next piece of their answer
+            return list(pool.map(ask, range(len(bodies))))
+        except BaseException as error:
+            self._failed.set()
+            if not isinstance(error, OptimaError):
+                self._stopped.set()  # threads at work end at the next piece of their answer
             raise
         finally:
             pool.shutdown(cancel_futures=True)
+            self._failed.clear()
             self._stopped.clear()
 
     def post(self, path: str, body: dict[str, Any], number: int = 0) -> dict[str, Any]:
@@ -82,7 +101,7 @@ class Endpoint:
                 return self._once(urlsplit(url), path, data)
             except _Again as error:
                 why, asked = str(error), error.wait
-            if wait is None or self._stopped.is_set():
+            if wait is None or self._failed.is_set():
                 break
             self.sleep(min(_LONGEST_WAIT, asked) if asked is not None else wait)
         hint = "is it running, and is the address right? The same command goes on where this one stopped"
@@ -100,7 +119,7 @@ class Endpoint:
         try:
             line.request("POST", url.path.rstrip("/") + path, data, self._headers())
             with line.getresponse() as reply:
-                found = self._read(reply, until)
+                found = self._masked(self._read(reply, until))
         except (OSError, http.client.HTTPException) as error:
             raise _Again(f"{type(error).__name__}: {str(error)[:200]}") from error
         finally:
@@ -119,14 +138,14 @@ class Endpoint:
                 raise _Again(f"it took more than {self.seconds:g} seconds")
             if len(found) > _MOST_BYTES:
                 raise _Again("it does not end")
+        wanted = reply.getheader("Content-Length", "")
+        if wanted.isdigit() and len(found) < int(wanted):
+            raise _Again("the answer broke off")
         return bytes(found)
 
     def _judge(self, reply: http.client.HTTPResponse, found: bytes, where: str) -> None:
         """Raises _Again for an answer that may be another one next time, RunError for one that will not."""
-        wanted = reply.getheader("Content-Length")
         said = found[:300].decode("utf-8", "replace").strip()
-        if wanted is not None and wanted.isdigit() and len(found) < int(wanted):
-            raise _Again("the answer broke off")
         if reply.status in _TRANSIENT or reply.status >= 500:
             after = reply.getheader("Retry-After", "")
             raise _Again(f"status {reply.status}: {said}", float(after) if after.isdigit() else None)
@@ -138,6 +157,10 @@ class Endpoint:
                 json.loads(found)
             except ValueError:
                 raise _Again("the answer is broken JSON") from None
+
+    def _masked(self, found: bytes) -> bytes:
+        key = os.environ.get(self.key_env, "") if self.key_env else ""
+        return found.replace(key.encode(), b"***") if len(key) >= _SECRET else found
 
     def _headers(self) -> dict[str, str]:
         headers = {"Content-Type": "application/json"}

@@ -62,8 +62,9 @@ def _end(process: subprocess.Popen[bytes], line: Connection) -> None:
 
 def possible(recipe: Recipe, machine: Machine) -> bool:
     """Whether a second process may work for a run here. Code of the user's own stays in one process, and so do agents
-    that change from question to question; where a cluster works, or a server samples, there is little for it to do."""
-    shared = recipe.task.code is None and recipe.method != "market"
+    that change from question to question, and answers of models elsewhere, which one process stores; where a cluster
+    works, or a server samples, there is little for it to do."""
+    shared = recipe.task.code is None and recipe.method != "market" and not (recipe.team or {}).get("spoken_by")
     shared = shared and machine.cluster.engine == "none" and not machine.server.urls
     return shared and machine.threads == "auto" and cores() > 1 and os.name == "posix"
 

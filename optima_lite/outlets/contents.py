@@ -30,6 +30,7 @@ from ..runs.dialogue_view import ENDINGS
 from ..runs.evaluation_view import gains, remarks
 from ..runs.evaluations import evaluation_stage, evaluations, iteration_of, undone_remarks
 from ..runs.folder import RunFolder, stage_name
+from ..runs.spoken_view import spoken_lines
 from ..runs.step_view import format_lines, imitation_lines, preference_lines, reinforcement_lines, verdict_lines
 from ..runs.steps import Imitation, Reinforcement, imitations, preferences, reinforcements
 from ..runs.summary import summary
@@ -104,6 +105,7 @@ def _told(run: RunFolder) -> dict[str, Any]:
     said = [
         *remarks(rows),
         *verdict_lines(run),
+        *spoken_lines(run),
         *format_lines([step for step in talked if isinstance(step, Imitation)]),
     ]
     return {
@@ -241,7 +243,8 @@ def _beats(dialogue: Dialogue, stream: Workflow | None) -> list[Any]:
 
 
 def _turn(turn: Turn) -> list[Any]:
-    return [turn.speaker, len(turn.ids), turn.text, turn.answer, int(turn.finished)]
+    by = [turn.spoken_by] if turn.spoken_by else []
+    return [turn.speaker, len(turn.ids), turn.text, turn.answer, int(turn.finished), *by]
 
 
 def _reward(reward: Reward | None) -> list[float] | None:

@@ -10,7 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from ..records import Dialogue, Ending, EvalRow, Question, Reward, Rollouts
+from ..records import Dialogue, Ending, EvalRow, Question, Reward, Rollouts, Turn
 from ..settings.teams import speakers
 from . import market
 from .evaluations import DECODINGS, evaluation_stage, iteration_of
@@ -59,11 +59,16 @@ class DialoguePair:
 def _talk(dialogue: Dialogue, reward: Reward, roles: Sequence[str]) -> Text:
     text = Text()
     for turn in dialogue.turns:
-        text.append(f"{roles[turn.speaker]}: ", style="bold")
+        text.append(f"{who(turn, roles)}: ", style="bold")
         text.append(f"{printable(turn.text.strip())}\n")
     ending = f", {ENDINGS[dialogue.ending]}" if dialogue.ending else ""
     text.append(f"score {reward.task:.2f}, {dialogue.tokens} tokens{ending}", style="dim")
     return text
+
+
+def who(turn: Turn, roles: Sequence[str]) -> str:
+    """Who says a turn, and by whose voice where it is not our model's."""
+    return f"{roles[turn.speaker]} (by {turn.spoken_by})" if turn.spoken_by else roles[turn.speaker]
 
 
 def typical_pair(run: RunFolder, rows: Sequence[EvalRow]) -> DialoguePair | None:

@@ -16,6 +16,7 @@ from .folder import RunFolder
 from .market_view import market_parts
 from .search_view import search_parts
 from .searches import prompt_search
+from .spoken_view import spoken_lines
 from .step_view import format_lines, imitation_table, preference_table, reinforcement_table, verdict_lines
 from .steps import imitations, preferences, reinforcements
 from .summary import work
@@ -51,6 +52,7 @@ def overview(run: RunFolder) -> RenderableType:
         ]
     parts += verdict_lines(run)
     parts += [part for table in market_parts(run) for part in (Text(""), table)]
+    parts += spoken_lines(run)
     pair, line = typical_pair(run, rows), work_line(run)
     parts += [Text(""), pair] if pair else []
     parts += [Text(""), line] if line else []
@@ -60,7 +62,8 @@ def overview(run: RunFolder) -> RenderableType:
 def result(run: RunFolder) -> RenderableType:
     """What `optima-lite train` ends with: the table, the gain, and how the pair talked before and after."""
     rows = evaluations(run)
-    evaluated = Group(evaluation_table(rows, undone_remarks(run)), *remarks(rows), *verdict_lines(run))
+    said = [*remarks(rows), *verdict_lines(run), *spoken_lines(run)]
+    evaluated = Group(evaluation_table(rows, undone_remarks(run)), *said)
     search = prompt_search(run)
     told = Group(*search_parts(search)) if search else None
     after = (told, *market_parts(run), typical_pair(run, rows), work_line(run))

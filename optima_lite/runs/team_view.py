@@ -70,7 +70,8 @@ def _who(step: Step, workflow: Workflow) -> str:
         return f"tool {step.speaker}" if step.index == QUESTION else f"tool {step.speaker} in {step.index}"
     role = next(role for role in workflow.roles if role.name == step.speaker)
     known = {"all": [], "share": ["a share of the facts"], "none": ["no facts"]}[role.facts]
-    own = [f"adapter {role.adapter}"] if len(workflow.adapters) > 1 else []
+    own = [f"adapter {role.adapter}"] if len(workflow.adapters) > 1 and not role.spoken_by else []
+    own += [f"spoken by {role.spoken_by}"] if role.spoken_by else []
     return f"{role.name} ({', '.join(remarks)})" if (remarks := [*known, *own]) else role.name
 
 

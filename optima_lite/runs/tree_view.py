@@ -11,7 +11,7 @@ from rich.tree import Tree as Branch
 
 from ..records import Node, PreferencePair, Tree, Turn
 from ..team.tree import ROOT, children, turns
-from .dialogue_view import ENDINGS, printable
+from .dialogue_view import ENDINGS, printable, who
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class TreeView:
         for mark in sorted(marked):
             text.append(f"{mark} ", style="bold green" if mark == "chosen" else "bold red")
         if node.turn is not None:
-            text.append(f"{self.roles[node.turn.speaker]}: ", style="bold")
+            text.append(f"{who(node.turn, self.roles)}: ", style="bold")
             text.append(f"{printable(node.turn.text.strip())}\n")
         text.append_text(_worth(node))
         return text.append(f", {ENDINGS[node.ending]}" if node.ending else "", style="dim")

@@ -41,7 +41,7 @@ def limits_of(host: str, limits: Limits) -> Limits:
     key = os.environ.get(KEY, "").strip()
     if not is_loopback(host) and not key:
         what = f"others can reach {host}, and there is no key to keep them out"
-        raise OptimaError(what, where="--host", hint=f"{KEY}=... in the environment, or --host 127.0.0.1")
+        raise OptimaError(what, where="host", hint=f"{KEY}=... in the environment, or --host 127.0.0.1")
     return replace(limits, key=key, loopback=is_loopback(host))
 
 
@@ -50,7 +50,7 @@ def bound(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except socket.gaierror as error:
-        raise OptimaError(f"{host} is no address of this machine", where="--host") from error
+        raise OptimaError(f"{host} is no address of this machine", where="host", hint="--host 127.0.0.1") from error
     found = socket.socket(family, kind, protocol)
     try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

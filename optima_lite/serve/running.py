@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import uvicorn
 
-from ..errors import OptimaError
+from ..errors import ConfigError, OptimaError
 from ..stage.cast import Cast
 from .address import Limits
 from .app import Service, application
@@ -18,7 +18,11 @@ _GRACE = 30  # seconds that answers under way may take after the server was told
 
 
 def service_of(cast: Cast, limits: Limits, *, name: str, fingerprint: str) -> Service:
-    """What answers for a run's agents. fingerprint: what decides the answers, beside the request."""
+    """What answers for a run's agents. fingerprint: what decides the answers, beside the request. Raises ConfigError
+    for a team of which a model elsewhere speaks a role."""
+    if names := cast.pair.workflow.elsewhere:
+        what = f"{', '.join(names)} speaks for roles of this team, and only what is trained here can be served"
+        raise ConfigError(what, where="team.spoken_by", hint="optima-lite chat RUN lets all of them talk")
     return Service(Company(cast, name=name), Engine(cast.pair.generator), limits, fingerprint=fingerprint)
 
 

@@ -43,7 +43,12 @@ from .plugin import load as load_plugin
 from .recipe import RECIPE_KEYS, Recipe, recipe_advice
 
 COMMAND_LINE = "command line"
-_OF_ANY_TEAM = ("team.adapters", "team.transfer", "team.stream")  # may be set without the team being written out
+_OF_ANY_TEAM = (
+    "team.adapters",
+    "team.spoken_by",
+    "team.transfer",
+    "team.stream",
+)  # may be set without the team being written out
 _FROM_PRESET = "preset "
 _LARGEST_FILE = 100_000  # bytes; a recipe of one line for every setting has a tenth of that
 
@@ -294,6 +299,8 @@ def _override(key: str, text: str, mistakes: list[Mistake]) -> Layer:
 
 
 def _machine_advice(dotted: str) -> str:
+    if dotted == "serve.key":
+        return "; it stands in the environment as OPTIMA_LITE_API_KEY, never in a file"
     if dotted in RECIPE_KEYS:
         return "; it belongs in the recipe"
     near = nearest(dotted, MACHINE_KEYS)

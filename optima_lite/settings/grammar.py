@@ -107,6 +107,7 @@ class _StreamShape(_Shape):
 class _TeamShape(_Shape):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] = "team"
     adapters: Literal["shared", "separate"] | dict[str, Text] = "shared"
+    spoken_by: Text | dict[str, Text] = {}
     roles: dict[str, _RoleShape] = Field(min_length=1)
     steps: dict[str, _StepShape] = Field(min_length=1)
     start: Names | None = None
@@ -155,9 +156,11 @@ class _Reading:
         except ValidationError as error:
             self._shapes(error)
             return None
-        adapters = self._adapters(shape)
+        spoken_by = self._spoken_by(shape)
+        adapters = self._adapters(shape, spoken_by)
         roles = tuple(
-            Role(one, role.system, role.facts, adapters[one], role.formats) for one, role in shape.roles.items()
+            Role(one, role.system, role.facts, adapters[one], role.formats, spoken_by=spoken_by.get(one, ""))
+            for one, role in shape.roles.items()
         )
         steps = tuple(self._step(one, step, shape) for one, step in shape.steps.items())
         start, answer = _names(shape.start or next(iter(shape.steps))), _names(shape.answer)
@@ -199,6 +202,8 @@ class _Reading:
                 texts = ["must be the name of a step, or a list of them" + " by condition" * (path[-1] == "then")]
             if path[0] == "adapters":
                 texts = ["must be shared, separate, or the name of an adapter for each role"]
+            if path[0] == "spoken_by":
+                texts = ["must be the name of a speaker, or one for each role that is spoken by one"]
             self.wrong(path, either(list(dict.fromkeys(texts))))
 
     def _known(self, path: tuple[str, ...], names: tuple[str, ...], known: Any, what: str) -> None:
@@ -208,22 +213,38 @@ class _Reading:
         if len(set(names)) < len(names):
             self.wrong(path, "names a step twice")
 
-    def _adapters(self, shape: _TeamShape) -> dict[str, str]:
+    def _spoken_by(self, shape: _TeamShape) -> dict[str, str]:
+        """The speaker of every role that is spoken by one."""
+        stated = shape.spoken_by if isinstance(shape.spoken_by, dict) else dict.fromkeys(shape.roles, shape.spoken_by)
+        for role, name in stated.items():
+            here = ("spoken_by", role) if isinstance(shape.spoken_by, dict) else ("spoken_by",)
+            if role not in shape.roles:
+                self.wrong(here, f"there is no role {role}; {near_names(role, [*shape.roles])}")
+            if not FOLDER.fullmatch(name):
+                self.wrong(here, f"a speaker's name is made of letters, digits, _ and -, not {name!r}")
+        if stated and (shape.stream or shape.transfer == "stream"):
+            self.wrong(("spoken_by",), "says whole messages, and those of this team fall into steps (stream)")
+        return stated
+
+    def _adapters(self, shape: _TeamShape, spoken_by: Mapping[str, str]) -> dict[str, str]:
         """The adapter of every role. Each names a folder where the team has several."""
         if shape.adapters == "shared":
             return dict.fromkeys(shape.roles, SHARED)
-        stated = shape.adapters if isinstance(shape.adapters, dict) else {role: role for role in shape.roles}
+        own = [role for role in shape.roles if role not in spoken_by]
+        stated = shape.adapters if isinstance(shape.adapters, dict) else {role: role for role in own}
         for role, name in stated.items():
             here = ("adapters", role)
             if role not in shape.roles:
                 self.wrong(here, f"there is no role {role}; {near_names(role, [*shape.roles])}")
+            elif role in spoken_by:
+                self.wrong(here, f"is spoken by {spoken_by[role]}, and has no adapter")
             if not FOLDER.fullmatch(name):
                 self.wrong(here, f"an adapter's name is made of letters, digits, _ and -, not {name!r}")
         alike = {name.lower(): name for name in stated.values()}
         for role, name in stated.items():
             if alike[name.lower()] != name:
                 self.wrong(("adapters", role), f"{name} and {alike[name.lower()]} differ in case only")
-        if left_out := [role for role in shape.roles if role not in stated]:
+        if left_out := [role for role in own if role not in stated]:
             self.wrong(("adapters",), f"must name the adapter of every role, and leaves out {', '.join(left_out)}")
         return dict.fromkeys(shape.roles, SHARED) | stated
 

@@ -98,6 +98,6 @@ def _located(schema: type[BaseModel], location: Sequence[str | int]) -> tuple[st
         section = _section(section, keys[-1])
     inside = location[len(keys) :]
     item = "".join(f"item {part + 1} " for part in inside if isinstance(part, int))
-    if keys == ["models"] and inside:  # the one table; elsewhere pydantic names the sides of a union here
-        item = f"{inside[0]} "
+    if keys in (["models"], ["speakers"]) and inside:  # tables; elsewhere pydantic names the sides of a union here
+        item = ".".join(map(str, inside[:2])) + " "
     return ".".join(keys), item

@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Mapping
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from .keys import Count, PathText, Section, TokenCount, key_tree, reference
+from .layers import near_names
 
 MACHINE_FILE = "optima_lite.toml"
+SPEAKER = re.compile(r"[A-Za-z0-9_-]+")  # a name
 
 Gib = Annotated[float, Field(ge=0, le=1_000_000)]
 
 
 def _expand(path: str) -> str:
     return os.path.expanduser(path)
+
+
+def _is_address(url: str) -> str:
+    parts = urlsplit(url)
+    plain = parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.fragment)
+    if not plain or parts.username or parts.password:
+        raise ValueError("must be an address such as http://localhost:8000/v1, without password and query")
+    return url
+
+
+Address = Annotated[PathText, AfterValidator(_is_address)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Price = Annotated[float, Field(ge=0, le=1_000_000)]
 
 
 class Cluster(Section):
@@ -49,7 +66,7 @@ class Cluster(Section):
 class Server(Section):
     """A server that samples messages, with token ids in and out."""
 
-    urls: tuple[PathText, ...] = Field(
+    urls: tuple[Address, ...] = Field(
         (), description="Its addresses, such as http://localhost:8000/v1; none: no server"
     )
     base: PathText = Field("base", description="Its name for the base model")
@@ -57,17 +74,83 @@ class Server(Section):
         "adapters", description="A folder that this machine and the server both see, for adapters"
     )
     key_env: PathText | None = Field(None, description="The environment variable that holds its key, if it wants one")
-    seconds: Annotated[float, Field(gt=0, le=86_400)] = Field(300.0, description="The longest that an answer may take")
+    seconds: Seconds = Field(300.0, description="The longest that an answer may take")
     at_once: Count = Field(32, description="Requests under way at a time")
 
-    @field_validator("urls")
+
+class Speaker(Section):
+    """A model behind OpenAI's chat completions, hosted or local, which may speak for a role or teach."""
+
+    url: Address = Field(description="Its address, such as https://api.example.com/v1")
+    model: PathText = Field(description="Its name there")
+    key_env: PathText | None = Field(None, description="The environment variable that holds its key, if it wants one")
+    seconds: Seconds = Field(300.0, description="The longest that an answer may take")
+    at_once: Count = Field(8, description="Requests under way at a time")
+    limit: Literal["max_tokens", "max_completion_tokens"] = Field(
+        "max_tokens", description="What it calls the tokens that it may say"
+    )
+    thinking_tokens: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        0, description="Tokens that it may take besides, where those it thinks with count"
+    )
+    omit: tuple[Literal["temperature", "top_p", "seed"], ...] = Field(
+        (), description="What it does not want to be sent"
+    )
+    prompt_price: Price = Field(0.0, description="What a million tokens cost that it reads")
+    completion_price: Price = Field(0.0, description="What a million tokens cost that it says")
+    max_total_tokens: TokenCount | None = Field(None, description="Tokens, read and said, that it may take in one run")
+    max_cost: Annotated[float, Field(gt=0, le=1_000_000)] | None = Field(
+        None, description="What it may cost in one run"
+    )
+
+    @field_validator("omit", mode="before")
     @classmethod
-    def _are_addresses(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
-        for url in urls:
-            parts = urlsplit(url)
-            if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
-                raise ValueError(f"must be addresses such as http://localhost:8000/v1, without a password, not {url}")
-        return urls
+    def _is_a_list(cls, omit: object) -> object:
+        return tuple(omit) if isinstance(omit, list) else omit
+
+    @field_validator("max_cost")
+    @classmethod
+    def _has_a_price(cls, most: float | None, info: ValidationInfo) -> float | None:
+        if most is not None and not (info.data.get("prompt_price") or info.data.get("completion_price")):
+            raise ValueError("needs a price: prompt_price, completion_price")
+        return most
+
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """What so many tokens cost."""
+        return (prompt_tokens * self.prompt_price + completion_tokens * self.completion_price) / 1e6
+
+
+class Serve(Section):
+    """How a run is served; the flags of the verb go before it. The key that clients show stands in no file."""
+
+    host: PathText = Field("127.0.0.1", description="Who may ask: 127.0.0.1 this machine alone; others need a key")
+    port: Annotated[int, Field(ge=0, le=65_535)] = Field(8000, description="0 takes any that is free")
+    served_model_name: PathText = Field("optima", description="Of the models: NAME, NAME:role, NAME:solo")
+    waiting: Annotated[int, Field(ge=1, le=4_096)] = Field(64, description="Answers owed at most; more get 429")
+    seconds: Annotated[float, Field(ge=1, le=86_400)] = Field(
+        120.0, description="For an answer, and for a request to arrive"
+    )
+    body: Annotated[int, Field(ge=1, le=1_000_000)] = Field(1024, description="KiB of a request")
+    origin: tuple[PathText, ...] = Field((), description="Of web pages that may ask, such as http://localhost:3000")
+
+    @field_validator("served_model_name")
+    @classmethod
+    def _is_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+            raise ValueError(f"must be up to 100 letters, digits and .-_, not {name[:120]}")
+        return name
+
+    @field_validator("origin")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            parts = urlsplit(origin)
+            if (
+                origin != f"{parts.scheme}://{parts.netloc}"
+                or parts.scheme not in ("http", "https")
+                or not parts.netloc
+            ):
+                raise ValueError(f"must be origins such as http://localhost:3000, without a path, not {origin}")
+        return origins
 
 
 class Machine(Section):
@@ -101,7 +184,24 @@ class Machine(Section):
     report_project: PathText = Field("optima-lite", description="The project that those put them under")
     cluster: Cluster = Cluster()
     server: Server = Server()
+    serve: Serve = Serve()
+    speakers: dict[str, Speaker] = Field(
+        {}, description="Models elsewhere that roles may be spoken by (docs/speakers.md)"
+    )
     colour: Literal["auto", "always", "never"] = Field("auto", description="Colours in the terminal")
+
+    @field_validator("speakers", mode="before")
+    @classmethod
+    def _are_named(cls, speakers: object) -> object:
+        for name, table in speakers.items() if isinstance(speakers, Mapping) else ():
+            if not SPEAKER.fullmatch(name):
+                raise ValueError(f"{name!r}: a name is made of letters, digits, _ and -")
+            if not isinstance(table, Mapping):
+                raise ValueError(f'holds tables, such as [speakers.{name}] with url = "..." and model = "..."')
+            if wrong := [key for key in table if key not in Speaker.model_fields]:
+                near = near_names(wrong[0], [*Speaker.model_fields])
+                raise ValueError(f"{name}.{wrong[0]}: no such key; {near}")
+        return speakers
 
     @field_validator("backend", mode="before")
     @classmethod
@@ -114,14 +214,29 @@ class Machine(Section):
 MACHINE_KEYS = key_tree(Machine)
 
 
+_EXAMPLES = {
+    "url": '"https://api.example.com/v1"',
+    "model": '"some-model"',
+    "key_env": '"EXAMPLE_KEY"',
+    "prompt_price": "0.5",
+    "completion_price": "2.0",
+    "max_total_tokens": "2_000_000",
+    "max_cost": "5.0",
+}
+
+
 def _example_toml() -> str:
     keys = {key.path: key for key in reference(Machine)}
-    models = keys.pop("models")
+    models, _ = keys.pop("models"), keys.pop("speakers")
     lines = [
         "# The machine that optima-lite runs on; what a run learns is in the recipe. Every line is optional and shows",
         f"# the default. Read from --config, else ./{MACHINE_FILE}, else ~/.config/optima_lite/{MACHINE_FILE}.",
     ]
-    tables = {"cluster": "Where one machine is not enough", "server": "Where a server samples the messages"}
+    tables = {
+        "cluster": "Where one machine is not enough",
+        "server": "Where a server samples the messages",
+        "serve": "How a run is served",
+    }
     tabled = {name: [keys.pop(path) for path in list(keys) if path.startswith(f"{name}.")] for name in tables}
     for key in keys.values():
         lines += ["", f"# {key.description}", f"# {key.path} = {key.default}"]
@@ -130,6 +245,14 @@ def _example_toml() -> str:
         lines += ["", f"# {what} (docs/{name}.md)", f"# [{name}]"]
         known = [key for key in tabled[name] if key.default != "null"]
         lines += [f"# {key.path.removeprefix(name + '.')} = {key.default}  # {key.description}" for key in known]
+    lines += [
+        "",
+        "# Models elsewhere that roles may be spoken by, by names of yours (docs/speakers.md)",
+        "# [speakers.gpt]",
+    ]
+    lines += [
+        f"# {key.path} = {_EXAMPLES.get(key.path, key.default)}  # {key.description}" for key in reference(Speaker)
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -94,6 +94,11 @@ class Recipe(Section):
                 raise ValueError(
                     f"has {len(holders)} of its roles with `facts: share`; the facts of a task come in two shares"
                 )
+            if all(role.spoken_by for role in workflow.roles) and info.data.get("method") in ("optima", "reinforce"):
+                raise ValueError(
+                    "is spoken by others in all its roles, so that there is nothing to train; leave a role to the "
+                    "model, or compare with such a team: optima-lite eval RUN --spoken-by NAME"
+                )
             task = info.data["task"]
             if any(step.speaker == "run_tests" for step in workflow.steps) and not task.runs_code:
                 raise ValueError(f"runs tests, and task.name {task.name} has none; {' and '.join(CODE_TASKS)} have")

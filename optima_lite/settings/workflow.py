@@ -38,7 +38,8 @@ class Role:
     """One agent. system: its prompt, with {name} and {partner} for its own and everybody else's names. adapter: the
     weights that it speaks with. formats: whether the format pool of iteration 0 is for its messages. voice: the name
     that others know it by, which several may share; its own unless given. max_tokens: of a message; None: the
-    recipe's."""
+    recipe's. spoken_by: the speaker of the machine file whose model says what it says, without an adapter; nobody:
+    ours."""
 
     name: str
     system: str
@@ -47,6 +48,7 @@ class Role:
     formats: bool = False
     voice: str = ""
     max_tokens: int | None = None
+    spoken_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +174,13 @@ class Workflow:
 
     @property
     def adapters(self) -> tuple[str, ...]:
-        """The adapters that the roles speak with, each once, in the order of the roles."""
-        return tuple(dict.fromkeys(role.adapter for role in self.roles))
+        """The adapters that the roles speak with, each once, in the order of the roles; one where none has any."""
+        return tuple(dict.fromkeys(role.adapter for role in self.roles if not role.spoken_by)) or (SHARED,)
+
+    @property
+    def elsewhere(self) -> tuple[str, ...]:
+        """The speakers of the machine file that speak for roles, each once."""
+        return tuple(dict.fromkeys(role.spoken_by for role in self.roles if role.spoken_by))
 
     @property
     def indexes(self) -> tuple[str, ...]:
@@ -234,6 +241,11 @@ def told(workflow: Workflow, system: str | tuple[str, ...] | Mapping[str, str] |
 def speaking_with(workflow: Workflow, adapter: str) -> Workflow:
     """The workflow whose roles all speak with one adapter."""
     return replace(workflow, roles=tuple(replace(role, adapter=adapter) for role in workflow.roles))
+
+
+def spoken(workflow: Workflow, by: str) -> Workflow:
+    """The workflow whose roles are all spoken by one speaker of the machine file."""
+    return replace(workflow, roles=tuple(replace(role, spoken_by=by) for role in workflow.roles))
 
 
 def renamed(workflow: Workflow, names: tuple[str, ...]) -> Workflow:

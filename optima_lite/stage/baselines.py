@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 
@@ -31,7 +32,7 @@ from ..tasks import jsonl
 from ..tasks.questions import questions
 from ..team.prompts import AUTOFORM, marked
 from ..team.talks import debate
-from .cast import Cast, agents_after, workflows
+from .cast import Cast, Spoken, agents_after, workflows
 from .doctor import versions
 from .evaluate import parts_of, summarise, table_row, undecided
 from .scaling import Sample, ScalingRow, coverage, largest_group, majority, sizes
@@ -104,12 +105,19 @@ class _Bench:
 
 
 def compare(
-    cast: Cast, run: RunFolder, *, wanted: int | None, samples: int, seed: int | None, observe: Observer
+    cast: Cast,
+    run: RunFolder,
+    *,
+    wanted: int | None,
+    samples: int,
+    seed: int | None,
+    observe: Observer,
+    others: Sequence[Spoken] = (),
 ) -> list[Contender]:
     """Every way to answer, in the order of the table, on the recipe's held-out questions or the `wanted` first ones.
 
     wanted: bounds the validation questions on which formats are tried, too. samples: of the vote (self-consistency).
-    The policy speaks with the run's last adapter afterwards.
+    others: the team as models elsewhere speak it. The policy speaks with the run's last adapter afterwards.
     """
     recipe = cast.recipe
     cast = _as_the_recipe_has_it(cast, run)
@@ -117,7 +125,7 @@ def compare(
     found = []
     with _opened(cast, run, "baselines", wanted=wanted, samples=samples, seed=seed, observe=observe) as bench:
         observe(Planned(tuple(_plan(bench, run, len(drawn), samples=samples))))
-        for contender in _contenders(bench, run, drawn, samples=samples):
+        for contender in chain(_elsewhere(bench, drawn, others), _contenders(bench, run, drawn, samples=samples)):
             observe(Evaluated(contender.row))
             found.append(contender)
     return found
@@ -210,6 +218,17 @@ def _contenders(bench: _Bench, run: RunFolder, drawn: Sequence[Question], *, sam
         for greedy in (False, True) if iteration == run.trained()[-1] else (False,):
             found = row(label.replace(" ", "_"), pair, label, file=file, greedy=greedy)
             yield Contender(found, spending[iteration])
+
+
+def _elsewhere(bench: _Bench, drawn: Sequence[Question], others: Sequence[Spoken]) -> Iterator[Contender]:
+    """The team as it is spoken elsewhere; it comes first, so that a ceiling or a wrong address shows at once."""
+    for one in others:
+        name = f"spoken by {one.name}"
+        stored = f"{name}_{hashlib.blake2b(one.model.encode(), digest_size=4).hexdigest()}".replace(" ", "_")
+        asked = bench.ask(one.agents, drawn, name, file=stored)
+        scoring, agrees = one.agents.scoring, one.agents.workflow.agrees
+        row = name.replace(" ", "_")
+        yield Contender(summarise(asked, name=row, decoding="sampled", scoring=scoring, agrees=agrees))
 
 
 def _label(run: RunFolder, iteration: int) -> str:

@@ -12,6 +12,7 @@ import torch
 from ..errors import RunError
 from ..learn import reward
 from ..learn.bidders import Bidders
+from ..learn.elsewhere import Elsewhere
 from ..learn.rollout import Agents, Speakers
 from ..model.generate import Generator, fastest_threads
 from ..model.loading import load
@@ -31,13 +32,14 @@ from ..settings import plugin, teams
 from ..settings.agents import Agent
 from ..settings.machine import Machine, Server
 from ..settings.recipe import Recipe
-from ..settings.workflow import QUESTION, SHARED, Transfer, Workflow, speaking_with, told
+from ..settings.workflow import QUESTION, SHARED, Transfer, Workflow, speaking_with, spoken, told
 from ..tasks import answers
 from ..tasks.answers import Scoring
 from ..tasks.questions import facts
 from ..team.domains import with_prompts
 from ..team.retrieval import index_of
 from ..team.talks import adapters_of, founders_of, solo, team_of
+from .elsewhere import elsewhere, models, require_same_models, require_speakers
 
 # What comes from the other recipe.
 TRANSFERRED = ("task", "protocol", "team", "prompts", "sampling", "evaluation", "plugin")
@@ -116,13 +118,16 @@ def assemble(
     settle: Settle,
     notify: Callable[[str], None] = lambda text: None,
     start: Path | None = None,
+    run: Path | None = None,
 ) -> Cast:
     """Loads the model with fresh adapters, or what is in the folder `start`. On the CPU threads, batch size and the
     room for the cache are settled, because results depend on them; on a GPU each start takes what the card has free,
     and nothing is settled.
 
     notify: is told, in a sentence, what did not go as planned: rows that are kept short, the self-test, memory that ran
-    out. Raises ModelError when the model cannot be loaded, ConfigError when the task's metric or the reward needs an
+    out. run: the folder that keeps what models elsewhere say for roles.
+
+    Raises ModelError when the model cannot be loaded, ConfigError when the task's metric or the reward needs an
     extra, or would run code that may not be run here, DataError when the team looks facts up where there are none.
     """
     answers.require(recipe.task.metric, allow_code=machine.allow_code)
@@ -156,9 +161,17 @@ def assemble(
     settle("chunk", lambda: given or (SMALL_CHUNK if small else CHUNK))
     settle("parts", lambda: 2 if small and not given else 1)
     cast = _put_together(recipe, machine, policy, settled, start=start, notify=notify)
+    cast = replace(cast, pair=replace(cast.pair, elsewhere=_elsewhere(cast.pair, machine, run, notify)))
     if start is not None:
         cast.begin()
     return cast
+
+
+def _elsewhere(agents: Agents, machine: Machine, run: Path | None, notify: Callable[[str], None]) -> Elsewhere:
+    def count(text: str) -> int:
+        return len(agents.renderer.encode(text))
+
+    return elsewhere(agents.workflow.elsewhere, machine, run, count=count, notify=notify)
 
 
 def outline(recipe: Recipe, *, machine: Machine, settled: Mapping[str, int], start: Path | None = None) -> Cast:
@@ -247,6 +260,33 @@ def _noting(settle: Settle, settled: dict[str, int]) -> Settle:
 
 
 @dataclass(frozen=True, slots=True)
+class Spoken:
+    """A team that is spoken by one model elsewhere, to compare with. name, model: of who speaks."""
+
+    name: str
+    model: str
+    agents: Agents
+
+
+def spoken_elsewhere(
+    cast: Cast, name: str, *, machine: Machine, run: RunFolder, notify: Callable[[str], None]
+) -> Spoken:
+    """The team as a run's recipe has it, every role of which one speaker of the machine file speaks; its replies are
+    kept in the run.
+
+    Raises ConfigError for a speaker that there is not, RunError for a team whose messages are not said whole.
+    """
+    team = workflows(cast.recipe)[0]
+    if team.auctioned or team.stream:
+        what = "the agents of a market" if team.auctioned else "a team whose messages fall into steps"
+        raise RunError(f"{what} cannot be spoken by {name}, who says whole messages in turn", where=run.folder)
+    require_speakers([name], machine, where="--spoken-by")
+    agents = replace(cast.pair, workflow=spoken(team, name))
+    agents = replace(agents, elsewhere=_elsewhere(agents, machine, run.folder, notify))
+    return Spoken(name, machine.speakers[name].model, agents)
+
+
+@dataclass(frozen=True, slots=True)
 class HandingOn:
     """How messages are handed on, instead of as the recipe says. steps: of a message; None: the recipe's."""
 
@@ -293,8 +333,13 @@ def recall(
     def settled(key: str, decide: Callable[[], int]) -> int:
         return int(run.manifest.get(key) or decide())
 
+    names = team_of(recipe).elsewhere
+    if names and other is None:
+        require_speakers(names, machine)
+        require_same_models(run.manifest.get("speakers") or {}, models(names, machine), where=run.folder)
     start = run.folder / STARTED
-    cast = assemble(recipe, machine=machine, settle=settled, start=start if start.is_dir() else None)
+    begun = start if start.is_dir() else None
+    cast = assemble(recipe, machine=machine, settle=settled, start=begun, run=run.folder)
     if adapter is not None:
         cast.policy.load_adapter(adapter)
     return replace(cast, pair=agents_after(cast, run, iteration))

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from ..errors import ConfigError
 from ..settings.machine import Machine
 from ..settings.recipe import Recipe
+from ..team.talks import team_of
 
 
 def require_engine(recipe: Recipe, machine: Machine) -> None:
@@ -18,6 +19,9 @@ def require_engine(recipe: Recipe, machine: Machine) -> None:
         what = f"{kept}, so it works in one process, not on a cluster"
         hint = 'cluster.engine = "none"; or several runs side by side, one on each machine'
         raise ConfigError(what, where="cluster.engine", hint=hint)
+    if elsewhere := team_of(recipe).elsewhere:
+        what = f"{', '.join(elsewhere)} can be asked by one process, which stores the answers, not by a cluster"
+        raise ConfigError(what, where="cluster.engine", hint='cluster.engine = "none", or no team.spoken_by')
     number = machine.cluster.trainers
     uneven = [f"{name} {size}" for name, size in _shared_batches(recipe) if size % number]
     if uneven:

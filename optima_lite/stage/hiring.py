@@ -24,16 +24,17 @@ def hired(
     observe: Observer,
     start: Path | None,
     second: Second | None = None,
+    run: Path | None = None,
 ) -> Iterator[Crew]:
-    """Who does the work of a run in the `with` block. second: a process that was begun already. The others are those of
-    `cast.assemble`, and so are the errors; RunError where there is no cluster as wanted."""
+    """Who does the work of a run in the `with` block. run: its folder. second: a process that was begun already. The
+    others are those of `cast.assemble`, and so are the errors; RunError where there is no cluster as wanted."""
 
     def notify(text: str) -> None:
         observe(Note(text))
 
     if machine.cluster.engine == "none":
         with phase(observe, "load", iteration=None, total=1, unit="models") as advance:
-            cast = assemble(recipe, machine=machine, settle=settle, notify=notify, start=start)
+            cast = assemble(recipe, machine=machine, settle=settle, notify=notify, start=start, run=run)
             advance(1)
         with helped(cast, machine=machine, notify=notify, second=second) as crew:
             yield crew

@@ -32,6 +32,7 @@ from ..settings.workflow import QUESTION
 from ..statistics import FEWEST
 from ..tasks import answers
 from ..team.talks import adapters_of, team_of
+from . import elsewhere
 from .data import data_findings, look_up_findings
 from .doctor import disk, gpu
 from .engine import require_engine
@@ -67,7 +68,7 @@ def check(
     model = _model(loaded, machine)
     yield model
     needs = [*data_findings(recipe), *look_up_findings(recipe), *_prompts(recipe)]
-    needs += [*_judge(recipe), *_extras(recipe, machine)]
+    needs += [*_judge(recipe), *_extras(recipe, machine), *elsewhere.findings(recipe, machine, plan)]
     yield from needs
     let_segments_grow(os.environ)  # torch reads it when the card is first looked at, and the probe needs it
     yield gpu()
@@ -97,6 +98,7 @@ def require(recipe: Recipe, *, machine: Machine) -> None:
     answers.require(recipe.task.metric, allow_code=machine.allow_code)
     reward.require(recipe.reward)
     require_engine(recipe, machine)
+    elsewhere.require_speakers(team_of(recipe).elsewhere, machine)
     require_enough_to_judge(recipe)
     for split in ("train", "validation", "held_out"):
         questions(recipe.task, split, 1, seed=0)
@@ -169,6 +171,9 @@ def _time(recipe: Recipe, machine: Machine, plan: Sequence[PhaseStarted], gpus: 
     """How long the run will take and how much it stores, by a short talk of the untrained team."""
     from .pace import measure
 
+    if names := team_of(recipe).elsewhere:
+        yield Finding("time", Status.NOTE, f"not known: it is for {' and '.join(names)} to say how soon they answer")
+        return
     try:
         pace = measure(recipe, plan, machine=machine)
     except (NotHere, DataError):  # the data have findings of their own

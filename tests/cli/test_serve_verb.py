@@ -30,6 +30,20 @@ def test_what_cannot_be_served_is_told(run: Path, monkeypatch: pytest.MonkeyPatc
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = call("serve", run, "--iteration", "untrained", "--port", str(other.getsockname()[1]))
     assert taken.code == 2 and "cannot be taken" in taken.err
+    wrong = call("serve", run, "--iteration", "untrained", "--origin", "http://a.example/")
+    assert wrong.code == 2 and "command line: origin: must be origins" in wrong.err
     monkeypatch.setattr("optima_lite.cli.serving.find_spec", lambda name: None)
     bare = call("serve", run, "--iteration", "untrained")
     assert bare.code == 2 and "optima-lite[serve]" in bare.err
+
+
+def test_the_machine_file_says_what_no_flag_does(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ports are taken, so that the refusal tells which one was meant."""
+    monkeypatch.setattr("optima_lite.cli.serving.import_libraries", lambda: pytest.fail("too late to refuse"))
+    machine = run.parent / "m.toml"
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        stated, flag = (str(line.getsockname()[1]) for line in (one, other))
+        machine.write_text(f"[serve]\nport = {stated}\n")
+        usual = ("serve", run, "--iteration", "untrained", "--config", machine)
+        assert f"127.0.0.1:{stated} cannot be taken" in call(*usual).err
+        assert f"127.0.0.1:{flag} cannot be taken" in call(*usual, "--port", flag).err

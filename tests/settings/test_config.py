@@ -523,8 +523,36 @@ def test_without_a_config_folder_the_home_folder_s_is_used(
             'backend = "unsloth"',
             "m.toml:1: backend: cannot be unsloth, which does not extend the attention states it is given; use auto",
         ),
+        ("[speakers.a]\nurl = 'http://h'", "m.toml:1: speakers: a.model is required"),
+        (
+            "[speakers.a]\nurl = 'http://me:word@h'\nmodel = 'm'",
+            "m.toml:1: speakers: a.url must be an address such as http://localhost:8000/v1, without password and query",
+        ),
+        ("[speakers.a]\nmodle = 'm'", "m.toml:1: speakers: a.modle: no such key; did you mean model?"),
+        (
+            "speakers.a = 3",
+            'm.toml:1: speakers: holds tables, such as [speakers.a] with url = "..." and model = "..."',
+        ),
+        ("[speakers.'a b']\nmodel = 'm'", "m.toml:1: speakers: 'a b': a name is made of letters, digits, _ and -"),
+        (
+            "[speakers.a]\nurl = 'http://h'\nmodel = 'm'\nmax_cost = 1.0",
+            "m.toml:1: speakers: a.max_cost needs a price: prompt_price, completion_price",
+        ),
         ("[training]\nepochs = 3", "m.toml:1: training: no such key; it belongs in the recipe"),
         ("epochs = 3", "m.toml:1: epochs: no such key; training.epochs belongs in the recipe"),
+        (
+            '[serve]\nkey = "x"',
+            "m.toml:1: serve.key: no such key; it stands in the environment as OPTIMA_LITE_API_KEY, never in a file",
+        ),
+        (
+            '[serve]\norigin = ["http://a.example/"]',
+            "m.toml:1: serve.origin: must be origins such as http://localhost:3000, without a path, "
+            "not http://a.example/",
+        ),
+        (
+            '[serve]\nserved_model_name = "a/b"',
+            "m.toml:1: serve.served_model_name: must be up to 100 letters, digits and .-_, not a/b",
+        ),
         ("threads = 1\nthreads = 2", "m.toml: not valid TOML: Cannot overwrite a value"),
         ("threads =", "m.toml: not valid TOML: Invalid value"),
     ],
@@ -539,10 +567,9 @@ def test_the_example_is_the_file_of_the_repository_and_states_the_defaults(no_ma
     assert load_machine(Path("m.toml")) == Machine()
     uncommented = re.sub(r"^# (?=[a-z_]+\d? = |\[)", "", EXAMPLE_TOML, flags=re.MULTILINE)
     Path("m.toml").write_text(uncommented)
-    assert load_machine(Path("m.toml")).model_copy(update={"models": {}}) == Machine()
-    assert all(
-        f"\n{name} = " in uncommented for name in Machine.model_fields if name not in ("models", "cluster", "server")
-    )
+    assert load_machine(Path("m.toml")).model_copy(update={"models": {}, "speakers": {}}) == Machine()
+    tables = ("models", "cluster", "server", "serve", "speakers")
+    assert all(f"\n{name} = " in uncommented for name in Machine.model_fields if name not in tables)
 
 
 # ---- Settings that nothing reads

@@ -42,8 +42,9 @@ def _train(stage: Stage, iteration: int, chosen: Sequence[Demonstration]) -> Pat
         learnt = None if credit is None else worth_learning(credit, reward=recipe.reward, settings=recipe.selection)
         for adapter, row in pair.lessons(question, dialogue, learnt):
             rows[adapter].append(row)
-        messages += len(dialogue.messages)
-        left_out += 0 if learnt is None else len(dialogue.messages) - len(learnt)
+        ours = {number for number, turn in enumerate(dialogue.turns) if turn.ids and not turn.spoken_by}
+        messages += len(ours)
+        left_out += 0 if learnt is None else len(ours - learnt)
     if not chosen:
         stage.note(f"iteration {iteration}: no dialogue passed selection.min_reward, so nothing is trained")
     if left_out:

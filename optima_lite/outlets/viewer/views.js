@@ -25,8 +25,8 @@ async function asked(question, run) {
 }
 
 /** One message. notes: what else is known of it; kind: further classes. */
-function message([speaker, tokens, text, answer, finished], speakers, notes = "", kind = "") {
-  const known = [tokens ? counted(tokens, "token") : "tool", !finished && "cut", notes].filter(Boolean).join(", ");
+function message([speaker, tokens, text, answer, finished, by], speakers, notes = "", kind = "") {
+  const known = [tokens ? counted(tokens, "token") : "tool", by && `spoken by ${brief(by)}`, !finished && "cut", notes].filter(Boolean).join(", ");
   return make("div", { class: `card s${speaker % 6} ${kind}` },
     make("b", {}, speakers[speaker] ?? `speaker ${speaker}`), make("span", { class: "dim" }, ` ${known}`),
     answer !== null && make("span", { class: "dim" }, ", answer: ", visible(brief(answer))), said(text));
