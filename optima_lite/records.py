@@ -17,6 +17,7 @@ Metric = Literal["f1", "exact", "numeric", "math", "tests", "pass"]
 """How an answer is scored against the gold answers; see `answers`."""
 CODE_METRICS: tuple[Metric, ...] = ("tests", "pass")  # the answer is a program, and it is run
 
+UNKNOWN = "unknown"  # a licence that nobody has stated
 Layout = Literal["alternating", "assistant"]
 """How a dialogue becomes chat messages; see `prompts`."""
 
@@ -67,11 +68,27 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a dialogue comes from that the team has not said itself.
+
+    teacher: who said it: a file's name, or a speaker's and its model's. licence: under which it may be used, `unknown`
+    where nobody says. source: where the file comes from, as whoever imported it said. line: of the row in the file,
+    from 1. sha256: of the file.
+    """
+
+    teacher: str
+    licence: str
+    source: str | None = None
+    line: int | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Dialogue:
     """A conversation about one question; `ending` is None while it is under way.
 
     rollout: its index among the samples of the question. format: name of the pool's format it was sampled with, or
-    None.
+    None. origin: of what the team has not said itself; left out of the stored row where it has.
     """
 
     question: str
@@ -79,6 +96,12 @@ class Dialogue:
     turns: tuple[Turn, ...] = ()
     ending: Ending | None = None
     format: str | None = None
+    origin: Origin | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def taught(self) -> Origin | None:
+        """Where it comes from; None for a dialogue of the team's own."""
+        return self.origin if isinstance(self.origin, Origin) else None
 
     @property
     def tokens(self) -> int:

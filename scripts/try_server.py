@@ -1,7 +1,7 @@
 """Asks a served run hard, and says what came of it: load, cancellation, and clients that behave badly.
 
     optima-lite serve RUN --port 8000 --waiting 64 &
-    python scripts/try_server.py RUN --port 8000 [--pid PID] [--only load,cancelled,full,bodies,idle,slow,key]
+    python scripts/try_server.py RUN --port 8000 [--pid PID] [--only load,cancelled,full,bodies,idle,slow,key,forgotten]
 
 Every answer is compared with the run's own greedy evaluation, dialogue by dialogue. Load is told in slices, the times
 that the batch went on by a few tokens, and with --pid in seconds of the server's processor.
@@ -199,6 +199,30 @@ async def key(asked: Asked) -> None:
     print(f"key: {status} {body.decode()[:120]}")
 
 
+async def forgotten(asked: Asked) -> None:
+    """Messages that follow on what this server has not said itself, as after a restart: each dialogue backwards."""
+    _, raw = await asked.send(b"", path="/v1/models", method="GET")
+    roles = [one["id"] for one in json.loads(raw)["data"]][2:]
+
+    async def one(k: int) -> list[bool]:
+        group, same = asked.groups[k], []
+        turns, question = group.dialogues[0].turns, {"role": "user", "content": f"Question: {group.question.text}"}
+        for last in range(len(turns) - 1, 0, -1):
+            speaker = turns[last].speaker
+            facts = "\n".join(["Facts:", *(f"- {fact}" for fact in group.question.contexts[speaker])])
+            names = [roles[turn.speaker].partition(":")[2] for turn in turns]
+            said = [{"role": "assistant", "name": names[j], "content": turns[j].text} for j in range(last)]
+            messages = [{"role": "system", "content": facts}, question, *said]
+            body = {"model": roles[speaker], "temperature": 0, "messages": messages}
+            _, raw = await asked.send(json.dumps(body).encode())
+            same.append(json.loads(raw)["choices"][0]["message"]["content"] == turns[last].text)
+        return same
+
+    count = min(asked.dialogues, len(asked.groups))
+    found = [same for dialogue in await at_most(8, [lambda k=k: one(k) for k in range(count)]) for same in dialogue]
+    print(f"forgotten: {sum(found)} of {len(found)} messages of {count} dialogues are the run's own", flush=True)
+
+
 async def main() -> None:
     """All checks, or those that are named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -210,7 +234,8 @@ async def main() -> None:
     given = parser.parse_args()
     asked = Asked(given.run, given.port, given.pid, given.dialogues)
     for name in given.only.split(","):
-        await {check.__name__: check for check in (load, cancelled, full, bodies, idle, slow, key)}[name](asked)
+        checks = (load, cancelled, full, bodies, idle, slow, key, forgotten)
+        await {check.__name__: check for check in checks}[name](asked)
 
 
 asyncio.run(main())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -55,8 +55,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(found if isinstance(found, int) else 200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+        with suppress(OSError):  # who asked may have gone
+            self.end_headers()
+            self.wfile.write(data)
 
     def log_message(self, *args: Any) -> None:
         pass

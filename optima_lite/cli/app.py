@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from . import look, machine, many, measure, outlets, recipes, serving, streams, teams
+from . import look, machine, many, measure, outlets, recipes, serving, streams, teaching, teams
 from .console import PROGRAM
 from .console import streams as standard_streams
 from .train import train
@@ -56,6 +56,7 @@ _verb(app, "serve", serving.serve, "serve runs/quickstart-seed0 --port 8000")
 _verb(app, "export", outlets.export, "export runs/quickstart-seed0 my_team --as merged --check 50")
 _verb(app, "push", outlets.push, "push runs/quickstart-seed0 USER/NAME --dry-run")
 _verb(app, "track", outlets.track, "track runs/quickstart-seed0 --to tensorboard")
+_verb(app, "import", teaching.import_, "import talks.jsonl --recipe hotpotqa --licence CC-BY-4.0")
 _verb(app, "doctor", machine.doctor, "doctor")
 _verb(app, "init", machine.init, "init")
 _verb(recipes_app, "list", recipes.recipes_list, "recipes list")

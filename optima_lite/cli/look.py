@@ -182,7 +182,7 @@ def _talk(console: Console, cast: Cast, question: Question, *, greedy: bool, see
     with _shown_live(console, cast.pair.workflow) as show:
         found = Team(cast).ask(fitted, sample=not greedy, seed=seed, hear=show)
     gold = f", right: {' / '.join(question.answers)}" if any(question.answers) else ""
-    outcome = found.answer or "none"
+    outcome = printable(found.answer or "none")
     console.print(f"[bold]{found.ending}[/bold], answer: {escape(outcome)}{escape(gold)}, {found.tokens} tokens")
 
 
@@ -205,10 +205,11 @@ def _shown_live(console: Console, workflow: Workflow) -> Iterator[Callable[[Said
     from ..runs.dialogue_view import printable
 
     def show(turn: Said) -> None:
-        answer = f"  [green]answer: {escape(turn.answer)}[/green]" if turn.answer else ""
+        answer = f"  [green]answer: {escape(printable(turn.answer))}[/green]" if turn.answer else ""
         cut = "" if turn.finished or (workflow.streams and turn.tokens) else " [red](cut)[/red]"
         tick = f"[dim]tick {turn.tick}[/dim] " if workflow.streams else ""
-        said = f"{tick}[cyan]{turn.role}[/cyan] [dim]({turn.tokens})[/dim] {escape(printable(turn.text))}"
+        by = f"by {turn.spoken_by}, " if turn.spoken_by else ""
+        said = f"{tick}[cyan]{turn.role}[/cyan] [dim]({by}{turn.tokens})[/dim] {escape(printable(turn.text))}"
         console.print(f"{said}{cut}{answer}")
 
     yield show

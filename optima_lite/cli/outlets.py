@@ -146,6 +146,8 @@ def push(
         from ..outlets import hub
         from ..outlets.export import Order, write
 
+        if not dry_run:
+            hub.require_token(repo)
         with tempfile.TemporaryDirectory() as between:
             folder = Path(between) / "export"
             write(found, folder, Order(kind.value, number, numbers=numbers.value), machine=machine)
@@ -153,7 +155,7 @@ def push(
                 hub.add_licence(folder, found.manifest["recipe"]["model"]["name"], api=HfApi())
             going = hub.outgoing(folder)
             for name, size in going:
-                console.print(f"  {name}  {size / 1e6:,.2f} MB", markup=False, soft_wrap=True)
+                console.print(f"  {name}  {size / 1e3:,.1f} kB", markup=False, soft_wrap=True)
             who = "everybody" if public else "you alone"
             total = sum(size for _, size in going) / 1e6
             console.print(f"{len(going)} files, {total:,.1f} MB, to {repo}, for {who}", markup=False, soft_wrap=True)
@@ -161,7 +163,8 @@ def push(
                 console.print((folder / "README.md").read_text("utf-8"), markup=False)
                 return
             if not yes and not typer.confirm("Send them?"):
-                raise typer.Exit(1)
+                console.print("nothing was sent")
+                return
             message = f"{found.folder.resolve().name}, iteration {number}, as {kind.value}"
             console.print(hub.push(folder, repo, private=not public, message=message, api=HfApi()), markup=False)
 

@@ -83,9 +83,8 @@ def serve(
 
             cast = recall(found, machine=machine, iteration=number, handing_on=handing_on(transfer, steps))
             after = "untrained" if number is None else f"iteration-{number}"
-            service = service_of(
-                cast, limits, name=how.served_model_name, fingerprint=f"{found.folder.resolve().name}-{after}"
-            )
+            run_name = f"{found.folder.resolve().name}-{after}"
+            service = service_of(cast, limits, name=how.served_model_name, fingerprint=run_name)
             address = f"http://{f'[{how.host}]' if ':' in how.host else how.host}:{taken.getsockname()[1]}"
             answer(service, taken, ready=lambda: _tell(console, service, address))
 
@@ -106,7 +105,7 @@ def _tell(console: Console, service: Service, address: str) -> None:
     team, *others = service.company.models
     question = json.dumps({"model": team, "messages": [{"role": "user", "content": "Question: ..."}]})
     lines = [
-        f"{address}/v1 answers as {team}; also {', '.join(others)}",
+        f"{address}/v1 answers as {team}; also {', '.join(others)}; this is {service.fingerprint}",
         f"curl {address}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{question}'",
         "Ctrl-C ends it",
     ]

@@ -26,6 +26,9 @@ class Elsewhere:
         self._ask = dict(ask or {})
         self.tokens = 0
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._ask
+
     def say(
         self,
         name: str,

@@ -248,21 +248,21 @@ class EpisodeTrainer(Halving, GRPOTrainer):
             logs |= {
                 "approximate_kl": sum(sums["sum/kl"]) / tokens if not any(sums["sum/broken"]) else math.nan,
                 "token_entropy": sum(sums["sum/entropy"]) / tokens,
-                "ratio_off": max(sums["sum/ratio_off"]),
+                "ratio_off": sum(sums["sum/ratio_off"]) / tokens,
             }
         super().log(logs, *args, **kwargs)
 
 
 def _sums(logps: Tensor, entropies: Tensor, batch: dict[str, Tensor]) -> dict[str, float]:
     """Over the learnt tokens: their number, the KL divergence from the adapter as the step began (Schulman's estimator
-    k3) and the entropy, in nats; and by how much a ratio is off 1 at most."""
+    k3) and the entropy, in nats; and by how much the ratios are off 1."""
     own = batch["tool_mask"] == 1
     ratio = (logps - batch["old_per_token_logps"])[own].double()
     return {
         "tokens": float(own.sum()),
         "kl": float((ratio.exp() - 1 - ratio).sum()),
         "entropy": float(entropies[own].double().sum()),
-        "ratio_off": float((ratio.exp() - 1).abs().max()) if len(ratio) else 0.0,
+        "ratio_off": float((ratio.exp() - 1).abs().sum()),
     }
 
 

@@ -218,9 +218,9 @@ class Agents:
         prompts = [self.prompt_of(question, cue) for question, cue in ready]
         if self.workflow.stream is None:
             sampled = self.generator.generate(prompts, sampling=sampling, keys=keys)
-            return [self._turn(cue, ids) for (_, cue), ids in zip(ready, sampled, strict=True)]
+            return [self.turn(cue, ids) for (_, cue), ids in zip(ready, sampled, strict=True)]
         rows = say_whole(self.generator, self.renderer, self.workflow.stream, prompts, keys=keys, sampling=sampling)
-        turns = [self._turn(cue, tuple(row.said)) for (_, cue), row in zip(ready, rows, strict=True)]
+        turns = [self.turn(cue, tuple(row.said)) for (_, cue), row in zip(ready, rows, strict=True)]
         return [replace(turn, finished=turn.finished or row.paused) for turn, row in zip(turns, rows, strict=True)]
 
     def _say_steps(self, ready: Sequence[tuple[Question, Cue]], keys: Sequence[int], sampling: Sampling) -> list[Turn]:
@@ -233,7 +233,7 @@ class Agents:
         """What a model elsewhere says."""
         told = [self._told(question, cue) for question, cue in ready]
         spoken = self.elsewhere.say(name, told, keys, sampling=sampling, renderer=self.renderer)
-        turns = [self._turn(cue, ids) for (_, cue), (ids, _) in zip(ready, spoken, strict=True)]
+        turns = [self.turn(cue, ids) for (_, cue), (ids, _) in zip(ready, spoken, strict=True)]
         return [replace(turn, finished=whole, spoken_by=name) for turn, (_, whole) in zip(turns, spoken, strict=True)]
 
     def _told(self, question: Question, cue: Cue) -> list[Message]:
@@ -302,7 +302,8 @@ class Agents:
         messages = view(question, turns, speaker, workflow=self.workflow, format=format, layout=self.layout)
         return self.renderer.prompt(messages, opening=opening(self.workflow, speaker, layout=self.layout))
 
-    def _turn(self, cue: Cue, ids: tuple[int, ...]) -> Turn:
+    def turn(self, cue: Cue, ids: tuple[int, ...]) -> Turn:
+        """What is said at a step, by the ids of the message."""
         text = self.renderer.text(ids)
         finished = bool(ids) and ids[-1] in self.renderer.end_ids
         answer = answers.extract(text, metric=self.workflow.metric) if cue.step.name in self.workflow.answer else None

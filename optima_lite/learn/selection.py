@@ -1,8 +1,12 @@
-"""What is worth learning from: the best dialogue of N a question, and the better of two messages of a tree. Pure."""
+"""What is worth learning from: the best dialogue of N a question, the better of two messages of a tree, and of many
+demonstrations those that are unlike one another. Pure."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
 
 from ..records import Demonstration, Ending, PreferencePair, Rollouts, Tree, Turn
 from ..settings.sections import RewardSettings, SelectionSettings
@@ -112,3 +116,34 @@ def _teaches(pair: PreferencePair, settings: SelectionSettings) -> bool:
 def _top(found: Sequence[PreferencePair], share: float) -> list[PreferencePair]:
     ordered = sorted(found, key=lambda pair: -pair.chosen_value)  # stable: ties keep the order of the trees
     return ordered[: max(1, int(share * len(ordered)))]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What is looked at of a demonstration. way: through the workflow. tokens: of it all. score: of its answer."""
+
+    way: tuple[str, ...]
+    tokens: int
+    score: float
+
+
+def diverse(candidates: Sequence[Candidate], count: int) -> list[int]:
+    """The places of `count` candidates that are unlike one another, of all where there are no more; in their order.
+
+    They lie in strata, by the way and by length: the shortest, the middle and the longest third of all. Each stratum
+    gives one in turn, the largest first, of its own the better answered first, then the shorter; those whose answers
+    are worth nothing come after all others.
+    """
+    if len(candidates) <= count:
+        return [*range(len(candidates))]
+    lengths = sorted(one.tokens for one in candidates)
+    borders = [lengths[len(lengths) // 3], lengths[2 * len(lengths) // 3]]
+    strata: dict[tuple[tuple[str, ...], int], list[int]] = {}
+    for place, one in enumerate(candidates):
+        strata.setdefault((one.way, bisect_right(borders, one.tokens)), []).append(place)
+    for own in strata.values():
+        own.sort(key=lambda place: (-candidates[place].score, candidates[place].tokens))  # stable: ties keep the order
+    by_size = sorted(strata.values(), key=len, reverse=True)
+    in_turn = [place for places in zip_longest(*by_size) for place in places if place is not None]
+    in_turn.sort(key=lambda place: candidates[place].score <= 0)
+    return sorted(in_turn[:count])

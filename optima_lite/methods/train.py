@@ -14,23 +14,25 @@ from pathlib import Path
 from ..errors import RunError
 from ..model.second import Second
 from ..records import Question
+from ..runs.demonstrations import demonstrations_of, sha256_of
 from ..runs.folder import RunFolder
 from ..runs.progress import Note, Observer, Planned, RunStarted, Timings, fan_out
 from ..runs.store import Run
 from ..runs.summary import summary
 from ..settings.config import LoadedRecipe
 from ..settings.machine import Machine
+from ..settings.teacher import TeacherSettings
 from ..stage.baselines import ALONE
-from ..stage.cast import Cast, workflows
+from ..stage.cast import Cast, Spoken, spoken_elsewhere, workflows
 from ..stage.crew import Alone
 from ..stage.doctor import versions
-from ..stage.elsewhere import SPOKEN_ELSEWHERE, models, require_same_models, taken
+from ..stage.elsewhere import SPOKEN_ELSEWHERE, models, named, require_same_models, taken
 from ..stage.hiring import hired
 from ..stage.preflight import require
 from ..stage.stage import Stage, require_something_right
 from ..stage.start import begin
+from ..stage.taught import usable
 from ..tasks.questions import questions
-from ..team.talks import team_of
 from . import reinforce
 from .market import loop as market
 from .optima import loop as optima
@@ -64,6 +66,8 @@ def train(
     }
     if code := recipe.task.code:
         manifest["plugin"] = {"path": str(code.path), "sha256": code.sha256}
+    if (shown := demonstrations_of(recipe)) is not None:
+        manifest["demonstrations"] = {"path": str(shown), "sha256": sha256_of(shown)}
     with Run.open(folder, manifest) as run:
         observe = fan_out(observe, Timings(sink=lambda timing: run.append_timings([timing])))
         observe(RunStarted(loaded.name, str(folder), recipe.iterations, run.resumed))
@@ -73,7 +77,7 @@ def train(
         if machine.server.urls:
             run.settle("sampler", lambda: {"engine": "server", "base": machine.server.base})
             observe(Note(SAMPLED_ELSEWHERE))
-        names = team_of(recipe).elsewhere
+        names = named(recipe)
         if names:
             now = models(names, machine)
             require_same_models(run.settle("speakers", lambda: now), now, where=run.folder)
@@ -82,7 +86,10 @@ def train(
         with hired(
             recipe, machine=machine, settle=run.settle, observe=observe, start=start, second=second, run=run.folder
         ) as crew:
-            cast, stage = crew.cast, Stage(crew.cast, run, observe, crew)
+            cast = crew.cast
+            stage = Stage(cast, run, observe, crew, _teacher(cast, machine, run, observe))
+            if not run.iterations():
+                usable(cast)  # what cannot be used is told before anything is computed
             held_out = questions(recipe.task, "held_out", recipe.evaluation.questions, seed=0)
             for greedy in (False, True):
                 stage.evaluate(cast.pair, held_out, "untrained", greedy=greedy)
@@ -91,6 +98,14 @@ def train(
             _improve(stage, held_out)
             for sentence in taken(run.folder, machine) if names else ():
                 stage.note(sentence)
+
+
+def _teacher(cast: Cast, machine: Machine, run: Run, observe: Observer) -> Spoken | None:
+    """The team as the recipe's teacher plays it, None without one at an endpoint."""
+    name = cast.recipe.teacher.speaker
+    if name is None:
+        return None
+    return spoken_elsewhere(cast, name, machine=machine, run=run, notify=lambda text: observe(Note(text)))
 
 
 def train_alone(cast: Cast, run: RunFolder, *, observe: Observer) -> None:
@@ -106,7 +121,8 @@ def train_alone(cast: Cast, run: RunFolder, *, observe: Observer) -> None:
     # An answer without a partner's word is all that there is: see `selection.skip_early_answers`.
     selection = recipe.selection.model_copy(update={"skip_early_answers": False})
     everyone = recipe.reinforce.model_copy(update={"roles": None})
-    recipe = recipe.model_copy(update={"selection": selection, "reinforce": everyone})
+    untaught = {"teacher": TeacherSettings()}  # whose demonstrations are a team's
+    recipe = recipe.model_copy(update={"selection": selection, "reinforce": everyone, **untaught})
     alone = replace(cast, pair=cast.single, recipe=recipe, start=None)
     name = f"{run.manifest.get('recipe_name')}, single agent"
     manifest = {"recipe": run.manifest["recipe"], "recipe_name": name, "versions": versions()}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -53,7 +52,7 @@ class Chat:
         kept: Kept,
         count: Callable[[str], int],
         notify: Callable[[str], None] = lambda text: None,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] | None = None,
     ) -> None:
         self.name, self.speaker = name, speaker
         self._kept, self._count, self._notify = kept, count, notify
@@ -158,7 +157,7 @@ def _text(content: object) -> str:
 
 
 def _word(value: object) -> str:
-    return _text(value)[:_LONGEST_NAME]
+    return "".join(c for c in _text(value)[:_LONGEST_NAME] if c.isprintable())
 
 
 def _number(value: object) -> int | None:

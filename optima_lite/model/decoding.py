@@ -32,7 +32,7 @@ class Row:
     """A row on its way. prompt: its prompt's length. ids: the prompt and what was sampled so far. most: tokens that it
     may say in all. watch: what was said so far in, what looks for the place to pause out; None: it goes on to its end.
     sampling: its own temperature and top-p; None: those of the others. known: how many of its ids have states, and
-    these. reused: how many of them had some when it entered."""
+    these. ahead: how many were computed for it before it entered. reused: how many others had some by then."""
 
     key: int
     prompt: int
@@ -41,6 +41,7 @@ class Row:
     watch: Callable[[Sequence[int]], Stop] | None = None
     sampling: Sampling | None = None
     known: tuple[int, list[Tensor]] = (0, [])
+    ahead: int = 0
     reused: int = 0
     finished: bool = False
     _stop: Stop | None = None
@@ -121,8 +122,9 @@ class Decoding:
         self._dissolve()
         for _ in range(entering):
             row = self.waiting.pop()
-            row.known = self.states.find(row.ids, len(row.ids) - 1, adapter=self.states.policy.worn)
-            row.reused = row.known[0]
+            worn = self.states.policy.worn
+            row.known = self.states.find(row.ids, len(row.ids) - 1, adapter=worn, ahead=row.ahead)
+            row.reused = max(0, row.known[0] - row.ahead)
             self.running.append(row)
 
     def join(self, rows: Sequence[Row]) -> None:

@@ -37,13 +37,14 @@ class _Again(Exception):
 @dataclass
 class Endpoint:
     """urls: each with its path, such as http://localhost:8000/v1; asked in turn. key_env: the environment variable
-    that holds the key. seconds: that an answer may take. at_once: requests under way. sleep, clock: of time."""
+    that holds the key. seconds: that an answer may take. at_once: requests under way. sleep, clock: of time; None: a
+    sleep that ends where another request fails."""
 
     urls: Sequence[str]
     key_env: str | None = None
     seconds: float = 300.0
     at_once: int = 32
-    sleep: Callable[[float], None] = time.sleep
+    sleep: Callable[[float], object] | None = None
     clock: Callable[[], float] = time.monotonic
     _failed: threading.Event = field(default_factory=threading.Event)  # nothing is tried again
     _stopped: threading.Event = field(default_factory=threading.Event)  # nor is any answer waited for
@@ -86,7 +87,7 @@ class Endpoint:
         found = self.raw(path, body, number)
         try:
             answer = json.loads(found)
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
             raise RunError("the server's answer is no JSON object", where=self._where(number, path))
@@ -103,9 +104,11 @@ class Endpoint:
                 why, asked = str(error), error.wait
             if wait is None or self._failed.is_set():
                 break
-            self.sleep(min(_LONGEST_WAIT, asked) if asked is not None else wait)
+            (self.sleep or self._failed.wait)(min(_LONGEST_WAIT, asked) if asked is not None else wait)
+            if self._failed.is_set():
+                break
         hint = "is it running, and is the address right? The same command goes on where this one stopped"
-        what = f"no useful answer after {len(_WAITS) + 1} tries: {why}"
+        what = f"no useful answer after {turn + 1} tries: {why}"
         raise RunError(what, where=self._where(number, path), hint=hint)
 
     def _where(self, number: int, path: str) -> str:
@@ -145,7 +148,7 @@ class Endpoint:
 
     def _judge(self, reply: http.client.HTTPResponse, found: bytes, where: str) -> None:
         """Raises _Again for an answer that may be another one next time, RunError for one that will not."""
-        said = found[:300].decode("utf-8", "replace").strip()
+        said = "".join(c for c in found[:300].decode("utf-8", "replace") if c.isprintable() or c == " ").strip()
         if reply.status in _TRANSIENT or reply.status >= 500:
             after = reply.getheader("Retry-After", "")
             raise _Again(f"status {reply.status}: {said}", float(after) if after.isdigit() else None)
@@ -155,17 +158,23 @@ class Endpoint:
         if reply.getheader("Content-Type", "").startswith("application/json"):
             try:
                 json.loads(found)
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise _Again("the answer is broken JSON") from None
 
     def _masked(self, found: bytes) -> bytes:
-        key = os.environ.get(self.key_env, "") if self.key_env else ""
+        key = self._key()
         return found.replace(key.encode(), b"***") if len(key) >= _SECRET else found
+
+    def _key(self) -> str:
+        return os.environ.get(self.key_env, "").strip() if self.key_env else ""
 
     def _headers(self) -> dict[str, str]:
         headers = {"Content-Type": "application/json"}
         if self.key_env is not None:
-            key = os.environ.get(self.key_env)
+            key = self._key()
+            if not (key.isascii() and key.isprintable()):  # http.client would show it in its error
+                what = f"the environment variable {self.key_env} holds characters that no key has"
+                raise ConfigError(what, where="key_env", hint="a line break, or a quote of a word processor?")
             if not key:
                 what = f"the environment variable {self.key_env} is to hold a key, and is empty"
                 raise ConfigError(what, where="key_env", hint=f"export {self.key_env}=... in this terminal alone")

@@ -7,6 +7,7 @@ what was sampled. Everything that people or datasets wrote is tokenised without 
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from ..team.prompts import Message
 from .template import Template
 
 _ANCHOR = "\n"
+_FOREIGN = re.compile(r"<\|\w+\|>|</?s>|\[/?INST\]|<(?:start|end)_of_turn>")
 _MOST_HELD = 5_000_000  # ids of texts that are kept: questions repeat within an iteration, not for ever
 
 
@@ -115,6 +117,19 @@ class Renderer:
                 self._texts[text] = self._tokenised(text, split_special_tokens=True)
                 self._held += len(self._texts[text])
             return self._texts[text]
+
+    def as_sampled(self, text: str) -> tuple[int, ...]:
+        """A message that somebody else has written as if it had been sampled: its ids, and a turn end."""
+        closing = self.closing
+        return (*self.encode(text), min(self.end_ids) if closing is None else closing)
+
+    def special(self, text: str) -> str | None:
+        """The first special token whose spelling stands in a text, of this tokenizer or as other models write theirs;
+        None for a text without."""
+        own = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
+        found = next((token for token in own if token in text), None)
+        foreign = _FOREIGN.search(text)
+        return found or (foreign[0] if foreign else None)
 
     def _render(self, messages: Sequence[Message], *, reply: bool) -> Rendered:
         pieces = self._scaffold(tuple(message.role for message in messages), reply)

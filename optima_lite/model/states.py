@@ -142,12 +142,27 @@ class States:
             self.keep(row, batch.pieces(k, len(row)), adapter=adapter)
             self.count(row, known)
 
-    def find(self, row: Sequence[int], limit: int, *, adapter: str | None) -> Found:
-        """What the cache knows of row[:limit], counted; see `PrefixCache.find`."""
+    def find(self, row: Sequence[int], limit: int, *, adapter: str | None, ahead: int = 0) -> Found:
+        """What the cache knows of row[:limit], counted; see `PrefixCache.find`. ahead: how many ids `compute_ahead` has
+        computed for this row, and counted."""
         with self.meter("arrange"):
             found = self.cache.find(row, limit=limit, adapter=adapter)
-        self.count(row, found[0])
+        self.meter.count(computed=len(row) - found[0], reused=max(0, found[0] - ahead))
         return found
+
+    def unknown(self, row: Sequence[int], *, adapter: str | None) -> int:
+        """How many ids of a row are to be computed before it can go on: its last one always."""
+        return len(row) - self.cache.find(row, limit=len(row) - 1, adapter=adapter)[0]
+
+    def compute_ahead(self, base: Any, row: Sequence[int], most: int) -> None:
+        """Computes the next `most` ids of a row, adapter on, but never its last; the cache keeps their states if it has
+        room."""
+        found = self.cache.find(row, limit=len(row) - 1, adapter=self.policy.worn)
+        part = row[: min(found[0] + most, len(row) - 1)]
+        batch = self.lay_out([part], [found])
+        self.forward(base, batch)
+        self.keep(part, batch.pieces(0, len(part)), adapter=self.policy.worn)
+        self.meter.count(computed=len(part) - found[0])
 
     def count(self, row: Sequence[int], known: int) -> None:
         """Counts a row that is computed but for its first `known` ids."""

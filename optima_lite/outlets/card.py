@@ -7,9 +7,10 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from ..records import EvalRow
+from ..records import UNKNOWN, EvalRow
 from ..runs.evaluations import evaluations, iteration_of
 from ..runs.folder import RunFolder
+from ..runs.steps import Taught, learnt_from
 
 _USES = {
     "adapter": "A LoRA adapter in PEFT's format: `PeftModel.from_pretrained(base, FOLDER)` on the base named above.",
@@ -23,7 +24,7 @@ _TEXT = """
 
 Agents that share one model and were trained by optima-lite (the method: arXiv 2410.08115) to solve more and say less:
 task `{task}`, base `{base}`, seed {seed}, iteration {iteration}. The licence of the base holds for what is made of it.
-
+{taught}
 {use}
 
 `role_card.json` says what each role is told, in which order they speak, when a dialogue ends and how it is sampled. A
@@ -59,6 +60,7 @@ def write_card(folder: Path, run: RunFolder, iteration: int, *, kind: str) -> No
         base=Path(base).name if "/" in base and data.base_model is None else base,
         seed=recipe["seed"],
         iteration=iteration,
+        taught="".join(map(_licence, learnt_from(run))),
         use=_USES[kind],
         questions=own[0].questions if own else "no",
         rows="\n".join(map(_line, rows)),
@@ -85,6 +87,13 @@ def _results(row: EvalRow, task: str) -> list[Any]:
         for metric, value, interval in found
         if value is not None
     ]
+
+
+def _licence(taught: Taught) -> str:
+    """What is said of demonstrations that were trained on."""
+    licence = "of an unknown licence" if taught.licence == UNKNOWN else f"under the licence {taught.licence}"
+    source = "" if taught.source is None else f", from {taught.source}"
+    return f"\nTrained on {taught.selected} demonstrations of {taught.teacher} as well, {licence}{source}.\n"
 
 
 def _line(row: EvalRow) -> str:

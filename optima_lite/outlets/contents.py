@@ -31,7 +31,14 @@ from ..runs.evaluation_view import gains, remarks
 from ..runs.evaluations import evaluation_stage, evaluations, iteration_of, undone_remarks
 from ..runs.folder import RunFolder, stage_name
 from ..runs.spoken_view import spoken_lines
-from ..runs.step_view import format_lines, imitation_lines, preference_lines, reinforcement_lines, verdict_lines
+from ..runs.step_view import (
+    format_lines,
+    imitation_lines,
+    preference_lines,
+    reinforcement_lines,
+    taught_lines,
+    verdict_lines,
+)
 from ..runs.steps import Imitation, Reinforcement, imitations, preferences, reinforcements
 from ..runs.summary import summary
 from ..runs.tree_view import marks
@@ -102,12 +109,8 @@ def _told(run: RunFolder) -> dict[str, Any]:
     rows, undone = evaluations(run), undone_remarks(run)
     talked: list[Imitation | Reinforcement] = [*imitations(run), *reinforcements(run)]
     recipe = run.manifest["recipe"]
-    said = [
-        *remarks(rows),
-        *verdict_lines(run),
-        *spoken_lines(run),
-        *format_lines([step for step in talked if isinstance(step, Imitation)]),
-    ]
+    imitated = [step for step in talked if isinstance(step, Imitation)]
+    said = [*remarks(rows), *verdict_lines(run), *spoken_lines(run), *format_lines(imitated), *taught_lines(imitated)]
     return {
         "name": run.folder.resolve().name,
         "recipe": run.manifest.get("recipe_name"),

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, ModelCard
+from huggingface_hub import HfApi, ModelCard, get_token
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
@@ -20,6 +20,13 @@ from ..errors import OptimaError
 from ..model.checkpoint import first_line
 
 _PATIENCE = 10  # seconds for the licence of a base
+
+
+def require_token(repo: str) -> None:
+    """Raises OptimaError where this machine has no token for the hub; nothing is asked there."""
+    if get_token() is None:
+        hint = "hf auth login, or HF_TOKEN in the environment"
+        raise OptimaError("the hub wants to know who you are", where=repo, hint=hint)
 
 
 def outgoing(folder: Path) -> list[tuple[str, int]]:
@@ -44,10 +51,16 @@ def add_licence(folder: Path, base: str, *, api: HfApi) -> None:
 def push(folder: Path, repo: str, *, private: bool, message: str, api: HfApi) -> str:
     """Sends the folder as one commit to a repository, which is made if need be; returns its address.
 
-    private: of a repository that is made now. Raises OptimaError for what the hub refuses, and without a token.
+    private: whether others must not see it. Raises OptimaError where they would, since the repository is there already,
+    for what the hub refuses, and without a token.
     """
     with _reached(repo):
         place = api.create_repo(repo, private=private, exist_ok=True)
+        open_to_all = private and not api.model_info(place.repo_id).private
+    if open_to_all:
+        what = "is there already, and everybody can see it; nothing was sent"
+        raise OptimaError(what, where=repo, hint="--public, or another name")
+    with _reached(repo):
         api.upload_folder(folder_path=folder, repo_id=place.repo_id, commit_message=message)
     return str(place)
 

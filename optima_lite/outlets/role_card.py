@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..settings.recipe import Recipe
-from ..settings.workflow import Workflow
+from ..settings.workflow import Role, Workflow
 from ..stage.cast import workflows
 from ..team.prompts import instructed
 
@@ -26,6 +26,11 @@ _HOW = {
 }
 
 
+def _voice(role: Role) -> dict[str, str]:
+    """Whose weights say what a role says."""
+    return {"spoken_by": role.spoken_by} if role.spoken_by else {"adapter": role.adapter}
+
+
 def role_card(recipe: Recipe) -> dict[str, Any]:
     """Prompts, layout, order, end and sampling of a team, as plain values."""
     team, _ = workflows(recipe)
@@ -33,7 +38,7 @@ def role_card(recipe: Recipe) -> dict[str, Any]:
     return {
         "team": team.name,
         "roles": [
-            {"name": role.name, "system": instructed(team, k), "facts": role.facts, "adapter": role.adapter}
+            {"name": role.name, "system": instructed(team, k), "facts": role.facts, **_voice(role)}
             for k, role in enumerate(team.roles)
         ],
         "layout": {"name": recipe.prompts.layout, "messages": _HOW[recipe.prompts.layout]} if team.talks else None,

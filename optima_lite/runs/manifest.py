@@ -22,6 +22,7 @@ from .disk import read_json, reading
 from .lock import LOCK, PID
 
 HOUSEKEEPING = {LOCK, PID, "manifest.json.tmp"}  # all that a start killed before its manifest can have left
+_FILES = {"plugin": "another plugin", "demonstrations": "other demonstrations"}  # that a manifest knows by content
 _DEFAULTS = {
     key.path: json.loads(key.default) for key in reference(Recipe) if key.default is not None
 }  # of recipe keys
@@ -60,15 +61,16 @@ def check_manifest(folder: Path, manifest: Any) -> None:
 def resume(folder: Path, stored: Any, wanted: dict[str, Any]) -> dict[str, Any]:
     """The manifest to go on with: the stored one, with grown iterations; without any records the wanted one.
 
-    Raises RunError if the stored recipe or plugin differs in what the records depend on.
+    Raises RunError if the stored recipe, plugin or demonstrations differ in what the records depend on.
     """
     check_manifest(folder, stored)
     if not any(folder.glob("*/*.jsonl")):  # a start that failed before it computed anything binds nobody
         return wanted
     manifest: dict[str, Any] = copy.deepcopy(stored)
-    if "plugin" in wanted:
-        _refuse_other_code(folder, stored.get("plugin"), wanted["plugin"])
-        manifest["plugin"] = wanted["plugin"]  # where the same file is now
+    for file, what in _FILES.items():
+        if file in wanted:
+            _refuse_other_content(folder, stored.get(file), wanted[file], what)
+            manifest[file] = wanted[file]  # where the same file is now
     old, new = manifest["recipe"].get("training"), wanted["recipe"].get("training")
     if isinstance(old, dict) and isinstance(new, dict) and new.get("iterations", 0) > old.get("iterations", 0):
         old["iterations"] = new["iterations"]
@@ -82,11 +84,11 @@ def resume(folder: Path, stored: Any, wanted: dict[str, Any]) -> dict[str, Any]:
     return manifest
 
 
-def _refuse_other_code(folder: Path, stored: Any, wanted: Mapping[str, str]) -> None:
-    """Raises RunError where a run was begun with a plugin of another content."""
+def _refuse_other_content(folder: Path, stored: Any, wanted: Mapping[str, str], called: str) -> None:
+    """Raises RunError where a run was begun with a file of another content. called: what the file is."""
     if isinstance(stored, dict) and stored.get("sha256") != wanted["sha256"]:
         was, now = str(stored.get("sha256"))[:12], wanted["sha256"][:12]
-        what = f"holds a run of another plugin: {wanted['path']} has changed since (SHA-256 {was}... -> {now}...)"
+        what = f"holds a run of {called}: {wanted['path']} has changed since (SHA-256 {was}... -> {now}...)"
         raise RunError(what, where=folder, hint="put the file back as it was, or start a new run with --run OTHER")
 
 

@@ -17,7 +17,14 @@ from .market_view import market_parts
 from .search_view import search_parts
 from .searches import prompt_search
 from .spoken_view import spoken_lines
-from .step_view import format_lines, imitation_table, preference_table, reinforcement_table, verdict_lines
+from .step_view import (
+    format_lines,
+    imitation_table,
+    preference_table,
+    reinforcement_table,
+    taught_lines,
+    verdict_lines,
+)
 from .steps import imitations, preferences, reinforcements
 from .summary import work
 
@@ -36,7 +43,7 @@ def overview(run: RunFolder) -> RenderableType:
     else:
         parts.append(Text("nothing has been evaluated yet"))
     if imitated:
-        parts += [Text(""), imitation_table(imitated), *format_lines(imitated)]
+        parts += [Text(""), imitation_table(imitated), *format_lines(imitated), *taught_lines(imitated)]
     if preferred:
         parts += [Text(""), preference_table(preferred)]
     if reinforced:

@@ -183,3 +183,15 @@ def format_lines(steps: Sequence[Imitation]) -> list[Text]:
             counts = ", ".join(f"{name} {count}" for name, count in one.formats)
             lines.append(Text(f"formats selected in iteration {one.iteration}: {counts}"))
     return lines
+
+
+def taught_lines(steps: Sequence[Imitation]) -> list[Text]:
+    """What teachers have shown in the iterations that had any, and how much of it was learnt from."""
+    lines = []
+    for one in steps:
+        for taught in one.taught:
+            learnt = "" if taught.selected is None else f", {taught.selected} of {one.selected} selected dialogues"
+            source = "" if taught.source is None else f", from {taught.source}"
+            shown = f"{taught.dialogues:,} demonstrations of {taught.teacher}, {taught.tokens:,} tokens{learnt}"
+            lines.append(Text(f"iteration {one.iteration}: {shown} (licence {taught.licence}{source})"))
+    return lines

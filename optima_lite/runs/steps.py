@@ -13,9 +13,9 @@ from typing import Any
 
 from .. import statistics
 from ..learn.reward import mean
-from ..records import Demonstration, Ending, Payment, PreferencePair, Record, Reward, Rollouts, Tree
+from ..records import Demonstration, Ending, Payment, PreferencePair, Record, Reward, Rollouts, Tree, from_json
 from ..settings.teams import speakers
-from .folder import IMITATED, PREFERRED, RunFolder, stage_name
+from .folder import IMITATED, PREFERRED, STARTED, RunFolder, stage_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +43,27 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Taught:
+    """What an iteration had from one teacher. teacher, licence, source: see `Origin`. dialogues: demonstrations, of so
+    many tokens by our tokenizer. selected: of these; None: not stored (yet)."""
+
+    teacher: str
+    licence: str
+    source: str | None
+    dialogues: int
+    tokens: int
+    selected: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Imitation:
     """What an imitation step sampled, selected and trained on. None: not stored (yet).
 
-    tokens: sampled in all dialogues. reward: the mean of each part. endings: share of the dialogues that ended so.
+    tokens: of all dialogues. reward: the mean of each part. endings: share of the dialogues that ended so.
     two_messages: share of dialogues of only two messages; when it nears 1 the talk has collapsed to a bare exchange.
     formats: the pool's formats among the selected dialogues, most frequent first. trainer_tokens: over all epochs.
-    shortened: questions whose facts did not fit the model. formatted: whether the reward asked for a form.
+    shortened: questions whose facts did not fit the model. formatted: whether the reward asked for a form. taught: what
+    came from teachers, which is among the dialogues.
     """
 
     iteration: int
@@ -64,6 +78,7 @@ class Imitation:
     shortened: int | None
     verdict: Verdict | None
     formatted: bool = False
+    taught: tuple[Taught, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +216,27 @@ def _imitation(run: RunFolder, iteration: int, rollouts: Sequence[Rollouts]) -> 
         shortened=_shortened(run, stage_name(iteration, "0_questions")),
         verdict=verdict_of(run, stage_name(iteration, "5_verdict")),
         formatted=_formatted(run),
+        taught=_taught(rollouts, selected),
     )
+
+
+def learnt_from(run: RunFolder) -> list[Taught]:
+    """The teachers of whom a run has selected anything, and those of the runs that it began with."""
+    before = (run.read_json(f"{STARTED}.json") or {}).get("taught", ())
+    own = [taught for step in imitations(run) for taught in step.taught if taught.selected]
+    return [*(from_json(Taught, one) for one in before), *own]
+
+
+def _taught(rollouts: Sequence[Rollouts], selected: Sequence[Demonstration] | None) -> tuple[Taught, ...]:
+    """What came from each teacher, in the order in which they first come."""
+    told = [(origin, dialogue.tokens) for one in rollouts for dialogue in one.dialogues if (origin := dialogue.taught)]
+    chosen = [origin for one in selected or () if (origin := one.dialogue.taught)]
+    found = []
+    for who in dict.fromkeys((origin.teacher, origin.licence, origin.source) for origin, _ in told):
+        own = [tokens for origin, tokens in told if (origin.teacher, origin.licence, origin.source) == who]
+        kept = sum((origin.teacher, origin.licence, origin.source) == who for origin in chosen)
+        found.append(Taught(*who, len(own), sum(own), None if selected is None else kept))
+    return tuple(found)
 
 
 def preferences(run: RunFolder) -> list[Preference]:

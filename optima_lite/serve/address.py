@@ -60,5 +60,7 @@ def bound(host: str, port: int) -> socket.socket:
         found.close()
         if error.errno not in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
             raise
-        raise OptimaError(f"{host}:{port} cannot be taken: {error.strerror}", hint="--port OTHER") from error
+        raise OptimaError(
+            f"{host}:{port} cannot be taken: {error.strerror}", hint="--port OTHER; 0 takes any that is free"
+        ) from error
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 import time
 import uuid
@@ -15,7 +14,7 @@ from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -30,11 +29,12 @@ from .answers import Delta, Letterhead, Outcome
 from .bounds import Bounded
 from .company import Company, Task
 from .engine import Ended, Engine, Voice
+from .guard import Guarded
 from .metrics import Metrics
 from .requests import ChatRequest, Refusal
 from .speaking import Manner, TeamTalk
 
-_HERE = ["127.0.0.1", "localhost", "[::1]", "::1", "testserver"]
+_HERE = ["127.0.0.1", "localhost", "[::1]", "::1"]
 _ELSEWHERE = "/v1/"
 
 
@@ -107,6 +107,8 @@ def application(service: Service) -> FastAPI:
         responses=wrong,
     )
     app.add_middleware(Bounded, most=limits.body, seconds=limits.seconds)
+    if limits.key:
+        app.add_middleware(Guarded, key=limits.key)
     if limits.loopback:  # another site's name may lead here, and its pages could then read what is answered
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=_HERE)
     if limits.origins:
@@ -114,12 +116,7 @@ def application(service: Service) -> FastAPI:
             CORSMiddleware, allow_origins=list(limits.origins), allow_methods=["GET", "POST"], allow_headers=["*"]
         )
     _add_errors(app)
-    credentials = Depends(HTTPBearer(auto_error=False))
-
-    async def guard(shown: HTTPAuthorizationCredentials | None = credentials) -> None:
-        given = shown.credentials if shown else ""
-        if limits.key and not hmac.compare_digest(given.encode(), limits.key.encode()):
-            raise HTTPException(401, "the API key is missing or wrong", {"WWW-Authenticate": "Bearer"})
+    keyed = [Depends(HTTPBearer(auto_error=False))]  # for the description; `Guarded` looks
 
     @app.get("/health")
     async def health() -> Response:
@@ -131,13 +128,13 @@ def application(service: Service) -> FastAPI:
     async def metrics() -> Response:
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    @app.get("/v1/models", response_model=answers.ModelsBody, dependencies=[Depends(guard)])
+    @app.get("/v1/models", response_model=answers.ModelsBody, dependencies=keyed)
     async def models() -> Response:
         """Who can be asked."""
         found = [answers.model(name, service.created) for name in service.company.models]
         return _json(200, {"object": "list", "data": found})
 
-    @app.get("/v1/models/{name}", response_model=answers.ModelBody, dependencies=[Depends(guard)])
+    @app.get("/v1/models/{name}", response_model=answers.ModelBody, dependencies=keyed)
     async def model(name: str) -> Response:
         """Whether somebody can be asked."""
         if name not in service.company.models:
@@ -148,7 +145,7 @@ def application(service: Service) -> FastAPI:
         "/v1/chat/completions",
         response_model=answers.CompletionBody,
         responses={200: {"content": {"text/event-stream": {}}}},
-        dependencies=[Depends(guard)],
+        dependencies=keyed,
     )
     async def chat(asked: ChatRequest, request: Request) -> Response:
         """The team's answer, or a role's next message."""
@@ -343,8 +340,7 @@ def _add_errors(app: FastAPI) -> None:
         told = str(error.detail)
         if error.status_code == 404 and request.url.path.startswith(_ELSEWHERE):
             told = f"there is no {request.url.path[:100]} here; this server answers POST /v1/chat/completions"
-        code = "invalid_api_key" if error.status_code == 401 else None
-        return _json(error.status_code, answers.problem(error.status_code, told, code=code), headers=error.headers)
+        return _json(error.status_code, answers.problem(error.status_code, told), headers=error.headers)
 
     @app.exception_handler(Exception)
     async def broken(_: Request, error: Exception) -> Response:

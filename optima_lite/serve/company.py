@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..errors import DataError
@@ -84,10 +84,8 @@ class Company:
             told = question_of(asked.chat)
             if not told.question.strip():
                 raise Refusal(400, "there is no question: the last user message is empty", param="messages")
-            self._require_readable(told.question, *told.facts)
-            facts: Facts = told.facts
-            if asked.optima is not None and asked.optima.facts is not None:
-                facts = asked.optima.facts
+            facts = _facts(told, asked)
+            self._require_readable(told.question, *_texts(facts))
             # the single agent sees all that the team would
             contexts = hands(facts, self._cast.pair.workflow)
             (question,), shortened = self._cast.fit(agents, [Question("chat", told.question.strip(), ("",), contexts)])
@@ -102,7 +100,7 @@ class Company:
 
         def prepare(asked: ChatRequest) -> tuple[RoleMessage, Sampling, float]:
             told = conversation_of(asked.chat, speaker, workflow=agents.workflow)
-            self._require_readable(told.question, *told.facts, *(text for _, text in told.said))
+            self._require_readable(told.question, *_texts(_facts(told, asked)), *(text for _, text in told.said))
             ids = self._prompt(agents, speaker, told, asked)
             sampling, limit = self._sampling(agents, asked), agents.generator.policy.max_length
             if len(ids) >= limit:
@@ -152,9 +150,7 @@ class Company:
         self, agents: Agents, speaker: int, told: Conversation, asked: ChatRequest
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The facts so that the role holds those that it was given."""
-        given: Facts = told.facts
-        if asked.optima is not None and asked.optima.facts is not None:
-            given = asked.optima.facts
+        given = _facts(told, asked)
         flat = not isinstance(given, Mapping) and all(isinstance(fact, str) for fact in given)
         if not flat:
             return hands(given, agents.workflow)
@@ -173,6 +169,18 @@ class Company:
             closing = agents.renderer.closing
             ids = agents.renderer.encode(text) + (() if closing is None else (closing,))
         return Turn(who, ids, text, answer)
+
+
+def _facts(told: Conversation, asked: ChatRequest) -> Facts:
+    """The facts of a request: those beside the messages, else those in them."""
+    beside = asked.optima.facts if asked.optima is not None else None
+    return told.facts if beside is None else beside
+
+
+def _texts(facts: Facts) -> Iterator[str]:
+    """All facts, whoever holds them."""
+    for one in facts.values() if isinstance(facts, Mapping) else facts:
+        yield from [one] if isinstance(one, str) else one
 
 
 def _require_order(agents: Agents, dialogue: Dialogue) -> None:

@@ -23,6 +23,7 @@ from ..model.decoding import Decoding, Row
 from ..model.generate import Generator
 from ..model.render import Rendered
 from ..model.sampling import Sampling
+from .arrivals import Arrivals
 
 Hear = Callable[[Sequence[int]], None]
 """Told the tokens of a message as they are said, a few at a time, by the engine's thread: it must not wait."""
@@ -213,10 +214,12 @@ class Engine(threading.Thread):
         states = self.generator.states
         whatever = Sampling(1.0, 1.0, 1)  # every row has its own
         decoding = Decoding(states, model, whatever, unsayable=self.generator.unsayable, waiting=())
-        while (new := self._arrived(decoding, adapter)) is not None:
-            rows = [row for job in new for row in job.rows if not row.finished]
-            self._share([tuple(row.ids[:-1]) for row in rows], model, adapter)
-            decoding.join(rows)
+        arrivals = Arrivals(decoding, states, model.get_base_model())
+        while (new := self._arrived(decoding, arrivals, adapter)) is not None:
+            arrivals.add([row for job in new for row in job.rows])
+            due = arrivals.due()
+            self._share([tuple(row.ids[:-1]) for row in due], model, adapter)
+            decoding.join(due)
             decoding.fill()
             self.running = len(decoding.running)
             self.slices += 1
@@ -235,12 +238,13 @@ class Engine(threading.Thread):
             self._tell()
         self.running = 0
 
-    def _arrived(self, decoding: Decoding, adapter: str) -> list[_Job] | None:
-        """The jobs whose rows join now; rows that nobody waits for have left. None when the batch is over and something
+    def _arrived(self, decoding: Decoding, arrivals: Arrivals, adapter: str) -> list[_Job] | None:
+        """The jobs whose rows come now; rows that nobody waits for have left. None when the batch is over and something
         else is next."""
         while True:
             decoding.give_up([row for job in self._joined if job.voice.cancelled for row in job.rows])
-            going = bool(decoding.running or decoding.waiting)
+            arrivals.add(())
+            going = bool(decoding.running or decoding.waiting or arrivals.waiting)
             with self._changed:
                 self._drop()
                 new = [job for job in self._jobs if job not in self._joined]

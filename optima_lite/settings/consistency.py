@@ -54,10 +54,19 @@ def _of_learning(recipe: Values, stated: Collection[str]) -> Iterator[tuple[str,
     if alike and "selection.min_credit" in stated:
         what = f"tells no messages apart: reward.credit {credit} gives all of a dialogue the same"
         yield "selection.min_credit", what
+    for key in ("teacher.at_most", "teacher.own"):
+        if key in stated and recipe["teacher"]["demonstrations"] is recipe["teacher"]["speaker"] is None:
+            yield key, "is read with teacher.demonstrations or teacher.speaker"
+    if "teacher.licence" in stated and recipe["teacher"]["speaker"] is None:
+        yield "teacher.licence", "is of what teacher.speaker says; a file's rows have the licence of their import"
     taking_part = recipe["team"]["roles"] if recipe["team"] else recipe["protocol"]["roles"]
     for name in recipe["reinforce"]["roles"] or ():
         if name not in taking_part:
             yield "reinforce.roles", f"names {name}, who has no part in the team; these have: {', '.join(taking_part)}"
+    others = (recipe["team"] or {}).get("spoken_by") or {}
+    for name in others if isinstance(others, Mapping) else ():
+        if name in (recipe["reinforce"]["roles"] or ()):
+            yield "reinforce.roles", f"names {name}, whom {others[name]} speaks for, so that it learns nothing"
     if recipe["method"] == "reinforce" and recipe["sampling"]["top_p"] < 1:
         yield "sampling.top_p", "must be 1 with method: reinforce, whose ratios are of the whole distribution"
     if recipe["schedule"] == "idpo" and recipe["training"]["iterations"] < 2:

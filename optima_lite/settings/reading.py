@@ -16,7 +16,7 @@ _PASSED_OVER = {
     "optima": (),
     "reinforce": ("schedule", "dpo.", "search."),
     "prompts": (
-        *("selection.", "search.", "training.", "dpo.", "schedule"),
+        *("selection.", "search.", "training.", "teacher.", "dpo.", "schedule"),
         *("sampling.rollouts", "sampling.pool_temperature"),
     ),
     "market": (
@@ -26,6 +26,7 @@ _PASSED_OVER = {
             "protocol.",
             "selection.",
             "search.",
+            "teacher.",
             "dpo.",
             "schedule",
             "prompts.formats",
@@ -46,7 +47,7 @@ _WHY = {
     "market": "is not read by method market, which trains no weights and lays no ways (docs/market.md)",
 }
 _IMITATION = (
-    *("selection.", "prompts.formats", "sampling.pool_temperature"),
+    *("selection.", "teacher.", "prompts.formats", "sampling.pool_temperature"),
     *(f"training.{name}" for name in ("restart", "epochs", "learning_rate", "batch_size", "warmup_ratio")),
 )
 

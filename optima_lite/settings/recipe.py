@@ -33,6 +33,7 @@ from .sections import (
     TrainingSettings,
 )
 from .task import CODE_TASKS, TaskSettings
+from .teacher import TeacherSettings
 from .workflow import QUESTION, TASK
 
 _USED_BY = {
@@ -72,6 +73,7 @@ class Recipe(Section):
     selection: SelectionSettings = SelectionSettings()
     search: SearchSettings = SearchSettings()
     training: TrainingSettings = TrainingSettings()
+    teacher: TeacherSettings = TeacherSettings()
     dpo: DpoSettings = DpoSettings()
     reinforce: ReinforceSettings = ReinforceSettings()
     prompt_search: PromptSearchSettings = PromptSearchSettings()
@@ -123,6 +125,14 @@ class Recipe(Section):
                 f"{schedule} prefers whole messages to others, and team.transfer is stream; isft can learn"
             )
         return schedule
+
+    @field_validator("teacher")
+    @classmethod
+    def _teaches_whole_messages(cls, teacher: TeacherSettings, info: ValidationInfo) -> TeacherSettings:
+        team = info.data.get("team") or {}
+        if teacher.teaches and (team.get("transfer") == "stream" or team.get("stream")):
+            raise ValueError("shows whole messages, and those of the team fall into steps (stream)")
+        return teacher
 
     @field_validator("market")
     @classmethod

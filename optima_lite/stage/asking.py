@@ -21,7 +21,8 @@ Facts = Sequence[str] | Sequence[Sequence[str]] | Mapping[str, Sequence[str]]
 class Said:
     """One turn of a dialogue. role: who said it, a role's or a tool's name. tokens: sampled, none for a tool. answer:
     what the turn states as the answer. finished: False when it was cut at its token limit, or, in a stream, when its
-    message goes on. tick: of a stream, counted from 1: what has the same was said side by side; else 0."""
+    message goes on. tick: of a stream, counted from 1: what has the same was said side by side; else 0. spoken_by: the
+    speaker of the machine file whose model has said it; nobody: ours."""
 
     role: str
     text: str
@@ -29,6 +30,7 @@ class Said:
     answer: str | None
     finished: bool
     tick: int = 0
+    spoken_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ def talk(
         tick += workflow.streams
         for turn in dialogue.turns[len(turns) :]:
             role, tokens = workflow.names[turn.speaker], len(turn.ids)
-            turns.append(Said(role, turn.text, tokens, turn.answer, turn.finished, tick))
+            turns.append(Said(role, turn.text, tokens, turn.answer, turn.finished, tick, turn.spoken_by or ""))
             if hear:
                 hear(turns[-1])
     assert dialogue.ending is not None

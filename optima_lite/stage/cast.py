@@ -282,7 +282,8 @@ def spoken_elsewhere(
         raise RunError(f"{what} cannot be spoken by {name}, who says whole messages in turn", where=run.folder)
     require_speakers([name], machine, where="--spoken-by")
     agents = replace(cast.pair, workflow=spoken(team, name))
-    agents = replace(agents, elsewhere=_elsewhere(agents, machine, run.folder, notify))
+    if name not in agents.elsewhere:  # else it is the same one, whose ceilings are on all that it says
+        agents = replace(agents, elsewhere=_elsewhere(agents, machine, run.folder, notify))
     return Spoken(name, machine.speakers[name].model, agents)
 
 

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from ..errors import OptimaError
 from ..records import Question
+from ..runs.demonstrations import demonstrations_of, origin_of, read_demonstrations
 from ..settings.recipe import Recipe
 from ..settings.task import SPLITS
 from ..settings.workflow import QUESTION, TASK
@@ -62,6 +63,22 @@ def look_up_findings(recipe: Recipe) -> Iterator[Finding]:
             yield Finding("facts to look up", Status.PROBLEM, what, error.hint)
         else:
             yield Finding("facts to look up", Status.OK, f"{found:,} in {_where(index)}")
+
+
+def demonstration_findings(recipe: Recipe) -> Iterator[Finding]:
+    """How many demonstrations there are, and under which licences."""
+    path = demonstrations_of(recipe)
+    if path is None:
+        return
+    try:
+        rows = read_demonstrations(path)
+    except OptimaError as error:
+        yield Finding("demonstrations", Status.PROBLEM, f"{error.where}: {error.what}", error.hint)
+        return
+    licences = ", ".join(sorted({origin_of(row).licence for row in rows}))
+    wanted = recipe.teacher.at_most or recipe.training.questions
+    used = f"{len(rows):,}" if len(rows) <= wanted else f"{wanted:,} of {len(rows):,}"
+    yield Finding("demonstrations", Status.OK, f"{used} of {path}, licence {licences}")
 
 
 def _where(index: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from ..learn.reward import mean
@@ -12,11 +12,13 @@ from ..model.sampling import Sampling
 from ..records import Question, Rollouts
 from ..runs.folder import stage_name
 from ..runs.progress import Advance, Ranked
+from ..runs.rows import Rows
 from ..settings.sections import RewardSettings
 from ..tasks.questions import training_questions
 from .cast import Cast
 from .evaluate import undecided
 from .stage import Stage
+from .taught import in_place
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,12 @@ class Ranking:
         return scored
 
 
-def sampled(stage: Stage, iteration: int, *, pool: bool) -> Sequence[Rollouts]:
-    """The dialogues that an iteration learns from, about its training questions. pool: told to use the formats."""
+def sampled(stage: Stage, iteration: int, *, pool: bool, shown: Sequence[Rollouts] = ()) -> Sequence[Rollouts]:
+    """The dialogues that an iteration learns from, about its training questions. pool: told to use the formats. shown:
+    demonstrations, about whose questions the team talks, too."""
     recipe, pair = stage.cast.recipe, stage.cast.pair
     rollouts = recipe.sampling.rollouts
-    drawn = training_questions(recipe, iteration, preference=False)
+    drawn = in_place(training_questions(recipe, iteration, preference=False), shown)
     fitted = stage.fit(pair, drawn, stage_name(iteration, "0_questions"))
     total = len(fitted) * rollouts
     sampling, formats = stage.cast.sampling(pair, pool=pool), stage.cast.formats if pool else ()
@@ -73,11 +76,17 @@ def sampled(stage: Stage, iteration: int, *, pool: bool) -> Sequence[Rollouts]:
         )
 
 
+def shown_alone(stage: Stage, iteration: int, shown: Sequence[Rollouts]) -> list[Rollouts]:
+    """Demonstrations as all that an iteration learns from."""
+    fitted = stage.fit(stage.cast.pair, [group.question for group in shown], stage_name(iteration, "0_questions"))
+    return [replace(group, question=question) for group, question in zip(shown, fitted, strict=True)]
+
+
 def rewarded(stage: Stage, iteration: int, rollouts: Sequence[Rollouts]) -> Sequence[Rollouts]:
     """The same dialogues with their rewards."""
     recipe = stage.cast.recipe
     each = recipe.sampling.rollouts
-    total = len(rollouts) * each
+    total = len(rollouts) * each if isinstance(rollouts, Rows) else sum(len(group.dialogues) for group in rollouts)
     job = Ranking(stage.cast.pair.speakers, recipe.reward)
     with stage.phase("rank", iteration=iteration, total=total, unit="dialogues", parts=("read siblings",)) as advance:
         scored = stage.made(stage_name(iteration, "2_rewards"), Rollouts, rollouts, job=job, each=each, advance=advance)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from ..runs.replies import SPOKEN, replies_in
 from ..settings.layers import near_names
 from ..settings.machine import MACHINE_FILE, Machine, Speaker
 from ..settings.recipe import Recipe
-from ..settings.workflow import Workflow
+from ..settings.workflow import Workflow, spoken
 from ..tasks.questions import questions
 from ..team.prompts import sights
 from ..team.talks import team_of
@@ -28,10 +28,11 @@ SPOKEN_ELSEWHERE = (
 )
 
 _TALKS = ("sample", "sample siblings", "search")  # what phases are made of in which the team talks
+TEACHING = ("teach",)  # of the phase in which a teacher plays the team
 _CHARACTERS = 4  # of a token, about
 
 
-def require_speakers(names: Sequence[str], machine: Machine, *, where: str = "team.spoken_by") -> None:
+def require_speakers(names: Iterable[str], machine: Machine, *, where: str = "team.spoken_by") -> None:
     """Raises ConfigError for a speaker that the machine file does not have. where: it is named."""
     for name in names:
         if name not in machine.speakers:
@@ -47,6 +48,12 @@ def require_same_models(stored: Mapping[str, Any], now: Mapping[str, Any], *, wh
             what = f"was begun with {stored[name]} as {name}, and {MACHINE_FILE} has {model}"
             hint = f"put {stored[name]} back, or start a new run with --run OTHER"
             raise RunError(what, where=where, hint=hint)
+
+
+def named(recipe: Recipe) -> tuple[str, ...]:
+    """The speakers that a recipe names, each once: for roles, and as the team's teacher."""
+    teacher = recipe.teacher.speaker
+    return tuple(dict.fromkeys((*team_of(recipe).elsewhere, *([teacher] if teacher else []))))
 
 
 def models(names: Sequence[str], machine: Machine) -> dict[str, str]:
@@ -84,27 +91,34 @@ def findings(recipe: Recipe, machine: Machine, plan: Sequence[PhaseStarted]) -> 
     """For each speaker that a recipe names whether it can be asked, and the most that it will be asked. Nothing is
     asked. plan: the phases of the run."""
     team = team_of(recipe)
-    for name in team.elsewhere:
+    for name in named(recipe):
         try:
             require_speakers([name], machine)
         except ConfigError as error:
             yield Finding(f"speaker {name}", Status.PROBLEM, error.what, error.hint)
             continue
         speaker, roles = machine.speakers[name], [role.name for role in team.roles if role.spoken_by == name]
-        yield Finding(
-            f"speaker {name}", Status.OK, f"{speaker.model} at {speaker.url} speaks for {' and '.join(roles)}"
-        )
+        does = [f"speaks for {' and '.join(roles)}"] * bool(roles) + ["teaches"] * (name == recipe.teacher.speaker)
+        yield Finding(f"speaker {name}", Status.OK, f"{speaker.model} at {speaker.url} {' and '.join(does)}")
         if speaker.key_env and not os.environ.get(speaker.key_env):
             what = f"the environment variable {speaker.key_env} is to hold its key, and is empty"
             yield Finding(
                 f"key of {name}", Status.PROBLEM, what, f"export {speaker.key_env}=... in this terminal alone"
             )
-        yield _bill(name, speaker, recipe, team, plan)
+        if roles:
+            yield _bill(name, speaker, recipe, team, _dialogues(plan, _TALKS))
+        if name == recipe.teacher.speaker:
+            yield _bill(name, speaker, recipe, spoken(team, name), _dialogues(plan, TEACHING))
 
 
-def _bill(name: str, speaker: Speaker, recipe: Recipe, team: Workflow, plan: Sequence[PhaseStarted]) -> Finding:
-    """At most so many requests and tokens. What is read is reckoned by the characters of one question."""
-    talks = sum(phase.total for phase in plan if phase.parts and phase.parts[0] in _TALKS)
+def _dialogues(plan: Sequence[PhaseStarted], parts: Sequence[str]) -> int:
+    """Dialogues of the phases that begin with one of these parts."""
+    return sum(phase.total for phase in plan if phase.parts and phase.parts[0] in parts)
+
+
+def _bill(name: str, speaker: Speaker, recipe: Recipe, team: Workflow, talks: int) -> Finding:
+    """At most so many requests and tokens for so many talks. What is read is reckoned by the characters of one
+    question."""
     own = [step for step in team.steps if not step.tool and team.roles[team.speaker(step)].spoken_by == name]
     requests = talks * math.ceil(team.max_steps * len(own) / len(team.steps))
     longest = recipe.sampling.max_turn_tokens

@@ -21,6 +21,7 @@ from ..model.hub import NotHere
 from ..model.memory import GIB, OVERHEAD, Limits, Phase, Setup, adapter_bytes, forecast, of_one_batch, planned
 from ..model.resources import free_memory, let_segments_grow
 from ..model.shapes import Shape, known
+from ..runs.demonstrations import demonstrations_of, read_demonstrations
 from ..runs.live import duration
 from ..runs.manifest import would_resume
 from ..runs.progress import PhaseStarted
@@ -33,7 +34,7 @@ from ..statistics import FEWEST
 from ..tasks import answers
 from ..team.talks import adapters_of, team_of
 from . import elsewhere
-from .data import data_findings, look_up_findings
+from .data import data_findings, demonstration_findings, look_up_findings
 from .doctor import disk, gpu
 from .engine import require_engine
 from .findings import Finding, Status
@@ -67,7 +68,7 @@ def check(
         yield Finding("plugin", Status.OK, code.told(recipe.uses))
     model = _model(loaded, machine)
     yield model
-    needs = [*data_findings(recipe), *look_up_findings(recipe), *_prompts(recipe)]
+    needs = [*data_findings(recipe), *look_up_findings(recipe), *demonstration_findings(recipe), *_prompts(recipe)]
     needs += [*_judge(recipe), *_extras(recipe, machine), *elsewhere.findings(recipe, machine, plan)]
     yield from needs
     let_segments_grow(os.environ)  # torch reads it when the card is first looked at, and the probe needs it
@@ -99,11 +100,14 @@ def require(recipe: Recipe, *, machine: Machine) -> None:
     reward.require(recipe.reward)
     require_engine(recipe, machine)
     elsewhere.require_speakers(team_of(recipe).elsewhere, machine)
+    elsewhere.require_speakers(filter(None, [recipe.teacher.speaker]), machine, where="teacher.speaker")
     require_enough_to_judge(recipe)
     for split in ("train", "validation", "held_out"):
         questions(recipe.task, split, 1, seed=0)
     for index in {*team_of(recipe).indexes} - {QUESTION}:
         facts(recipe.task, index)
+    if (shown := demonstrations_of(recipe)) is not None:
+        read_demonstrations(shown)
 
 
 def require_enough_to_judge(recipe: Recipe) -> None:
@@ -171,7 +175,7 @@ def _time(recipe: Recipe, machine: Machine, plan: Sequence[PhaseStarted], gpus: 
     """How long the run will take and how much it stores, by a short talk of the untrained team."""
     from .pace import measure
 
-    if names := team_of(recipe).elsewhere:
+    if names := elsewhere.named(recipe):
         yield Finding("time", Status.NOTE, f"not known: it is for {' and '.join(names)} to say how soon they answer")
         return
     try:

@@ -20,7 +20,7 @@ from ..runs.progress import Advance, Evaluated, Note, Observer, phase
 from ..runs.rows import Pieces, Rows
 from ..runs.store import Run
 from ..settings.recipe import Recipe
-from .cast import Cast
+from .cast import Cast, Spoken
 from .crew import Crew, Job
 from .evaluate import Examination, decodings, parts_of, summarise, undecided
 from .lesson import Lesson
@@ -28,12 +28,14 @@ from .lesson import Lesson
 
 @dataclass(frozen=True)
 class Stage:
-    """The agents, the run folder, who is told of progress, and who does the work."""
+    """The agents, the run folder, who is told of progress, and who does the work. teacher: the team as another model
+    plays it, to be learnt from in iteration 0."""
 
     cast: Cast
     run: Run
     observe: Observer
     crew: Crew
+    teacher: Spoken | None = None
 
     def note(self, text: str) -> None:
         """One sentence that the user should read, and that the log keeps."""

@@ -16,6 +16,7 @@ from ..records import to_json
 from ..runs.chosen import BEGUN, Chosen, chosen, has_adapters, require_roles
 from ..runs.folder import STARTED, RunFolder
 from ..runs.opened import find_run
+from ..runs.steps import learnt_from
 from ..runs.store import Run
 from ..runs.summary import preparation_tokens
 from ..settings.machine import Machine
@@ -34,7 +35,9 @@ def begin(run: Run, recipe: Recipe, *, machine: Machine, notify: Callable[[str],
     if not place.is_dir():
         earlier, adapter, prompts = source(recipe, machine=machine)
         spent = preparation_tokens(earlier).get(earlier.trained()[-1])
-        run.write_json(f"{STARTED}.json", {"run": str(earlier.folder), "preparation": spent})
+        taught = learnt_from(earlier)
+        told = {"taught": taught} if taught else {}
+        run.write_json(f"{STARTED}.json", {"run": str(earlier.folder), "preparation": spent, **told})
 
         def copy(folder: Path) -> None:
             if adapter:

@@ -72,7 +72,7 @@ def _questions(
     """Every question of a file once, with the split that its row names if rows do."""
     found: dict[str, tuple[Question, Row]] = {}
     for row in rows(path):
-        question = _question(row, fields, pattern)
+        question = question_of(row, fields, pattern)
         earlier, first = found.setdefault(question.id, (question, row))
         if earlier != question:
             row.refuse(f"the id {question.id!r} belongs to line {first.line} already", "give each row its own id")
@@ -210,18 +210,33 @@ class Row:
 
 def rows(path: Path) -> Iterator[Row]:
     """The rows of a JSONL file. Raises DataError, with file and line, for what cannot be read."""
+    for line, raw in lines(path):
+        yield row_of(path, line, raw)
+
+
+def lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file that are not empty, each with its number from 1; of one that is longer than a row may be,
+    its beginning, which is longer too. Raises DataError for a file that cannot be read."""
     try:
         with path.open("rb") as file:
             for line, raw in enumerate(iter(partial(file.readline, _LONGEST_LINE + 1), b""), start=1):
-                if len(raw) > _LONGEST_LINE:
-                    what = f"a line of more than {_LONGEST_LINE >> 20} MB"
-                    raise DataError(what, where=f"{path}:{line}", hint="one JSON object a line, with a question in it")
                 if raw.strip() not in (b"", b"\xef\xbb\xbf"):
-                    yield Row(path, line, _parsed(raw, f"{path}:{line}"))
+                    yield line, raw
+                rest = raw
+                while len(rest) > _LONGEST_LINE and not rest.endswith(b"\n"):
+                    rest = file.readline(_LONGEST_LINE + 1)
     except FileNotFoundError as error:
         raise DataError("no such file", where=path, hint="task.path is relative to the working folder") from error
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", where=path) from error
+
+
+def row_of(path: Path, line: int, raw: bytes) -> Row:
+    """The row in a line of a file. Raises DataError, with file and line, where there is none."""
+    if len(raw) > _LONGEST_LINE:
+        what = f"a line of more than {_LONGEST_LINE >> 20} MB"
+        raise DataError(what, where=f"{path}:{line}", hint="one JSON object a line, with a question in it")
+    return Row(path, line, _parsed(raw, f"{path}:{line}"))
 
 
 def _parsed(raw: bytes, where: str) -> dict[str, Any]:
@@ -247,7 +262,8 @@ def too_deep(value: Any, levels: int = _DEEPEST) -> bool:
     return levels < 0 or any(too_deep(item, levels - 1) for item in inside if isinstance(item, dict | list))
 
 
-def _question(row: Row, fields: FieldSettings, pattern: str | None) -> Question:
+def question_of(row: Row, fields: FieldSettings, pattern: str | None) -> Question:
+    """The question that a row holds, its facts dealt out. Raises DataError where it holds none."""
     text = row.at(fields.question)
     if not isinstance(text, str) or not text.strip():
         row.refuse(f"{fields.question} holds {kind(text)} where the question's text is needed")

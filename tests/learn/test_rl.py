@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -228,9 +229,44 @@ def test_a_ratio_that_is_not_one_on_the_first_batch_stops_the_run(
     prove, before = rl._Guard._prove, traces(policy)
     shift(monkeypatch, 0.01)
     monkeypatch.setattr(rl._Guard, "_prove", prove)
-    with pytest.raises(TrainingError, match=r"a ratio is off by 0\.01"):
+    with pytest.raises(TrainingError, match=r"the ratios are off by 0\.01"):
         reinforced(policy, episodes)
     assert traces(policy) == before
+
+
+def recalled(monkeypatch: pytest.MonkeyPatch, change: Callable[[list[Any]], None]) -> None:
+    """The rows are changed after their log-probabilities were recalled."""
+    recall = grpo.EpisodeTrainer.recall
+
+    def changing(self: Any, **how: Any) -> Any:
+        found = recall(self, **how)
+        change(self.rows)
+        return found
+
+    monkeypatch.setattr(grpo.EpisodeTrainer, "recall", changing)
+
+
+def test_one_odd_token_does_not_stop_a_run(
+    policy: Policy, episodes: list[Episode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one of which the model is all but sure that nobody says it, and whose log-probability rounding has moved."""
+
+    def change(rows: list[Any]) -> None:
+        rows[0].old[int(rows[0].own.nonzero()[0])] += 0.004
+
+    recalled(monkeypatch, change)
+    assert reinforced(policy, episodes).steps > 0
+
+
+def test_one_row_whose_log_probabilities_are_of_other_tokens_stops_it(
+    policy: Policy, episodes: list[Episode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def change(rows: list[Any]) -> None:
+        rows[0].old = rows[0].old.roll(1)
+
+    recalled(monkeypatch, change)
+    with pytest.raises(TrainingError, match=r"the ratios are off by "):
+        reinforced(policy, episodes)
 
 
 def test_without_episodes_nothing_happens(policy: Policy) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optima_lite.learn.selection import demonstrations, worth_learning
+from optima_lite.learn.selection import Candidate, demonstrations, diverse, worth_learning
 from optima_lite.records import Dialogue, Ending, Question, Reward, Rollouts, Turn
 from optima_lite.settings.sections import RewardSettings, SelectionSettings
 
@@ -89,3 +89,44 @@ def test_messages_that_took_something_away_or_were_wrong_are_not_learnt(
     credit = (0.25, 0.0, None, -0.5, 1.0)
     settings = SelectionSettings(**selection)
     assert worth_learning(credit, reward=RewardSettings(**reward), settings=settings) == learnt
+
+
+# --- Demonstrations that are unlike one another ---------------------------------------------------
+
+# A table by hand: the way through the workflow, the tokens, the score of the answer. The thirds of the lengths begin at
+# 13 and at 40, so that the strata are: ab short 0 1 2, ab middle 3 4 8, abab long 6 7, ab long 5.
+TABLE = [
+    Candidate(("a", "b"), 10, 0.0),
+    Candidate(("a", "b"), 12, 1.0),
+    Candidate(("a", "b"), 11, 1.0),
+    Candidate(("a", "b"), 20, 1.0),
+    Candidate(("a", "b"), 30, 1.0),
+    Candidate(("a", "b"), 90, 0.5),
+    Candidate(("a", "b", "a", "b"), 50, 1.0),
+    Candidate(("a", "b", "a", "b"), 40, 1.0),
+    Candidate(("a", "b"), 13, 1.0),
+]
+
+
+@pytest.mark.parametrize(
+    ("count", "places"),
+    [
+        (1, [2]),  # one of the largest strata, and of that a right one, the shortest
+        (2, [2, 8]),
+        (3, [2, 7, 8]),
+        (4, [2, 5, 7, 8]),  # every stratum has given one, the last one an answer that is half right
+        (5, [1, 2, 5, 7, 8]),
+        (7, [1, 2, 3, 5, 6, 7, 8]),
+        (8, [1, 2, 3, 4, 5, 6, 7, 8]),  # and not 0, whose turn it is: its answer is wrong
+        (9, [0, 1, 2, 3, 4, 5, 6, 7, 8]),
+        (99, [0, 1, 2, 3, 4, 5, 6, 7, 8]),
+    ],
+)
+def test_every_way_and_every_length_comes_in_turn(count: int, places: list[int]) -> None:
+    assert diverse(TABLE, count) == places
+
+
+def test_more_of_one_kind_do_not_push_out_another() -> None:
+    many = [Candidate(("a",), 5, 1.0)] * 500 + [Candidate(("a", "b"), 60, 1.0)] * 10
+    chosen = diverse(many, 20)
+    assert sum(place >= 500 for place in chosen) == 10 and len(chosen) == 20

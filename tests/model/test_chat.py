@@ -117,6 +117,7 @@ def test_what_counts_as_an_answer(tmp_path: Path, answer: Any, text: str, finish
         ({"choices": [{"text": "completions"}]}, "without a message"),
         (b"[1, 2]", "no JSON object"),
         (b'{"choices": [', "no useful answer after 5 tries: the answer is broken JSON"),
+        (b"[" * 100_000, "no useful answer after 5 tries: the answer is broken JSON"),
         (b"", "no useful answer after 5 tries: the answer is broken JSON"),
         (429, "no useful answer after 5 tries: status 429"),
         (500, "no useful answer after 5 tries: status 500"),

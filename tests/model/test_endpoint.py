@@ -167,6 +167,15 @@ def test_a_key_comes_from_the_environment_and_is_told_nobody(serve: Any, monkeyp
     with pytest.raises(RunError) as error:
         asked.post("/x", {})
     assert KEY not in str(error.value) and KEY not in repr(asked)
+    monkeypatch.setenv("KEY_OF_A_TEST", f" {KEY}\n")
+    server.replies = [FINE]
+    asked.post("/x", {})
+    assert server.asked[-1][1] == f"Bearer {KEY}"
+    for wrong in (f"{KEY}\nX-Other: 1", f"{KEY}\u201d"):
+        monkeypatch.setenv("KEY_OF_A_TEST", wrong)
+        with pytest.raises(ConfigError, match="characters that no key has") as refused:
+            asked.post("/x", {})
+        assert KEY not in str(refused.value)
     monkeypatch.delenv("KEY_OF_A_TEST")
     with pytest.raises(ConfigError, match="KEY_OF_A_TEST"):
         asked.post("/x", {})

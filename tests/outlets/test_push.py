@@ -20,14 +20,15 @@ from optima_lite.outlets import hub
 
 
 class Stub(ThreadingHTTPServer):
-    """kept: the files of the commits. asked: method, path and body of every request. status: what it answers with."""
+    """kept: the files of the commits. asked: method, path and body of every request. status: what it answers with.
+    private: whether its repository is."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.kept: dict[str, bytes] = {}
         self.stored: dict[str, bytes] = {}
         self.asked: list[tuple[str, str, bytes]] = []
-        self.status = 200
+        self.status, self.private = 200, True
 
     @property
     def address(self) -> str:
@@ -60,6 +61,8 @@ class Handler(BaseHTTPRequestHandler):
             return {"url": f"{here}/me/{json.loads(body)['name']}", "id": "x"}
         if self.path == "/api/models/base/one":
             return {"id": "base/one", "cardData": {"license": "llama3"}, "siblings": [], "tags": []}
+        if self.path == "/api/models/me/team":
+            return {"id": "me/team", "private": self.server.private, "siblings": [], "tags": []}
         if "/preupload/" in self.path:
             files = [file["path"] for file in json.loads(body)["files"]]
             modes = {True: "lfs", False: "regular"}
@@ -123,6 +126,19 @@ def test_all_that_was_listed_arrives_and_nothing_else_in_a_private_repository(st
     assert stub.kept == {name: (folder / name).read_bytes() for name, _ in listed}
     (made,) = (json.loads(body) for _, path, body in stub.asked if path == "/api/repos/create")
     assert made.get("private") or made.get("visibility") == "private"
+
+
+def test_who_has_no_token_is_told_before_anything_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "get_token", lambda: None)
+    with pytest.raises(OptimaError, match="who you are"):
+        hub.require_token("me/team")
+
+
+def test_nothing_is_sent_to_a_repository_that_everybody_sees_unless_that_is_wanted(stub: Stub, folder: Path) -> None:
+    stub.private = False
+    with pytest.raises(OptimaError, match="everybody can see it"):
+        hub.push(folder, "me/team", private=True, message="x", api=HfApi(endpoint=stub.address, token="hf_dummy"))
+    assert stub.kept == {}
 
 
 def test_the_licence_of_the_base_is_put_on_the_card(stub: Stub, folder: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -113,7 +116,7 @@ def test_a_role_stops_before_a_text_and_at_a_limit(site: Site) -> None:
         else:
             assert (reply.message["content"], reply.body["choices"][0]["finish_reason"]) == (expected, "stop")
             assert reply.body["usage"]["completion_tokens"] < tokens, "what comes after it is not even sampled"
-    short = site.post(body | {"max_tokens": 3}).body
+    short = site.post(body | {"max_tokens": 3.0}).body  # JSON knows no difference
     assert short["usage"]["completion_tokens"] == 3 and short["choices"][0]["finish_reason"] == "length"
     dialogue = site.ask(0, max_completion_tokens=9).body
     assert dialogue["usage"]["completion_tokens"] == 9 and dialogue["choices"][0]["finish_reason"] == "length"
@@ -151,6 +154,7 @@ BAD: dict[str, tuple[Any, int, str | None]] = {
         400,
         "context_length_exceeded",
     ),
+    "half a choice": ({"n": 1.5}, 400, None),
     "too large": (b"[" + b" " * 5000 + b"]", 413, None),
 }
 
@@ -165,11 +169,22 @@ def test_what_cannot_be_answered_is_told_in_the_words_of_the_api(site: Site, cas
     assert reply.body["error"]["message"] and (code is None or reply.body["error"]["code"] == code)
 
 
+def test_facts_beside_the_messages_are_not_even_tokenised_where_they_are_far_too_long(site: Site) -> None:
+    from optima_lite.serve.requests import ChatRequest, Refusal
+
+    body = {"messages": [{"role": "user", "content": "Question: who?"}]}
+    facts = {"facts": {"Bob": ["a" * 64 * site.service.engine.generator.policy.max_length]}}
+    for model in ("optima", "optima:bob"):
+        asked = ChatRequest.model_validate(body | {"model": model, "optima": facts})
+        with pytest.raises(Refusal, match="far longer"):
+            site.service.company.task(asked)
+
+
 def test_other_doors_are_shut(site: Site) -> None:
     assert site.ask().status == 200
     for key in ("", "another", "ключ"):
         reply = site.post({"model": "optima"}, key=key.encode().decode("latin-1"))
-        assert reply.status in (400, 401), "a body that is no request is refused first"
+        assert reply.status == 401 and reply.body["error"]["code"] == "invalid_api_key"
     body = {"model": "optima", "messages": [{"role": "user", "content": "x"}]}
     assert site.post(body, key="another").status == 401 == site.send("GET", "/v1/models").status
     assert site.post(body, Host="evil.example").status == 400
@@ -222,3 +237,37 @@ def test_others_may_only_ask_with_a_key(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_port_that_is_taken_is_told(site: Site) -> None:
     with pytest.raises(OptimaError, match="cannot be taken"):
         bound("127.0.0.1", site.port)
+
+
+def test_who_does_not_read_what_it_asked_for_is_let_go_when_time_is_up(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from optima_lite.serve.app import application
+
+    monkeypatch.setattr(site.service, "limits", replace(site.service.limits, seconds=0.5, key=""))
+    body = {"model": "optima", "messages": [{"role": "user", "content": "Question: who?"}], "stream": True}
+    sent: list[Any] = [{"type": "http.request", "body": json.dumps(body).encode()}]
+    scope = {
+        **{
+            "type": "http",
+            "method": "POST",
+            "path": "/v1/chat/completions",
+            "query_string": b"",
+            "http_version": "1.1",
+        },
+        "headers": [(b"host", b"localhost"), (b"content-type", b"application/json")],
+    }
+
+    async def receive() -> Any:
+        return sent.pop() if sent else await asyncio.sleep(60)
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.sleep(60)
+
+    async def asked() -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait_for(application(site.service)(scope, receive, send), 20)
+
+    asyncio.run(asked())
+    site.quiet()

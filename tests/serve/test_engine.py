@@ -169,3 +169,79 @@ def test_who_still_waits_when_the_engine_stops_is_let_go(exact: Policy) -> None:
         say(engine, 1, hear=lambda ids: engine.stop())
     engine.join(20)
     assert not engine.is_alive() and not engine.failed
+
+
+class Work:
+    """What goes through the model of an engine: calls of a slice, and the prompt tokens computed before each."""
+
+    def __init__(self, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.stretches = [0]
+        states = engine.generator.states
+        forward = states.forward
+
+        def counted(base: Any, batch: Any) -> Any:
+            columns = batch.ids.shape[1]
+            if columns == 1:
+                self.stretches.append(0)
+            else:
+                self.stretches[-1] += batch.ids.numel()
+            return forward(base, batch)
+
+        monkeypatch.setattr(states, "forward", counted)
+
+
+LONG = [tuple(range(20 + k, 180 + k)) for k in range(2)]
+
+
+def join_in(engine: Engine, work: Callable[[int], Any], count: int) -> list[Any]:
+    """What comes of works that begin together in the middle of what somebody else says."""
+    begun: list[Any] = []
+    others = ThreadPoolExecutor(count)
+
+    def begin(ids: Sequence[int]) -> None:
+        if not begun:
+            begun.extend(others.submit(work, k) for k in range(count))
+            while engine.waiting <= count:
+                pass
+
+    engine.start()
+    speaker = Voice(engine, hear=begin)
+    speaker.wear("one")
+    speaker.generate([PROMPTS[0]], sampling=Sampling(1.0, 1.0, 60), keys=[7])
+    found = [one.result() for one in begun]
+    engine.stop()
+    engine.join(20)
+    return found
+
+
+@pytest.mark.parametrize("stretch", [64, 10_000])
+def test_who_speaks_does_not_wait_for_a_long_prompt(
+    exact: Policy, monkeypatch: pytest.MonkeyPatch, stretch: int
+) -> None:
+    """Between two of its tokens never more than a stretch is computed for others, though their prompts are longer; and
+    what they say, and what is computed for it in all, is as without the stretches."""
+    monkeypatch.setattr("optima_lite.serve.arrivals.STRETCH", stretch)
+    exact.wear("one")
+    plain = generator(exact, max_cache_bytes=0)
+    wanted = plain.generate(LONG, sampling=HOWS[0], keys=[0, 1])
+    engine = Engine(generator(exact))
+    work = Work(engine, monkeypatch)
+
+    def read(k: int) -> Any:
+        voice = Voice(engine)
+        (said,) = voice.generate([LONG[k]], sampling=HOWS[0], keys=[k])
+        return said, voice.read, voice.reused
+
+    assert join_in(engine, read, 2) == [(said, 160, 0) for said in wanted]
+    assert engine.generator.counts.computed == 2 * 160 + len(PROMPTS[0])
+    assert engine.generator.counts.reused == 0
+    longest = max(work.stretches[1:])
+    assert longest == (64 if stretch == 64 else 2 * 159), "all but the last token, which goes with the others'"
+
+
+def test_a_prompt_that_the_cache_cannot_hold_joins_as_it_is(exact: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("optima_lite.serve.arrivals.STRETCH", 16)
+    engine = Engine(generator(exact, max_cache_bytes=0))
+    work = Work(engine, monkeypatch)
+    (said,) = join_in(engine, lambda k: Voice(engine).generate([LONG[k]], sampling=HOWS[0], keys=[k]), 1)
+    assert said and max(work.stretches[1:]) == 16 + 159, "it is tried once, in vain"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 import shutil
 import subprocess
@@ -44,6 +45,23 @@ def test_curl_asks_and_is_answered() -> None:
     assert done.returncode == 0 and '"finish_reason"' in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.usefixtures("_pointed")
+def test_javascript_asks_and_is_answered(tmp_path: Path) -> None:
+    """With the openai package of npm where OPENAI_NPM names a folder that has it; else it is only read."""
+    if shutil.which("node") is None:
+        pytest.skip("node is not installed")
+    script = shutil.copy(EXAMPLES / "openai_client.mjs", tmp_path)
+    packages = os.environ.get("OPENAI_NPM")
+    if packages is not None:
+        (tmp_path / "node_modules").symlink_to(Path(packages) / "node_modules")
+    command = ["node", *([] if packages else ["--check"]), script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and (packages is None or "answer:" in done.stdout), done.stdout + done.stderr
+
+
 def test_every_example_is_tried() -> None:
     assert {path.stem for path in EXAMPLES.glob("*.py")} == NEEDS.keys()
-    assert {path.name for path in EXAMPLES.glob("*.sh")} == {"ask.sh"}
+    assert {path.name for path in EXAMPLES.iterdir() if path.suffix in (".sh", ".mjs")} == {
+        "ask.sh",
+        "openai_client.mjs",
+    }

@@ -335,6 +335,44 @@ def test_a_team_and_the_rest_of_a_recipe(tmp_path: Path, text: str, said: str) -
     assert refused(tmp_path, text) == said
 
 
+SPOKEN = "team:\n  roles: {A: {system: a}, B: {system: b}}\n  steps:\n    a: {speaker: A, then: b}\n"
+SPOKEN += "    b: {speaker: B, then: end}\n  answer: b\n  spoken_by: "
+
+
+def test_roles_that_a_speaker_of_the_machine_file_speaks(tmp_path: Path) -> None:
+    team = team_of(recipe_with(tmp_path, SPOKEN + "{B: gpt}\n", "team.adapters=separate"))
+    assert [(role.spoken_by, role.adapter) for role in team.roles] == [("", "A"), ("gpt", "shared")]
+    assert (team.elsewhere, team.adapters) == (("gpt",), ("A",))
+    assert team_of(recipe_with(tmp_path, "team: proposer_critic\n", "team.spoken_by.Critic=gpt")).elsewhere == ("gpt",)
+    everyone = team_of(recipe_with(tmp_path, SPOKEN + "gpt\n", "method=prompts"))
+    assert everyone.adapters == ("shared",) and {role.spoken_by for role in everyone.roles} == {"gpt"}
+
+
+@pytest.mark.parametrize(
+    ("stated", "said"),
+    [
+        ("{C: gpt}", "r.yaml:9: team.spoken_by.C: there is no role C; there is A, B"),
+        ("{B: a b}", "r.yaml:9: team.spoken_by.B: a speaker's name is made of letters, digits, _ and -, not 'a b'"),
+        (
+            "{B: 3}",
+            "r.yaml:9: team.spoken_by: must be the name of a speaker, or one for each role that is spoken by one",
+        ),
+        ("{B: gpt}\n  adapters: {A: x, B: y}", "r.yaml:10: team.adapters.B: is spoken by gpt, and has no adapter"),
+        (
+            "{B: gpt}\n  transfer: stream",
+            "r.yaml:9: team.spoken_by: says whole messages, and those of this team fall into steps (stream)",
+        ),
+        (
+            "gpt",
+            "r.yaml:3: team: is spoken by others in all its roles, so that there is nothing to train; leave a role to "
+            "the model, or compare with such a team: optima-lite eval RUN --spoken-by NAME",
+        ),
+    ],
+)
+def test_who_cannot_be_spoken_by_another(tmp_path: Path, stated: str, said: str) -> None:
+    assert refused(tmp_path, f"{SPOKEN}{stated}\n") == said
+
+
 def test_a_task_without_facts_has_none_to_share_or_to_look_up(tmp_path: Path) -> None:
     said = refused(tmp_path, "team: exchange\n", "task.name=gsm8k", "task.metric=numeric")
     assert said == "r.yaml:3: team: shares its facts out, and task.name gsm8k has none"

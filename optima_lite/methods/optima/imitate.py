@@ -1,6 +1,7 @@
 """One imitation step (paper section 3.3, iSFT): sample dialogues, rank them, select the best, train on them.
 
-In iteration 0 the dialogues are sampled with the format-prompt pool and learnt without it (paper section 3.2).
+In iteration 0 the dialogues are sampled with the format-prompt pool and learnt without it (paper section 3.2); and
+demonstrations may stand beside them (a recipe's `teacher`).
 """
 
 from __future__ import annotations
@@ -12,22 +13,34 @@ from ...learn.rollout import credited
 from ...learn.selection import demonstrations, worth_learning
 from ...learn.sft import fine_tune
 from ...model.render import Rendered
-from ...records import Demonstration
+from ...records import Demonstration, Rollouts
 from ...runs.folder import IMITATED, stage_name
-from ...stage.dialogues import rewarded, sampled
+from ...stage.dialogues import rewarded, sampled, shown_alone
 from ...stage.lesson import Lesson
 from ...stage.stage import Stage
+from ...stage.taught import Beside, taught
 
 
 def imitate(stage: Stage, iteration: int) -> Path:
     """The folder of the adapter after the step; the policy speaks with it already."""
-    scored = rewarded(stage, iteration, sampled(stage, iteration, pool=iteration == 0))
+    scored = rewarded(stage, iteration, _said(stage, iteration))
     chosen = stage.run.whole(
         stage_name(iteration, "3_demonstrations"),
         Demonstration,
         lambda: demonstrations(scored, settings=stage.cast.recipe.selection),
     )
     return _train(stage, iteration, chosen)
+
+
+def _said(stage: Stage, iteration: int) -> Sequence[Rollouts]:
+    """The dialogues to learn from: the team's own, in iteration 0 with the format pool and beside what it is shown."""
+    if iteration:
+        return sampled(stage, iteration, pool=False)
+    shown = taught(stage)
+    if shown and not stage.cast.recipe.teacher.own:
+        return shown_alone(stage, iteration, shown)
+    own = sampled(stage, iteration, pool=True, shown=shown)
+    return Beside(own, shown) if shown else own
 
 
 def _train(stage: Stage, iteration: int, chosen: Sequence[Demonstration]) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from ...learn.sft import planned_steps
 from ...runs.progress import PhaseStarted
 from ...settings.recipe import Recipe
+from ...stage.elsewhere import TEACHING
 from ...stage.evaluate import decodings, parts_of
 from ...team.talks import team_of
 
@@ -41,8 +42,15 @@ def imitation(recipe: Recipe, iteration: int) -> Iterator[PhaseStarted]:
 
 def dialogues(recipe: Recipe, iteration: int) -> Iterator[PhaseStarted]:
     """The phases in which the training questions are talked about, and the dialogues ranked."""
-    count = recipe.training.questions * recipe.sampling.rollouts
-    yield PhaseStarted("generate", iteration, count, "dialogues", ("sample siblings",))
+    questions, shown = recipe.training.questions, recipe.teacher.teaches and iteration == 0
+    alone = shown and not recipe.teacher.own
+    count = questions * (1 if alone else recipe.sampling.rollouts)
+    if shown and recipe.teacher.speaker is not None:
+        yield PhaseStarted(
+            "teach", iteration, min(recipe.teacher.at_most or questions, questions), "dialogues", TEACHING
+        )
+    if not alone:
+        yield PhaseStarted("generate", iteration, count, "dialogues", ("sample siblings",))
     yield PhaseStarted("rank", iteration, count, "dialogues", ("read siblings",))
 
 
