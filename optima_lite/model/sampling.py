@@ -15,12 +15,13 @@ from torch import Tensor
 
 AT_ONCE = 1 << 22  # probabilities held at a time: a large vocabulary times many rows is taken in parts
 _ALMOST_ONE = 1 - 2.0**-53  # times this, a float64 becomes the one below it
+_COLDEST = 1e-5  # what is divided by less may not be a number any more, and the likeliest token has all the chance
 _GOLDEN = -7046029254386353131  # 2**64 / golden ratio as a signed integer: the increment of splitmix64
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """temperature 0 means greedy. top_p in (0, 1]. max_new_tokens counts the turn end."""
+    """temperature 0 means greedy, as does anything below 1e-5. top_p in (0, 1]. max_new_tokens counts the turn end."""
 
     temperature: float
     top_p: float
@@ -67,7 +68,7 @@ class KeyedSampler:
     def __call__(self, logits: Tensor, step: int) -> Tensor:
         """Logits (rows, vocabulary) of a step to token ids (rows,)."""
         how = self.sampling
-        if how.temperature == 0:
+        if how.temperature < _COLDEST:
             return logits.argmax(-1)
         uniform = self.uniforms[:, step]
         tokens, beyond = draw(logits, uniform, temperature=how.temperature, top_p=how.top_p, candidates=self.candidates)

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 
 from ..settings.workflow import Workflow
 
-_QUESTION = re.compile(r"^[ \t]*Question:[ \t]*", re.MULTILINE)
-_FACT = re.compile(r"^[ \t]*- (.*)$", re.MULTILINE)
+_QUESTION = re.compile(r"^[ \t]*(?:[-*•][ \t]+)?Question:[ \t]*", re.MULTILINE)  # chat front ends make lists of lines
+_FACT = re.compile(r"^[ \t]*[-*•][ \t]+(.*)$", re.MULTILINE)
 _FACTS = re.compile(r"^[ \t]*Facts:[ \t]*$", re.MULTILINE)
 _SAID = re.compile(r"^\s*([\w-]+) said:\s*", re.IGNORECASE)
 

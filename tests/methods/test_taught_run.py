@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +12,28 @@ import pytest
 
 pytest.importorskip("torch")
 
-from chat_server import Body, chat_server
+from chat_server import Body, ChatServer, chat_server
+from optima_lite.errors import DataError
 from optima_lite.learn.teaching import retold
+from optima_lite.methods.optima.imitate import said
 from optima_lite.outlets.card import write_card
 from optima_lite.records import Demonstration, Origin, Reply, Rollouts
 from optima_lite.runs.demonstrations import write_demonstrations
 from optima_lite.runs.folder import read_run
+from optima_lite.runs.progress import silent
 from optima_lite.runs.replies import Replies
 from optima_lite.runs.steps import Taught, imitations, learnt_from
 from optima_lite.runs.store import Run
 from optima_lite.runs.summary import training_tokens
 from optima_lite.settings.config import load_recipe
 from optima_lite.settings.machine import Machine
+from optima_lite.settings.recipe import Recipe
 from optima_lite.settings.teacher import TeacherSettings
-from optima_lite.stage.cast import Cast
+from optima_lite.stage.cast import Cast, spoken_elsewhere
+from optima_lite.stage.crew import Alone
+from optima_lite.stage.stage import Stage
 from optima_lite.stage.start import begin
+from optima_lite.stage.taught import taught, usable
 from optima_lite.tasks import world
 from support import MACHINE, SMALL, assert_same_run, call, small_chunks
 from talks import said_about
@@ -70,6 +78,10 @@ def rows(cast: Cast, split: str, numbers: Sequence[int]) -> list[Rollouts]:
         dialogue = retold(cast.pair, question, said, most_tokens=24, origin=origin)
         found.append(Rollouts(question, (dialogue,)))
     return found
+
+
+def recipe_of(*settings: str) -> Recipe:
+    return load_recipe("taught.yaml", overrides=settings).recipe
 
 
 def train(folder: Path, *settings: str) -> Any:
@@ -119,13 +131,13 @@ def test_what_came_from_whom_is_counted_and_told(here: Path, tmp_path: Path) -> 
 
 
 def test_a_run_that_begins_with_such_a_run_tells_its_teachers(here: Path, tmp_path: Path) -> None:
-    recipe = load_recipe("taught.yaml", overrides=["start=run", "teacher.demonstrations=null"]).recipe
+    recipe = recipe_of("start=run", "teacher.demonstrations=null")
     with Run.open(tmp_path / "next", {"recipe": recipe.to_dict()}) as run:
         begin(run, recipe, machine=Machine(run_folder=str(here)), notify=lambda text: None)
         assert learnt_from(run) == learnt_from(read_run(here / "run")) != []
 
 
-@pytest.mark.parametrize("stage", ["0_taught", "2_rewards"])
+@pytest.mark.parametrize("stage", ["0_taught", pytest.param("2_rewards", marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
@@ -157,6 +169,15 @@ def test_a_changed_file_is_refused_on_resume(here: Path) -> None:
     assert done.code == 2 and "holds a run of other demonstrations: shown.jsonl has changed since (SHA-256" in done.err
 
 
+def test_demonstrations_can_take_the_place_of_sampling(here: Path, tmp_path: Path, assembled: Cast) -> None:
+    cast = replace(assembled, recipe=recipe_of("teacher.own=false", "teacher.at_most=2"))
+    with Run.open(tmp_path / "run", {"recipe": {}}) as run:
+        found = said(Stage(cast, run, silent, Alone(cast)), 0)
+    assert [[dialogue.taught is not None for dialogue in group.dialogues] for group in found] == [[True]] * 2
+    assert [path.name for path in (tmp_path / "run/iteration_00").iterdir()] == ["0_taught.jsonl", "0_questions.json"]
+
+
+@pytest.mark.slow
 def test_demonstrations_alone_need_no_sampling(here: Path, tmp_path: Path) -> None:
     done = train(tmp_path / "alone", "teacher.own=false", "teacher.at_most=2")
     assert done.code == 0, done.err
@@ -167,16 +188,14 @@ def test_demonstrations_alone_need_no_sampling(here: Path, tmp_path: Path) -> No
     assert imitations(run)[0].dialogues == 2
 
 
-def test_what_the_run_is_judged_by_is_refused_before_anything_is_computed(
-    here: Path, tmp_path: Path, assembled: Cast
-) -> None:
+def test_what_the_run_is_judged_by_is_refused_with_its_line(here: Path, tmp_path: Path, assembled: Cast) -> None:
     path = tmp_path / "leak.jsonl"
     write_demonstrations(path, [*rows(assembled, "train", [1]), *rows(assembled, "held_out", [0])])
-    done = train(tmp_path / "leak", f"teacher.demonstrations={path}")
-    assert done.code == 2 and f"{path}:2: held out: its question is among the held-out questions" in done.err
-    assert not (tmp_path / "leak").exists()
-    done = train(tmp_path / "leak", "teacher.demonstrations=none.jsonl")
+    with pytest.raises(DataError, match=f"{path}:2: held out: its question is among the held-out questions"):
+        usable(replace(assembled, recipe=recipe_of(f"teacher.demonstrations={path}")))
+    done = train(tmp_path / "run", "teacher.demonstrations=none.jsonl")
     assert done.code == 2 and "none.jsonl: no such file of demonstrations" in done.err
+    assert not (tmp_path / "run").exists()
 
 
 def plays(body: Body, number: int) -> str:
@@ -186,19 +205,26 @@ def plays(body: Body, number: int) -> str:
     return said_about(question)[len(told) - 2 + ("Alice:" in told[1]["content"])]
 
 
-def test_a_model_elsewhere_plays_the_whole_team_and_is_learnt_from(
-    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = (
-        "teacher.demonstrations=null",
-        "teacher.speaker=gpt",
-        "teacher.licence=terms of gpt",
-        "teacher.at_most=2",
-    )
+SPEAKER = ("teacher.demonstrations=null", "teacher.speaker=gpt", "teacher.licence=terms of gpt", "teacher.at_most=2")
+
+
+@pytest.fixture
+def server() -> Iterator[ChatServer]:
     with chat_server(plays) as server:
-        machine = f'{MACHINE}[speakers.gpt]\nurl = "{server.url}"\nmodel = "m"\nat_once = 1\n'
-        (tmp_path / "machine.toml").write_text(machine)
-        config = ("--config", tmp_path / "machine.toml", "--quiet")
+        yield server
+
+
+def test_a_model_elsewhere_plays_the_whole_team(
+    here: Path, tmp_path: Path, assembled: Cast, server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine.model_validate({"speakers": {"gpt": {"url": server.url, "model": "m", "at_once": 1}}})
+    cast = replace(assembled, recipe=recipe_of(*SPEAKER))
+
+    def shown(run: Run) -> list[Rollouts]:
+        teacher = spoken_elsewhere(cast, "gpt", machine=machine, run=run, notify=pytest.fail)
+        return taught(Stage(cast, run, silent, Alone(cast), teacher))
+
+    with Run.open(tmp_path / "run", {"recipe": {}}) as run:
         with monkeypatch.context() as patch:
             add = Replies.add
 
@@ -208,28 +234,38 @@ def test_a_model_elsewhere_plays_the_whole_team_and_is_learnt_from(
                     raise KeyboardInterrupt
 
             patch.setattr(Replies, "add", dies)
-            killed = call("train", "taught.yaml", *settings, "--run", tmp_path / "run", *config)
-            assert killed.code == 130
-        done = call("train", "taught.yaml", *settings, "--run", tmp_path / "run", *config)
-        assert done.code == 0, done.err
-        shown = read_run(tmp_path / "run").read("iteration_00/0_taught", Rollouts)
-        turns = sum(len(group.dialogues[0].turns) for group in shown)
+            with pytest.raises(KeyboardInterrupt):
+                shown(run)
+        found = shown(run)
+        turns = sum(len(group.dialogues[0].turns) for group in found)
         assert turns <= len(server.asked) <= turns + 1, "nothing is asked twice but what was on its way at the kill"
-        missing = call("train", "taught.yaml", *settings, "--run", tmp_path / "other", "--config", "machine.toml")
-        assert "teacher.speaker: there is no speaker gpt in optima_lite.toml" in missing.err
-    asked = world.questions("train", 3, seed=0)
-    assert [group.question for group in shown] == asked[:2]
-    for group, question in zip(shown, asked, strict=False):
+        asked = len(server.asked)
+        assert shown(run) == found and len(server.asked) == asked
+    questions = world.questions("train", 3, seed=0)
+    assert [group.question for group in found] == questions[:2]
+    for group, question in zip(found, questions, strict=False):
         (dialogue,) = group.dialogues
         assert [turn.text for turn in dialogue.turns] == [text.strip() for text in said_about(question)]
         assert dialogue.taught == Origin("gpt (m)", "terms of gpt") and dialogue.format is not None
         assert not any(turn.spoken_by for turn in dialogue.turns), "each message is learnt"
+    missing = train(tmp_path / "other", *SPEAKER)
+    assert "teacher.speaker: there is no speaker gpt in optima_lite.toml" in missing.err
+
+
+@pytest.mark.slow
+def test_a_run_learns_from_a_model_elsewhere(here: Path, tmp_path: Path, server: ChatServer) -> None:
+    (tmp_path / "machine.toml").write_text(f'{MACHINE}[speakers.gpt]\nurl = "{server.url}"\nmodel = "m"\n')
+    done = call(
+        *("train", "taught.yaml", *SPEAKER, "--run", tmp_path / "run"),
+        *("--config", tmp_path / "machine.toml", "--quiet"),
+    )
+    assert done.code == 0, done.err
     run = read_run(tmp_path / "run")
     ranked = run.read("iteration_00/2_rewards", Rollouts)
     assert [len(group.dialogues) for group in ranked] == [3, 3, 2]
     assert [group.rewards[2].task for group in ranked[:2]] == [1.0, 1.0]
-    (taught,) = imitations(run)[0].taught
-    assert (taught.teacher, taught.dialogues) == ("gpt (m)", 2)
+    (shown,) = imitations(run)[0].taught
+    assert (shown.teacher, shown.dialogues) == ("gpt (m)", 2)
     assert "2 demonstrations of gpt (m)" in " ".join(call("report", tmp_path / "run").out.split())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate
 
 import pytest
@@ -40,9 +41,11 @@ def test_a_rows_numbers_do_not_depend_on_slices() -> None:
     assert torch.equal(later[1], whole[0, 8:12])
 
 
-def test_without_temperature_the_likeliest_token_is_taken() -> None:
+@pytest.mark.parametrize("temperature", [0.0, 5e-324, 1e-300, 1e-6])
+def test_without_temperature_the_likeliest_token_is_taken(temperature: float) -> None:
+    """Also where so little is left of it that logits divided by it are no numbers."""
     logits = torch.tensor([[0.0, 3.0, 1.0], [2.0, -torch.inf, 2.0]])
-    assert sampler([1, 2], [0, 0], how=GREEDY)(logits, 0).tolist() == [1, 0]
+    assert sampler([1, 2], [0, 0], how=replace(GREEDY, temperature=temperature))(logits, 0).tolist() == [1, 0]
 
 
 # --- Against the plainest way ---------------------------------------------------------------------

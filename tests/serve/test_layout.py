@@ -122,6 +122,8 @@ def test_a_team_is_asked_the_last_question() -> None:
     ]
     assert question_of(history).question == "And who now?"
     assert question_of([SYSTEM, ChatMessage("user", "Who?")]).facts == FACTS
+    typed = ChatMessage("user", "Facts:\n\n* one\n• two\n- Question: who?")  # as a front end's editor makes it
+    assert question_of([typed]).question == "who?" and question_of([typed]).facts == ("one", "two")
     listed = ChatMessage("user", "Facts:\n- one\n- two\nand so: who?")
     assert question_of([listed]).question == "and so: who?" and question_of([listed]).facts == ("one", "two")
 

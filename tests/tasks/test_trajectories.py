@@ -119,7 +119,7 @@ _ODD = st.recursive(
 _KEYS = st.sampled_from(["messages", "conversations", "question", "answer", "answers", "context", "contexts", "facts"])
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(rows=st.lists(st.dictionaries(_KEYS, _ODD, max_size=6), max_size=4))
 def test_whatever_a_row_holds_it_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, rows: list[Any]) -> None:
     path = tmp_path_factory.getbasetemp() / "odd.jsonl"

@@ -23,7 +23,7 @@ from ...stage.taught import Beside, taught
 
 def imitate(stage: Stage, iteration: int) -> Path:
     """The folder of the adapter after the step; the policy speaks with it already."""
-    scored = rewarded(stage, iteration, _said(stage, iteration))
+    scored = rewarded(stage, iteration, said(stage, iteration))
     chosen = stage.run.whole(
         stage_name(iteration, "3_demonstrations"),
         Demonstration,
@@ -32,7 +32,7 @@ def imitate(stage: Stage, iteration: int) -> Path:
     return _train(stage, iteration, chosen)
 
 
-def _said(stage: Stage, iteration: int) -> Sequence[Rollouts]:
+def said(stage: Stage, iteration: int) -> Sequence[Rollouts]:
     """The dialogues to learn from: the team's own, in iteration 0 with the format pool and beside what it is shown."""
     if iteration:
         return sampled(stage, iteration, pool=False)
