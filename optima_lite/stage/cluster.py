@@ -210,7 +210,7 @@ class Workers:
         self._failed += 1
         if self._failed >= _TRIES:
             what = f"{_TRIES} workers ended before they were ready, the last one with: {self._why[:300]}"
-            raise RunError(what, where="cluster", hint="Ray's logs, in its session folder, have more of it")
+            raise RunError(what, where="cluster", hint="Ray's logs have more of it")
         self._replace()
 
     def _replace(self) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain, repeat
 from math import inf
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ pytest.importorskip("ray")
 
 from ray.exceptions import RayActorError
 
-from optima_lite.errors import RunError
+from optima_lite.errors import ModelError, RunError
 from optima_lite.learn.parallel import PeerLost, Place
 from optima_lite.learn.sft import fine_tune
 from optima_lite.model.meter import Meter
@@ -35,6 +36,9 @@ from optima_lite.stage.worker import Done, Standing
 DIES, PARTED = "dies", "parted"
 Takes = float | str
 """Seconds until a worker answers, inf when it is frozen; or what becomes of it a second later."""
+
+
+READY = Standing("here", 1, versions(), "the same", {}, (), 1.0)
 
 
 def silent(*what: Any, **how: Any) -> None:
@@ -55,10 +59,11 @@ class Actor:
 
     world: World
     takes: list[Takes]
+    standing: Standing = READY
 
     def __getattr__(self, name: str) -> Any:
         answers: dict[str, Callable[..., Any]] = {
-            "ready": lambda given: Standing("here", 1, versions(), "the same", {}, (), 1.0),
+            "ready": lambda given: self.standing,
             "do": lambda adapters, job, items: Done([*items], (), (), {}, 1.0, 1.0),
             "door": lambda: ("here", 1),
             "train": self._trained,
@@ -85,6 +90,7 @@ class World:
     """What stands for Ray and for the time. hired: what the actors take, in the order in which they come."""
 
     hired: Iterator[list[Takes]]
+    standings: Iterator[Standing]
     now: float = 0.0
     killed: list[Actor] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -115,20 +121,21 @@ class World:
         self.killed.append(actor)
 
     def actor_of(self, worker: type, settings: Cluster) -> Any:
-        return SimpleNamespace(remote=lambda: Actor(self, next(self.hired)))
+        return SimpleNamespace(remote=lambda: Actor(self, next(self.hired), next(self.standings)))
 
 
 @pytest.fixture
 def workers(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Workers, World]]:
-    def made(*takes: list[Takes], **settings: Any) -> tuple[Workers, World]:
-        """Workers of whom the first is ready; those beyond `takes` never come."""
+    def made(*takes: list[Takes], standings: Sequence[Standing] = (), **settings: Any) -> tuple[Workers, World]:
+        """Workers of whom the first is ready; those beyond `takes` never come. standings: what the first ones say of
+        themselves, where it is not what all others do."""
 
         def hired() -> Iterator[list[Takes]]:
             yield from takes
             while True:
                 yield [inf]
 
-        world = World(hired())
+        world = World(hired(), chain(standings, repeat(READY)))
         cast = SimpleNamespace(meter=Meter(), micro_batch=8)
         stands_for = {"ray": world, "time": world, "actor_of": world.actor_of, "outline": lambda *a, **how: cast}
         for name, thing in stands_for.items():
@@ -188,6 +195,25 @@ def test_one_that_answers_in_time_is_not_dismissed_however_slow(workers: Any) ->
     found, world = workers([1.0, 1.0, 299.0, 299.0], workers=1)
     assert mapped(found, 3)
     assert world.notes == [] == world.killed
+
+
+OLDER = replace(READY, host="an older machine", versions=versions() | {"torch": "1.0"})
+OTHER = replace(READY, host="another machine", weights="others")
+
+
+def test_who_has_other_versions_or_weights_is_refused_by_name(workers: Any) -> None:
+    found, world = workers([1.0], [1.0], [1.0], [1.0], standings=[OLDER, READY, OTHER], workers=4)
+    found.complete()
+    assert mapped(found, 4)
+    own = versions()["torch"]
+    assert f"the worker on an older machine is refused, because it has torch 1.0 instead of {own}" in world.notes
+    assert "the worker on another machine is refused, because it has other weights of the model" in world.notes
+    assert len(world.killed) == 2 and found.size == 2
+
+
+def test_where_all_are_refused_the_run_does_not_begin(workers: Any) -> None:
+    with pytest.raises(ModelError, match="no worker of the cluster has what this run needs"):
+        workers([1.0], [1.0], [1.0], standings=[OLDER] * 3, workers=3)
 
 
 LESSON = Lesson(fine_tune, {"shared": [None] * 32}, load_recipe("quickstart").recipe.training, 0, IMITATED)  # type: ignore[dict-item]
