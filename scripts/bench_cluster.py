@@ -89,10 +89,10 @@ def measured(recipe: Recipe, cluster: Cluster, *, count: int, chunk: int, kill_a
 
 def _work(workers: Workers, recipe: Recipe, *, count: int, chunk: int, kill_after: float | None) -> Measured:
     cast, each = workers.cast, recipe.sampling.rollouts
-    asked, _ = cast.fit(cast.pair, questions(recipe.task, "train", count, seed=0))
+    asked, _ = cast.fit(cast.team, questions(recipe.task, "train", count, seed=0))
     size = max(1, chunk // each)
-    speakers = cast.pair.speakers
-    talk = Talk(speakers, each, cast.sampling(cast.pair), (recipe.seed, 0), cast.formats)
+    speakers = cast.team.speakers
+    talk = Talk(speakers, each, cast.sampling(cast.team), (recipe.seed, 0), cast.formats)
     list(workers.map(talk, [asked[:1]] * workers.size, lambda *what, **how: None))  # whoever has done nothing is slow
     if kill_after is not None:
         threading.Timer(kill_after, _kill).start()

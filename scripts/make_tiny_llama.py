@@ -363,7 +363,7 @@ def card(model: LlamaForCausalLM, writer: Writer, effort: Effort, folder: Path, 
     """The model card, with the scores of the model as shipped."""
     rows = evaluation.report(model, writer)
     question = world.questions("held_out", 1, seed=7)[0]
-    talk = evaluation.pair(model, writer, [question], temperature=evaluation.TEMPERATURE)[1][0]
+    talk = evaluation.team(model, writer, [question], temperature=evaluation.TEMPERATURE)[1][0]
     return CARD.format(
         parameters=sum(p.numel() for p in model.parameters()) / 1e6,
         megabytes=(folder / "model.safetensors").stat().st_size / 1e6,

@@ -49,7 +49,7 @@ class Asking:
         count = recipe.evaluation.questions if split == "held_out" else TRIED
         drawn: list[Question] = questions(recipe.task, split, count, seed=0)
         fitted, _ = cast.fit(agents, drawn)
-        sampling = cast.sampling(cast.pair)
+        sampling = cast.sampling(cast.team)
         how = {"sampling": sampling, "seed": recipe.seed, "settings": recipe.reward}
         examined = examine(agents, fitted, advance=lambda done, **told: None, **how)
         return summarise(examined, name=name, decoding="sampled", scoring=agents.scoring)
@@ -69,7 +69,7 @@ def rows_of(run: OpenedRun) -> list[tuple[EvalRow, int]]:
         return [(from_json(EvalRow, row), spent) for row, spent in json.loads(kept.read_text())]
     stored = {row.name: row for row in run.evaluations if row.decoding == "sampled"}
     cast = recall(run.source, machine=load_machine(None), iteration=None)
-    founders, last = cast.pair, recall(run.source, machine=load_machine(None), iteration=run.iterations[-1]).pair
+    founders, last = cast.team, recall(run.source, machine=load_machine(None), iteration=run.iterations[-1]).team
     assert isinstance(founders, Bidders) and isinstance(last, Bidders)
     last = founders.of(last.living)
     asking, system = Asking(cast), cast.recipe.prompts.system

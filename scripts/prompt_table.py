@@ -19,8 +19,9 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
+from optima_lite.learn.ranking import score
 from optima_lite.learn.reward import normaliser
-from optima_lite.learn.rollout import Agents, score
+from optima_lite.learn.rollout import Agents
 from optima_lite.methods.prompts.choices import space_of
 from optima_lite.model.sampling import row_key
 from optima_lite.records import Dialogue, Domain, Question, Turn
@@ -51,7 +52,7 @@ def main() -> None:
     recipe = load_recipe(asked.recipe, overrides=asked.overrides).recipe
     cast = assemble(recipe, machine=load_machine(None), settle=lambda key, decide: decide())
     how = recipe.prompt_search
-    domains = given(cast.pair.workflow, listed=how.domains, formats=recipe.prompts.formats if how.formats else ())
+    domains = given(cast.team.workflow, listed=how.domains, formats=recipe.prompts.formats if how.formats else ())
     table = json.loads(asked.out.read_text()) if asked.out.exists() else {"rows": {}}
     space = space_of(Alone(cast), domains)
     table |= {"edges": space.edges, "features": [own.tolist() for own in space.features]}
@@ -73,23 +74,23 @@ def main() -> None:
 
 def evaluated(cast: Cast, domains: Sequence[Domain], names: Sequence[str], drawn: Sequence[Question]) -> dict[str, Row]:
     """A dialogue about each question for every combination, with the random numbers that a run would give it."""
-    pair, recipe = cast.pair, cast.recipe
+    team, recipe = cast.team, cast.recipe
     combinations = [tuple(map(int, name.split("-"))) for name in names]
-    teams = [replace(pair, workflow=with_prompts(pair.workflow, combined(domains, one))) for one in combinations]
+    teams = [replace(team, workflow=with_prompts(team.workflow, combined(domains, one))) for one in combinations]
     by_id = {question.id: question for question in drawn}
 
     def speak(ready: Sequence[Cue]) -> list[Turn]:  # a dialogue's rollout is the number of its team
         prompts = [teams[cue.dialogue.rollout].prompt(by_id[cue.dialogue.question], cue.dialogue) for cue in ready]
         keys = [row_key(recipe.seed, "evaluation", cue.dialogue.question, 0, cue.number) for cue in ready]
-        said = pair.generator.generate(prompts, sampling=cast.sampling(pair), keys=keys)
-        return [_turn(pair, cue, ids) for cue, ids in zip(ready, said, strict=True)]
+        said = team.generator.generate(prompts, sampling=cast.sampling(team), keys=keys)
+        return [_turn(team, cue, ids) for cue, ids in zip(ready, said, strict=True)]
 
-    pair.generator.forget()
+    team.generator.forget()
     drafts = [Dialogue(question.id, number) for number in range(len(teams)) for question in drawn]
     found: dict[str, Row] = {name: {"score": [], "tokens": []} for name in names}
-    for dialogue in converse(drafts, workflow=pair.workflow, speak=speak):
+    for dialogue in converse(drafts, workflow=team.workflow, speak=speak):
         row = found[names[dialogue.rollout]]
-        row["score"].append(score(by_id[dialogue.question], dialogue, scoring=pair.scoring))
+        row["score"].append(score(by_id[dialogue.question], dialogue, scoring=team.scoring))
         row["tokens"].append(dialogue.tokens)
     return found
 

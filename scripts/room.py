@@ -18,7 +18,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from optima_lite.learn.rollout import Agents, ranked, sample
+from optima_lite.learn.ranking import ranked
+from optima_lite.learn.rollout import Agents, sample
 from optima_lite.methods.optima.explore import grow, scale_of
 from optima_lite.model.checkpoint import bundled
 from optima_lite.model.generate import Generator
@@ -69,10 +70,10 @@ def make_cast(policy: Policy, *, room: int, searches: int) -> Cast:
     generator = Generator(policy, max_batch_tokens=MOST_TOKENS, max_cache_bytes=room * token)
     renderer = Renderer(policy.tokenizer, end_ids=policy.end_ids)
     system = "You are {name}, working with {partner}."
-    pair = Agents(generator, renderer, told(exchange(("Alice", "Bob"), TURNS), system), Scoring("f1"))
+    team = Agents(generator, renderer, told(exchange(("Alice", "Bob"), TURNS), system), Scoring("f1"))
     single = Agents(generator, renderer, told(solo(), "You work alone."), Scoring("f1"))
     changes = (f"search.searches={searches}", f"sampling.max_turn_tokens={LONGEST}", "sampling.temperature=1.0")
-    return Cast(load_recipe("quickstart", overrides=changes).recipe, policy, pair, single, micro_batch=1)
+    return Cast(load_recipe("quickstart", overrides=changes).recipe, policy, team, single, micro_batch=1)
 
 
 def make_questions(count: int) -> list[Question]:
@@ -87,36 +88,36 @@ def make_questions(count: int) -> list[Question]:
 
 def generate(cast: Cast, questions: Sequence[Question]) -> int:
     """Ten rollouts of each question; how many dialogues these are is returned, as by all of these."""
-    groups = sample(cast.pair, questions, rollouts=ROLLOUTS, sampling=SAMPLING, seed=(0,))
+    groups = sample(cast.team, questions, rollouts=ROLLOUTS, sampling=SAMPLING, seed=(0,))
     return sum(len(group.dialogues) for group in groups)
 
 
 def rank(cast: Cast, questions: Sequence[Question]) -> int:
     """The same, and the base model's reading, which alone is counted."""
-    groups = sample(cast.pair, questions, rollouts=ROLLOUTS, sampling=SAMPLING, seed=(0,))
-    _reset(cast.pair.generator)
-    ranked(cast.pair, groups, settings=cast.recipe.reward)
+    groups = sample(cast.team, questions, rollouts=ROLLOUTS, sampling=SAMPLING, seed=(0,))
+    _reset(cast.team.generator)
+    ranked(cast.team, groups, settings=cast.recipe.reward)
     return sum(len(group.dialogues) for group in groups)
 
 
 def search(cast: Cast, questions: Sequence[Question]) -> int:
     """A tree for each question."""
-    probe = examine(cast.pair, questions[:1], sampling=SAMPLING, seed=0, settings=cast.recipe.reward, advance=_quiet)
-    _reset(cast.pair.generator)
+    probe = examine(cast.team, questions[:1], sampling=SAMPLING, seed=0, settings=cast.recipe.reward, advance=_quiet)
+    _reset(cast.team.generator)
     trees = grow(cast, questions, scale=scale_of(cast, probe), seed=(0,), advance=_quiet)
     return len(trees) * cast.recipe.search.searches * cast.recipe.search.rollouts
 
 
 def evaluate(cast: Cast, questions: Sequence[Question]) -> int:
     """One dialogue about each question, and its reward."""
-    found = examine(cast.pair, questions, sampling=SAMPLING, seed=0, settings=cast.recipe.reward, advance=_quiet)
+    found = examine(cast.team, questions, sampling=SAMPLING, seed=0, settings=cast.recipe.reward, advance=_quiet)
     return len(found)
 
 
 def serve(cast: Cast, questions: Sequence[Question], *, admitted: bool = True) -> int:
     """A client for each question, all of them at once, through the engine of `optima-lite serve`. admitted: whether
     they have to wait for room, as they do there."""
-    company, engine, admission = Company(cast), Engine(cast.pair.generator), Admission(len(questions))
+    company, engine, admission = Company(cast), Engine(cast.team.generator), Admission(len(questions))
 
     def task(question: Question) -> Task:
         facts = [list(share) for share in question.contexts]
@@ -162,7 +163,7 @@ def measure(step: str, *, questions: int, quick: bool = False) -> dict[str, Any]
     for room in (ROOM, 1 << 26):
         cast = make_cast(policy, room=room, searches=searches)
         dialogues = STEPS[step](cast, asked)
-        computed[room] = cast.pair.generator.counts.computed / dialogues
+        computed[room] = cast.team.generator.counts.computed / dialogues
     here, unlimited = computed.values()
     return {
         "step": step,

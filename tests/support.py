@@ -104,7 +104,7 @@ def _machine(home: Path) -> str:
 
 def copied(cast: Cast) -> Cast:
     """Agents of their own, but for what renders their prompts: that holds a lock, and nothing that could change."""
-    renderer = cast.pair.renderer
+    renderer = cast.team.renderer
     return deepcopy(cast, {id(renderer): renderer})
 
 

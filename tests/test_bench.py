@@ -79,7 +79,7 @@ def test_clients_who_need_not_wait_for_room_find_their_past_gone(bench: Any) -> 
     """The control: all of them at once, each computes its prompt anew at every turn."""
     cast = bench.room.make_cast(bench.room.make_policy(), room=bench.room.ROOM, searches=1)
     dialogues = bench.room.serve(cast, bench.room.make_questions(32), admitted=False)
-    assert cast.pair.generator.counts.computed / dialogues > 1.7 * (2 * 800 + 250 / 4)
+    assert cast.team.generator.counts.computed / dialogues > 1.7 * (2 * 800 + 250 / 4)
 
 
 @pytest.mark.slow

@@ -91,7 +91,7 @@ LEVELS = {
     "learn": [
         {"advantage", "credit", "elsewhere", "parallel", "reward", "selection", "stepping", "value"},
         {"halving", "rollout"},
-        {"sft"},
+        {"ranking", "sft"},
         {"bidders", "dpo", "episodes", "teaching"},
         {"grpo"},
         {"rl"},

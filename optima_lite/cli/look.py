@@ -119,7 +119,7 @@ def chat(
 
         cast = recall(folder, machine=machine, iteration=number, handing_on=handing_on(transfer, steps))
         who = "untrained" if number is None else f"iteration {number}"
-        *others, last = cast.pair.workflow.names
+        *others, last = cast.team.workflow.names
         console.print(f"[bold]{', '.join(others)} and {last}[/bold] of {folder.folder}, {who}")
         for question in _questions_for_chat(console, cast, sample):
             _talk(console, cast, question, greedy=greedy, seed=seed)
@@ -144,8 +144,8 @@ def _questions_for_chat(console: Console, cast: Cast, sample: int) -> Iterator[Q
             text = console.input("\n[bold]Question:[/bold] ").strip()
             if not text:
                 return
-            if cast.pair.workflow.holders:
-                first, second = (_facts(console, f" of {role}") for role in cast.pair.workflow.holders)
+            if cast.team.workflow.holders:
+                first, second = (_facts(console, f" of {role}") for role in cast.team.workflow.holders)
             else:
                 first, second = _facts(console, ""), ()
         except EOFError:
@@ -166,20 +166,20 @@ def _talk(console: Console, cast: Cast, question: Question, *, greedy: bool, see
     from ..runs.dialogue_view import printable
     from ..stage.asking import Team
 
-    (fitted,), shortened = cast.fit(cast.pair, [question])
+    (fitted,), shortened = cast.fit(cast.team, [question])
     console.rule()
     console.print(f"[bold]{escape(printable(question.text))}[/bold]")
-    everyone = all(role.facts == "all" for role in cast.pair.workflow.roles)
+    everyone = all(role.facts == "all" for role in cast.team.workflow.roles)
     together = [("everyone knows" if everyone else "facts", sum(question.contexts, ()))]
     hands = [
-        (f"{role} knows", facts) for role, facts in zip(cast.pair.workflow.holders, question.contexts, strict=False)
+        (f"{role} knows", facts) for role, facts in zip(cast.team.workflow.holders, question.contexts, strict=False)
     ]
     for who, facts in hands or together:
         console.print(f"[dim]{who}: {escape(printable('; '.join(facts))) or 'nothing'}[/dim]")
     if shortened:
         console.print("[yellow]the facts were shortened to fit the model[/yellow]")
 
-    with _shown_live(console, cast.pair.workflow) as show:
+    with _shown_live(console, cast.team.workflow) as show:
         found = Team(cast).ask(fitted, sample=not greedy, seed=seed, hear=show)
     gold = f", right: {' / '.join(question.answers)}" if any(question.answers) else ""
     outcome = printable(found.answer or "none")
@@ -258,7 +258,7 @@ def search(
             print(json.dumps({"trees": to_json(trees), "pairs": to_json(found)}), flush=True)
             return
         for tree in trees:
-            console.print(TreeView(tree, found, cast.pair.workflow.names, depth))
+            console.print(TreeView(tree, found, cast.team.workflow.names, depth))
         console.print(
             f"{len(found)} {'pair' if len(found) == 1 else 'pairs'} to learn from, "
             f"{sum(tree.sampled for tree in trees):,} tokens sampled"

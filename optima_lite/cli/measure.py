@@ -95,7 +95,7 @@ def evaluate(
             else:
                 from ..stage.evaluate import evaluate_again
 
-                teams = {name: cast} | {f"spoken_by_{one.name}": replace(cast, pair=one.agents) for one in others}
+                teams = {name: cast} | {f"spoken_by_{one.name}": replace(cast, team=one.agents) for one in others}
                 rows = []
                 for label, one in teams.items():
                     rows += evaluate_again(one, name=label, questions_wanted=questions, seed=seed, observe=observe)

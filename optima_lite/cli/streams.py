@@ -42,7 +42,7 @@ def stream(
 
             cast = recall(folder, machine=machine, iteration=number, handing_on=HandingOn("stream", steps))
             found = compare_transfers(cast, wanted=questions, seed=seed, alone=alone, observe=observe)
-            how = cast.pair.workflow.stream
+            how = cast.team.workflow.stream
             asked = (how.steps if how else None) or _PROBED
             probed = None
             if probe:

@@ -10,7 +10,8 @@ from ..records import Dialogue, Payment, Question, Reward, Rollouts
 from ..settings.sections import RewardSettings
 from .advantage import grouped, places
 from .credit import of_turns
-from .rollout import Agents, credited
+from .ranking import credited
+from .rollout import Agents
 
 
 @dataclass(frozen=True, slots=True)

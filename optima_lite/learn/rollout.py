@@ -1,5 +1,4 @@
-"""Prompts, token ids, the generator and the reward put together: agents that talk, and dialogues that get their
-rewards."""
+"""Prompts, token ids and the generator put together: agents that talk."""
 
 from __future__ import annotations
 
@@ -10,9 +9,8 @@ from dataclasses import dataclass, field, replace
 from ..model.generate import Generator
 from ..model.render import Rendered, Renderer, shorten
 from ..model.sampling import Sampling, row_key
-from ..records import Dialogue, Ending, Layout, Metric, Question, Reward, Rollouts, Turn
+from ..records import Dialogue, Layout, Question, Rollouts, Turn
 from ..settings.agents import Agent
-from ..settings.sections import RewardSettings
 from ..settings.workflow import QUESTION, Role, Step, Workflow
 from ..tasks import answers
 from ..tasks.answers import Scoring
@@ -22,9 +20,8 @@ from ..team.prompts import Message, brief, filled, longest_brief, longest_talks,
 from ..team.retrieval import Index, index_of
 from ..team.streamed import Done
 from ..team.tools import retrieve, run_tests
-from .credit import credits
 from .elsewhere import Elsewhere
-from .reward import Own, Scale, alone, rank
+from .reward import Own
 from .stepping import Utterance, say_steps, say_whole, steps_read
 
 Advance = Callable[[int, int], None]
@@ -392,110 +389,3 @@ def sample(
     return [
         Rollouts(question, tuple(finished[i * rollouts : (i + 1) * rollouts])) for i, question in enumerate(questions)
     ]
-
-
-def ranked(agents: Agents, rollouts: Sequence[Rollouts], *, settings: RewardSettings) -> list[Rollouts]:
-    """The same rollouts with their rewards: answers scored, every message read by the base model."""
-    agents.generator.forget()  # a chunk's batches must not depend on the chunks before it
-    pairs = [(group.question, dialogue) for group in rollouts for dialogue in group.dialogues]
-    losses = iter(worst_losses(agents, pairs, condition=settings.loss_condition))
-    results = []
-    roles = agents.workflow.names
-    for group in rollouts:
-        scores = [score(group.question, dialogue, scoring=agents.scoring) for dialogue in group.dialogues]
-        worst = [next(losses) for _ in group.dialogues]
-        own = [agents.own(group.question, dialogue) for dialogue in group.dialogues] if agents.own else ()
-        rewards = rank(group.dialogues, scores=scores, losses=worst, settings=settings, roles=roles, own=own)
-        scored = zip(rewards, group.dialogues, strict=True)
-        marked = tuple(_marked(reward, group.question, dialogue, agents.scoring) for reward, dialogue in scored)
-        results.append(replace(group, rewards=marked))
-    return results
-
-
-def _marked(reward: Reward, question: Question, dialogue: Dialogue, scoring: Scoring) -> Reward:
-    """The reward, marked where its task score could not be decided."""
-    undecided = scoring.undecided(dialogue.answer, question.answers)
-    return replace(reward, undecided=1.0) if undecided else reward
-
-
-def search_rewards(
-    agents: Agents,
-    pairs: Sequence[tuple[Question, Dialogue]],
-    *,
-    settings: RewardSettings,
-    scale: Scale,
-) -> list[Reward]:
-    """The rewards of dialogues that come one by one, as a tree search finds them, on a given scale.
-
-    A dialogue that ran out of steps scores 0, as one without agreement does in the official search; an agent alone
-    needs nobody's.
-    """
-    losses = worst_losses(agents, pairs, condition=settings.loss_condition)
-    rewards = []
-    for (question, dialogue), loss in zip(pairs, losses, strict=True):
-        agreed = dialogue.ending in (Ending.AGREED, Ending.DONE) or agents.workflow.max_steps == 1
-        task = score(question, dialogue, scoring=agents.scoring) if agreed else 0.0
-        own = agents.own(question, dialogue) if agents.own else 0.0
-        roles = agents.workflow.names
-        reward = alone(dialogue, score=task, loss=loss, scale=scale, settings=settings, roles=roles, own=own)
-        rewards.append(_marked(reward, question, dialogue, agents.scoring) if agreed else reward)
-    return rewards
-
-
-def credited(
-    agents: Agents, question: Question, dialogue: Dialogue, *, settings: RewardSettings, final: float
-) -> tuple[float | None, ...] | None:
-    """What each turn gets of a finished dialogue's task score `final`, by the recipe (see `credit.credits`); None where
-    each gets all of it."""
-    if settings.credit == "trajectory" and not settings.parse_weight:
-        return None
-    return credits(
-        dialogue,
-        workflow=agents.workflow,
-        scheme=settings.credit,
-        final=final,
-        score_of=lambda answer: agents.scoring.score(answer, question.answers),
-        parse_weight=settings.parse_weight,
-    )
-
-
-def score(question: Question, dialogue: Dialogue, *, scoring: Scoring) -> float:
-    """The task score in [0, 1] of the answer stated last; 0 for a truncated dialogue."""
-    return scoring.score(dialogue.answer, question.answers)
-
-
-def flexible_score(question: Question, dialogue: Dialogue, *, scoring: Scoring) -> float:
-    """The task score where also counts what was not marked, or said before a dialogue was cut; for reports."""
-    return scoring.score(flexible_answer(dialogue, metric=scoring.metric), question.answers)
-
-
-def flexible_answer(dialogue: Dialogue, *, metric: Metric = "f1") -> str | None:
-    """The answer marked last, else the last number of the latest message that holds one; None without either."""
-    latest = dialogue.turns[::-1]
-    marked = next((turn.answer for turn in latest if turn.answer is not None), None)
-    if marked is not None:
-        return marked
-    stated = (answers.extract_flexibly(turn.text, metric=metric) for turn in latest)
-    return next((answer for answer in stated if answer is not None), None)
-
-
-def worst_losses(agents: Agents, pairs: Sequence[tuple[Question, Dialogue]], *, condition: str) -> list[float]:
-    """For each dialogue the largest mean message loss in nats under the base model (paper section 3.1, R_loss).
-
-    condition: `dialogue` reads every message after what its speaker saw, without a format instruction; `message`
-    reads it alone, as the official code does.
-    """
-    rows: list[Rendered] = []
-    owner: list[int] = []
-    for k, (question, dialogue) in enumerate(pairs):
-        if condition == "message":
-            ours = [turn for turn in dialogue.messages if not turn.spoken_by]
-            own = [agents.renderer.alone(turn) for turn in ours or dialogue.messages]
-        else:
-            own = agents.views(question, dialogue)
-        rows += own
-        owner += [k] * len(own)
-    worst = [0.0] * len(pairs)
-    for k, losses in zip(owner, agents.generator.losses(rows), strict=True):
-        worst[k] = max(worst[k], *losses)
-    return worst

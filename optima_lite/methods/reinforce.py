@@ -56,10 +56,10 @@ def reinforce(stage: Stage, iteration: int, *, before: Path | None) -> Path:
 
 def _pay(stage: Stage, iteration: int, scored: Sequence[Rollouts]) -> Sequence[Payment]:
     """What each message was worth, and how much more than its like."""
-    recipe, pair = stage.cast.recipe, stage.cast.pair
+    recipe, team = stage.cast.recipe, stage.cast.team
 
     def work(chunk: Sequence[Rollouts]) -> list[Payment]:
-        return [paid(pair, group, settings=recipe.reward) for group in chunk]
+        return [paid(team, group, settings=recipe.reward) for group in chunk]
 
     size = max(1, stage.cast.chunk // recipe.sampling.rollouts)
     payments = stage.run.chunks(
@@ -79,12 +79,12 @@ def _train(
     heads: Mapping[str, ValueHead],
 ) -> Path:
     """Each adapter on the messages of its roles; without any that tell something it stays as it is."""
-    recipe, pair = stage.cast.recipe, stage.cast.pair
+    recipe, team = stage.cast.recipe, stage.cast.team
     settings = recipe.reinforce
-    learning = settings.roles or pair.workflow.names
-    rows: dict[str, list[Episode]] = {adapter: [] for adapter in pair.workflow.adapters}
+    learning = settings.roles or team.workflow.names
+    rows: dict[str, list[Episode]] = {adapter: [] for adapter in team.workflow.adapters}
     for group, payment in zip(scored, payments, strict=True):
-        for adapter, episode in episodes(pair, group, payment, roles=learning, flat=settings.advantage == "value"):
+        for adapter, episode in episodes(team, group, payment, roles=learning, flat=settings.advantage == "value"):
             rows[adapter].append(episode)
 
     def learn(policy: Policy, own: Sequence[Episode], **how: Any) -> rl.ReinforceFacts:
@@ -104,7 +104,7 @@ def _heads(stage: Stage, before: Path | None) -> dict[str, ValueHead]:
     settings, policy = stage.cast.recipe.reinforce, stage.cast.policy
     if settings.advantage == "group":
         return {}
-    names = stage.cast.pair.workflow.adapters
+    names = stage.cast.team.workflow.adapters
     rate, hidden = settings.value_learning_rate, policy.shape.hidden
     heads = {name: ValueHead(hidden, learning_rate=rate, device=policy.device) for name in names}
     for name, place in places(before, names).items() if before else ():

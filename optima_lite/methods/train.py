@@ -92,7 +92,7 @@ def train(
                 usable(cast)  # what cannot be used is told before anything is computed
             held_out = questions(recipe.task, "held_out", recipe.evaluation.questions, seed=0)
             for greedy in (False, True):
-                stage.evaluate(cast.pair, held_out, "untrained", greedy=greedy)
+                stage.evaluate(cast.team, held_out, "untrained", greedy=greedy)
                 stage.evaluate(cast.single, held_out, "single_agent", greedy=greedy)
             require_something_right(run, recipe)
             _improve(stage, held_out)
@@ -123,7 +123,7 @@ def train_alone(cast: Cast, run: RunFolder, *, observe: Observer) -> None:
     everyone = recipe.reinforce.model_copy(update={"roles": None})
     untaught = {"teacher": TeacherSettings()}  # whose demonstrations are a team's
     recipe = recipe.model_copy(update={"selection": selection, "reinforce": everyone, **untaught})
-    alone = replace(cast, pair=cast.single, recipe=recipe, start=None)
+    alone = replace(cast, team=cast.single, recipe=recipe, start=None)
     name = f"{run.manifest.get('recipe_name')}, single agent"
     manifest = {"recipe": run.manifest["recipe"], "recipe_name": name, "versions": versions()}
     with Run.open(run.folder / ALONE, manifest) as own:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigError
-from ..learn.rollout import sample, score
+from ..learn.ranking import score
+from ..learn.rollout import sample
 from ..model.checkpoint import read
 from ..model.loading import computing_dtype, found
 from ..records import Rollouts
@@ -59,11 +60,11 @@ def check(run: RunFolder, folder: Path, kind: Kind, *, machine: Machine, iterati
 
 def _answers(cast: Cast, count: int) -> tuple[Sequence[Rollouts], list[float]]:
     drawn = questions(cast.recipe.task, "held_out", count, seed=0)
-    fitted, _ = cast.fit(cast.pair, drawn)
+    fitted, _ = cast.fit(cast.team, drawn)
     asked = sample(
-        cast.pair, fitted, rollouts=1, sampling=cast.sampling(cast.pair, greedy=True), seed=(cast.recipe.seed,)
+        cast.team, fitted, rollouts=1, sampling=cast.sampling(cast.team, greedy=True), seed=(cast.recipe.seed,)
     )
-    return asked, [score(one.question, one.dialogues[0], scoring=cast.pair.scoring) for one in asked]
+    return asked, [score(one.question, one.dialogues[0], scoring=cast.team.scoring) for one in asked]
 
 
 def _opened(recipe: Recipe, folder: Path, kind: Kind, machine: Machine, between: Path) -> Cast:

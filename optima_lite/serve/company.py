@@ -45,11 +45,11 @@ class Company:
 
     def __init__(self, cast: Cast, *, name: str = "optima") -> None:
         self._cast, self._recollection = cast, Recollection()
-        pair = cast.pair
-        self._growth = float(pair.workflow.max_steps * (cast.sampling(pair).max_new_tokens + 8))
-        prepare: dict[str, Prepare] = {name: self._of_team(pair), f"{name}:solo": self._of_team(cast.single)}
-        if not pair.workflow.streams:  # there a role says one step after the other, as it hears others
-            prepare |= {f"{name}:{role.name.lower()}": self._of_role(k) for k, role in enumerate(pair.workflow.roles)}
+        team = cast.team
+        self._growth = float(team.workflow.max_steps * (cast.sampling(team).max_new_tokens + 8))
+        prepare: dict[str, Prepare] = {name: self._of_team(team), f"{name}:solo": self._of_team(cast.single)}
+        if not team.workflow.streams:  # there a role says one step after the other, as it hears others
+            prepare |= {f"{name}:{role.name.lower()}": self._of_role(k) for k, role in enumerate(team.workflow.roles)}
         self._prepare: Mapping[str, Prepare] = prepare
 
     @property
@@ -76,7 +76,7 @@ class Company:
 
     def learn(self, tokens: int) -> None:
         """A dialogue of the team took so many tokens."""
-        steps = self._cast.pair.workflow.max_steps * 8
+        steps = self._cast.team.workflow.max_steps * 8
         self._growth = 0.9 * self._growth + 0.1 * (tokens + steps)
 
     def _of_team(self, agents: Agents) -> Prepare:
@@ -87,7 +87,7 @@ class Company:
             facts = _facts(told, asked)
             self._require_readable(told.question, *_texts(facts))
             # the single agent sees all that the team would
-            contexts = hands(facts, self._cast.pair.workflow)
+            contexts = hands(facts, self._cast.team.workflow)
             (question,), shortened = self._cast.fit(agents, [Question("chat", told.question.strip(), ("",), contexts)])
             kept, longest = agents.extent(question, growth=int(self._growth))
             sampling = self._sampling(agents, asked)
@@ -96,7 +96,7 @@ class Company:
         return prepare
 
     def _of_role(self, speaker: int) -> Prepare:
-        agents = self._cast.pair
+        agents = self._cast.team
 
         def prepare(asked: ChatRequest) -> tuple[RoleMessage, Sampling, float]:
             told = conversation_of(asked.chat, speaker, workflow=agents.workflow)
@@ -127,7 +127,7 @@ class Company:
 
     def _share(self, kept: int, longest: int) -> float:
         """The part of the prefix cache that is needed; where it cannot hold even one, the part of a batch."""
-        states = self._cast.pair.generator.states
+        states = self._cast.team.generator.states
         return kept / states.room if kept <= states.room else longest / states.max_batch_tokens
 
     def _prompt(self, agents: Agents, speaker: int, told: Conversation, asked: ChatRequest) -> tuple[int, ...]:

@@ -20,10 +20,10 @@ _GRACE = 30  # seconds that answers under way may take after the server was told
 def service_of(cast: Cast, limits: Limits, *, name: str, fingerprint: str) -> Service:
     """What answers for a run's agents. fingerprint: what decides the answers, beside the request. Raises ConfigError
     for a team of which a model elsewhere speaks a role."""
-    if names := cast.pair.workflow.elsewhere:
+    if names := cast.team.workflow.elsewhere:
         what = f"{', '.join(names)} speaks for roles of this team, and only what is trained here can be served"
         raise ConfigError(what, where="team.spoken_by", hint="optima-lite chat RUN lets all of them talk")
-    return Service(Company(cast, name=name), Engine(cast.pair.generator), limits, fingerprint=fingerprint)
+    return Service(Company(cast, name=name), Engine(cast.team.generator), limits, fingerprint=fingerprint)
 
 
 def run(service: Service, taken: socket.socket, *, ready: Callable[[], None]) -> None:

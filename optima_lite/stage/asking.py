@@ -54,12 +54,12 @@ class Team:
     @property
     def roles(self) -> tuple[str, ...]:
         """The names of the agents, in the order of the workflow."""
-        return tuple(role.name for role in self._cast.pair.workflow.roles)
+        return tuple(role.name for role in self._cast.team.workflow.roles)
 
     @property
     def holders(self) -> tuple[str, ...]:
         """The agents that hold a share of the facts each; none where all of them see all facts, or no facts at all."""
-        return self._cast.pair.workflow.holders
+        return self._cast.team.workflow.holders
 
     def ask(
         self,
@@ -79,15 +79,15 @@ class Team:
         asked = question if isinstance(question, Question) else self._question(question, facts)
         if isinstance(question, Question) and facts:
             raise DataError("this question has its own facts", where="facts", hint="give the text alone, or no facts")
-        pair = self._cast.pair
-        (fitted,), shortened = self._cast.fit(pair, [asked])
-        sampling = self._cast.sampling(pair, greedy=not sample)
-        return replace(talk(pair, fitted, sampling=sampling, seed=seed, hear=hear), shortened=bool(shortened))
+        team = self._cast.team
+        (fitted,), shortened = self._cast.fit(team, [asked])
+        sampling = self._cast.sampling(team, greedy=not sample)
+        return replace(talk(team, fitted, sampling=sampling, seed=seed, hear=hear), shortened=bool(shortened))
 
     def _question(self, text: str, facts: Facts) -> Question:
         if not text.strip():
             raise DataError("there is no question in this text", where="question")
-        return Question("chat", text.strip(), ("",), hands(facts, self._cast.pair.workflow))
+        return Question("chat", text.strip(), ("",), hands(facts, self._cast.team.workflow))
 
 
 def talk(

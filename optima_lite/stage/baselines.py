@@ -18,8 +18,9 @@ from pathlib import Path
 from statistics import fmean
 
 from .. import statistics
+from ..learn.ranking import flexible_answer, flexible_score, ranked, score
 from ..learn.reward import mean, rewards, scale
-from ..learn.rollout import Agents, flexible_answer, flexible_score, ranked, sample, score
+from ..learn.rollout import Agents, sample
 from ..records import Contender, EvalRow, Question, Rollouts
 from ..runs.chosen import chosen, has_adapters
 from ..runs.folder import STARTED, RunFolder, read_run
@@ -154,26 +155,26 @@ def _parts(agents: Agents, samples: int) -> tuple[str, str]:
 
 def _plan(bench: _Bench, run: RunFolder, count: int, *, samples: int) -> Iterator[PhaseStarted]:
     """The phases of `_contenders`, for the time left."""
-    pair, alone, formats = bench.cast.pair, bench.cast.single, bench.cast.formats
+    team, alone, formats = bench.cast.team, bench.cast.single, bench.cast.formats
     yield PhaseStarted("single agent", None, count * samples, "dialogues", _parts(alone, samples))
     yield PhaseStarted("single agent greedy", None, count, "dialogues", _parts(alone, 1))
-    yield PhaseStarted("debate", None, count, "dialogues", _parts(pair, 1))
+    yield PhaseStarted("debate", None, count, "dialogues", _parts(team, 1))
     yield PhaseStarted("autoform", None, count, "dialogues", _parts(alone, 1))
     tried = [(f"try format {name}", bench.validation) for name in formats]
     for label, asked in [("untrained", count), *tried, *([(BEST_FORMAT, count)] if formats else [])]:
-        yield PhaseStarted(label, None, asked, "dialogues", _parts(pair, 1))
+        yield PhaseStarted(label, None, asked, "dialogues", _parts(team, 1))
     for label in (TRAINED_ALONE, f"{TRAINED_ALONE} greedy") if trained_alone(run) else ():
         yield PhaseStarted(label, None, count, "dialogues", _parts(alone, 1))
     trained = [_label(run, iteration) for iteration in run.trained()]
     begun = [PROMPTS_ONLY] if begins_with_prompts(run) else []
     for label in [*begun, *trained, *(f"{last} greedy" for last in trained[-1:])]:
-        yield PhaseStarted(label, None, count, "dialogues", _parts(pair, 1))
+        yield PhaseStarted(label, None, count, "dialogues", _parts(team, 1))
 
 
 def _contenders(bench: _Bench, run: RunFolder, drawn: Sequence[Question], *, samples: int) -> Iterator[Contender]:
     cast = bench.cast
 
-    scoring = cast.pair.scoring
+    scoring = cast.team.scoring
 
     def row(name: str, agents: Agents, label: str, *, file: str | None = None, greedy: bool = False) -> EvalRow:
         how = " greedy" if greedy else ""
@@ -190,18 +191,18 @@ def _contenders(bench: _Bench, run: RunFolder, drawn: Sequence[Question], *, sam
         yield Contender(voted(alone, name=f"self_consistency_{samples}", cast=cast))
     yield Contender(row("multi_agent_debate", debaters(cast), "debate"))
     yield Contender(row("autoform", autoform(cast), "autoform"))
-    yield Contender(row("untrained", cast.pair, "untrained"))
+    yield Contender(row("untrained", cast.team, "untrained"))
     if cast.formats:
         best, tokens = best_format(bench)
-        asked = bench.ask(cast.pair, drawn, BEST_FORMAT, file=f"format_{best}", formats=(best,))
-        agrees = cast.pair.workflow.agrees
+        asked = bench.ask(cast.team, drawn, BEST_FORMAT, file=f"format_{best}", formats=(best,))
+        agrees = cast.team.workflow.agrees
         found = summarise(asked, name=f"format_{best}", decoding="sampled", scoring=scoring, agrees=agrees)
         yield Contender(found, tokens)
     else:
         bench.observe(Note("the recipe's format pool is empty, so there is no best format to compare with"))
     if control := trained_alone(run):
         last = control.trained()[-1]
-        single = speak_after(replace(cast, pair=cast.single, start=None), control, last)
+        single = speak_after(replace(cast, team=cast.single, start=None), control, last)
         file = f"single_agent_trained_{_weights(control.adapter(last))}"
         for greedy in (False, True):
             found = row("single_agent_trained", single, TRAINED_ALONE, file=file, greedy=greedy)
@@ -213,10 +214,10 @@ def _contenders(bench: _Bench, run: RunFolder, drawn: Sequence[Question], *, sam
         yield Contender(found, spent_before(run))
     spending = preparation_tokens(run)
     for iteration in run.trained():
-        pair, label = speak_after(cast, run, iteration), _label(run, iteration)
+        team, label = speak_after(cast, run, iteration), _label(run, iteration)
         file = f"iteration_{iteration}_{_weights(run.adapter(iteration))}"
         for greedy in (False, True) if iteration == run.trained()[-1] else (False,):
-            found = row(label.replace(" ", "_"), pair, label, file=file, greedy=greedy)
+            found = row(label.replace(" ", "_"), team, label, file=file, greedy=greedy)
             yield Contender(found, spending[iteration])
 
 
@@ -273,8 +274,8 @@ def debaters(cast: Cast) -> Agents:
     settings, words = cast.recipe.protocol, shipped("debate3").roles[0].system
     team = debate(settings.roles, settings.max_turns, metric=cast.recipe.task.metric)
     equals = marked(told(team, words), team.metric)
-    equals = speaking_with(told(equals, cast.recipe.prompts.system or None), cast.pair.workflow.adapters[0])
-    return replace(cast.single, workflow=equals, layout=cast.pair.layout)
+    equals = speaking_with(told(equals, cast.recipe.prompts.system or None), cast.team.workflow.adapters[0])
+    return replace(cast.single, workflow=equals, layout=cast.team.layout)
 
 
 def autoform(cast: Cast) -> Agents:
@@ -286,17 +287,17 @@ def autoform(cast: Cast) -> Agents:
 def best_format(bench: _Bench) -> tuple[str, int]:
     """The format of the pool whose dialogues have the highest mean reward on the validation split, the first of equals,
     and the tokens that were sampled to find it."""
-    recipe, pair = bench.cast.recipe, bench.cast.pair
+    recipe, team = bench.cast.recipe, bench.cast.team
     drawn = questions(recipe.task, "validation", bench.validation, seed=0)
     tried: dict[str, Sequence[Rollouts]] = {
-        name: bench.ask(pair, drawn, f"try format {name}", formats=(name,)) for name in bench.cast.formats
+        name: bench.ask(team, drawn, f"try format {name}", formats=(name,)) for name in bench.cast.formats
     }
     everything = [group for asked in tried.values() for group in asked]
     common = scale(everything, percentile=recipe.search.normaliser_percentile, settings=recipe.reward)
 
     def worth(name: str) -> float:
-        roles = pair.workflow.names
-        return mean(rewards(tried[name], scale=common, settings=recipe.reward, roles=roles, own=pair.own)).total
+        roles = team.workflow.names
+        return mean(rewards(tried[name], scale=common, settings=recipe.reward, roles=roles, own=team.own)).total
 
     tokens = sum(dialogue.tokens for group in everything for dialogue in group.dialogues)
     return max(tried, key=worth), tokens
@@ -314,8 +315,8 @@ def _weights(adapter: Path | None) -> str:
 def _as_the_recipe_has_it(cast: Cast, run: RunFolder) -> Cast:
     """The same agents as the recipe has them, whatever prompts or population the run has come to."""
     if cast.recipe.method == "market":
-        return replace(cast, pair=agents_after(cast, run, None))
-    return replace(cast, pair=replace(cast.pair, workflow=workflows(cast.recipe)[0]))
+        return replace(cast, team=agents_after(cast, run, None))
+    return replace(cast, team=replace(cast.team, workflow=workflows(cast.recipe)[0]))
 
 
 def speak_after(cast: Cast, run: RunFolder, iteration: int | None) -> Agents:
@@ -360,12 +361,12 @@ def scaling(
 
 
 def _samples(group: Rollouts, cast: Cast) -> list[Sample]:
-    scoring = cast.pair.scoring
+    scoring = cast.team.scoring
     return [Sample(one.answer, score(group.question, one, scoring=scoring), one.tokens) for one in group.dialogues]
 
 
 def _flexible_samples(group: Rollouts, cast: Cast) -> list[Sample]:
-    scoring = cast.pair.scoring
+    scoring = cast.team.scoring
     return [
         Sample(
             flexible_answer(one, metric=scoring.metric),

@@ -55,8 +55,8 @@ _SMALL = 20_000_000  # parameters up to which a model keeps no more than one cor
 
 @dataclass(frozen=True)
 class Cast:
-    """pair: the agents that are trained, two of them unless the single one is trained as a control. single: one agent
-    with all the facts, to compare with. Both are one policy. micro_batch: training examples held in memory at once.
+    """team: the agents that are trained; the single one where it is trained as a control. single: one agent with all
+    the facts, to compare with. Both are one policy. micro_batch: training examples held in memory at once.
     start: the folder of the adapters and prompts that the run begins with; None for fresh ones and the recipe's. chunk:
     dialogues written at a time, the most that a kill can cost. parts: what a chunk is worked on in; two where the model
     is small, so that another process can take over one of them. training_threads: of the trainers alone. settled: the
@@ -64,7 +64,7 @@ class Cast:
 
     recipe: Recipe
     policy: Policy
-    pair: Agents
+    team: Agents
     single: Agents
     micro_batch: int
     start: Path | None = None
@@ -75,10 +75,10 @@ class Cast:
 
     def agents(self, speakers: Speakers) -> Agents:
         """These agents as somebody else describes them, with what this process holds."""
-        if isinstance(self.pair, Bidders):
-            bidders = self.pair.of(speakers.living) if speakers.living else self.single
+        if isinstance(self.team, Bidders):
+            bidders = self.team.of(speakers.living) if speakers.living else self.single
             return replace(bidders, layout=speakers.layout)
-        return replace(self.pair, workflow=speakers.workflow, layout=speakers.layout)
+        return replace(self.team, workflow=speakers.workflow, layout=speakers.layout)
 
     def begin(self) -> None:
         """The policy speaks as at the beginning of the run. Raises ModelError for adapters that do not fit."""
@@ -89,17 +89,17 @@ class Cast:
     @property
     def meter(self) -> Meter:
         """What measures the model's activities."""
-        return self.pair.generator.meter
+        return self.team.generator.meter
 
     @property
     def formats(self) -> tuple[str, ...]:
         """The recipe's format pool; none where no role of its team takes formats."""
-        taken = any(role.formats for role in self.pair.workflow.roles)
+        taken = any(role.formats for role in self.team.workflow.roles)
         return self.recipe.prompts.formats if taken else ()
 
     def sampling(self, agents: Agents, *, greedy: bool = False, pool: bool = False) -> Sampling:
         """The recipe's sampling. pool: with the temperature of iteration 0. The one message of a single agent may be as
-        long as a whole dialogue of the pair."""
+        long as a whole dialogue of the team."""
         settings = self.recipe.sampling
         temperature = (settings.pool_temperature if pool else None) or settings.temperature
         messages = team_of(self.recipe).max_steps if agents.workflow.max_steps == 1 else 1
@@ -161,7 +161,7 @@ def assemble(
     settle("chunk", lambda: given or (SMALL_CHUNK if small else CHUNK))
     settle("parts", lambda: 2 if small and not given else 1)
     cast = _put_together(recipe, machine, policy, settled, start=start, notify=notify)
-    cast = replace(cast, pair=replace(cast.pair, elsewhere=_elsewhere(cast.pair, machine, run, notify)))
+    cast = replace(cast, team=replace(cast.team, elsewhere=_elsewhere(cast.team, machine, run, notify)))
     if start is not None:
         cast.begin()
     return cast
@@ -201,7 +201,7 @@ def _put_together(
     start: Path | None,
     notify: Callable[[str], None],
 ) -> Cast:
-    team, alone = workflows(recipe)
+    workflow, alone = workflows(recipe)
     budget = settled.get("batches_fail", settled["max_batch_tokens"])
     room = settled.get("cache_fails", settled["max_cache_bytes"])
     generator = _generator(policy, machine.server, max_batch_tokens=budget, max_cache_bytes=room, notify=notify)
@@ -210,18 +210,18 @@ def _put_together(
     scoring = Scoring(
         recipe.task.metric, policy.tokenizer.tokenize if recipe.task.scoring == "official" else None, score
     )
-    indexes = {name: index_of(facts(recipe.task, name)) for name in team.indexes if name != QUESTION}
+    indexes = {name: index_of(facts(recipe.task, name)) for name in workflow.indexes if name != QUESTION}
     if start is not None:
-        team = with_prompts(team, read_prompts(start / BEGUN))
-    agents = (generator, renderer, team, scoring, recipe.prompts.layout, own, tool, indexes)
+        workflow = with_prompts(workflow, read_prompts(start / BEGUN))
+    agents = (generator, renderer, workflow, scoring, recipe.prompts.layout, own, tool, indexes)
     if recipe.method == "market":
-        pair: Agents = Bidders(*agents, living=founders_of(recipe), rules=recipe.market)
+        team: Agents = Bidders(*agents, living=founders_of(recipe), rules=recipe.market)
     else:
-        pair = Agents(*agents)
+        team = Agents(*agents)
     single = Agents(generator, renderer, alone, scoring, own=own)
     micro_batch, trainers = settled["micro_batch"], settled["training_threads"]
     chunk, parts = settled["chunk"], settled["parts"]
-    return Cast(recipe, policy, pair, single, micro_batch, start, chunk, parts, trainers, settled)
+    return Cast(recipe, policy, team, single, micro_batch, start, chunk, parts, trainers, settled)
 
 
 def is_small(policy: Policy) -> bool:
@@ -281,7 +281,7 @@ def spoken_elsewhere(
         what = "the agents of a market" if team.auctioned else "a team whose messages fall into steps"
         raise RunError(f"{what} cannot be spoken by {name}, who says whole messages in turn", where=run.folder)
     require_speakers([name], machine, where="--spoken-by")
-    agents = replace(cast.pair, workflow=spoken(team, name))
+    agents = replace(cast.team, workflow=spoken(team, name))
     if name not in agents.elsewhere:  # else it is the same one, whose ceilings are on all that it says
         agents = replace(agents, elsewhere=_elsewhere(agents, machine, run.folder, notify))
     return Spoken(name, machine.speakers[name].model, agents)
@@ -343,7 +343,7 @@ def recall(
     cast = assemble(recipe, machine=machine, settle=settled, start=begun, run=run.folder)
     if adapter is not None:
         cast.policy.load_adapter(adapter)
-    return replace(cast, pair=agents_after(cast, run, iteration))
+    return replace(cast, team=agents_after(cast, run, iteration))
 
 
 def agents_after(cast: Cast, run: RunFolder, iteration: int | None) -> Agents:
@@ -352,14 +352,14 @@ def agents_after(cast: Cast, run: RunFolder, iteration: int | None) -> Agents:
 
     Raises RunError where prompts were chosen for roles that are none of theirs.
     """
-    if isinstance(cast.pair, Bidders):
+    if isinstance(cast.team, Bidders):
         first = founders_of(cast.recipe)
         living = first if iteration is None else run.read(stage_name(iteration, POPULATION), Agent)
         dress(cast, run, living)
-        return cast.pair.of(living)
+        return cast.team.of(living)
     prompts = chosen(run, iteration)
-    require_roles(prompts, cast.pair.workflow, where=run.folder)
-    return replace(cast.pair, workflow=with_prompts(cast.pair.workflow, prompts))
+    require_roles(prompts, cast.team.workflow, where=run.folder)
+    return replace(cast.team, workflow=with_prompts(cast.team.workflow, prompts))
 
 
 def dress(cast: Cast, run: RunFolder, agents: Sequence[Agent]) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
+from ..learn.ranking import ranked
 from ..learn.reward import mean
-from ..learn.rollout import Speakers, ranked, sample
+from ..learn.rollout import Speakers, sample
 from ..model.sampling import Sampling
 from ..records import Question, Rollouts
 from ..runs.folder import stage_name
@@ -46,7 +47,7 @@ class Talk:
 
 @dataclass(frozen=True)
 class Ranking:
-    """A job: the rewards of dialogues; see `rollout.ranked`."""
+    """A job: the rewards of dialogues; see `ranking.ranked`."""
 
     speakers: Speakers
     settings: RewardSettings
@@ -61,13 +62,13 @@ class Ranking:
 def sampled(stage: Stage, iteration: int, *, pool: bool, shown: Sequence[Rollouts] = ()) -> Sequence[Rollouts]:
     """The dialogues that an iteration learns from, about its training questions. pool: told to use the formats. shown:
     demonstrations, about whose questions the team talks, too."""
-    recipe, pair = stage.cast.recipe, stage.cast.pair
+    recipe, team = stage.cast.recipe, stage.cast.team
     rollouts = recipe.sampling.rollouts
     drawn = in_place(training_questions(recipe, iteration, preference=False), shown)
-    fitted = stage.fit(pair, drawn, stage_name(iteration, "0_questions"))
+    fitted = stage.fit(team, drawn, stage_name(iteration, "0_questions"))
     total = len(fitted) * rollouts
-    sampling, formats = stage.cast.sampling(pair, pool=pool), stage.cast.formats if pool else ()
-    job = Talk(pair.speakers, rollouts, sampling, (recipe.seed, iteration), formats)
+    sampling, formats = stage.cast.sampling(team, pool=pool), stage.cast.formats if pool else ()
+    job = Talk(team.speakers, rollouts, sampling, (recipe.seed, iteration), formats)
     with stage.phase(
         "generate", iteration=iteration, total=total, unit="dialogues", parts=("sample siblings",)
     ) as advance:
@@ -78,7 +79,7 @@ def sampled(stage: Stage, iteration: int, *, pool: bool, shown: Sequence[Rollout
 
 def shown_alone(stage: Stage, iteration: int, shown: Sequence[Rollouts]) -> list[Rollouts]:
     """Demonstrations as all that an iteration learns from."""
-    fitted = stage.fit(stage.cast.pair, [group.question for group in shown], stage_name(iteration, "0_questions"))
+    fitted = stage.fit(stage.cast.team, [group.question for group in shown], stage_name(iteration, "0_questions"))
     return [replace(group, question=question) for group, question in zip(shown, fitted, strict=True)]
 
 
@@ -87,7 +88,7 @@ def rewarded(stage: Stage, iteration: int, rollouts: Sequence[Rollouts]) -> Sequ
     recipe = stage.cast.recipe
     each = recipe.sampling.rollouts
     total = len(rollouts) * each if isinstance(rollouts, Rows) else sum(len(group.dialogues) for group in rollouts)
-    job = Ranking(stage.cast.pair.speakers, recipe.reward)
+    job = Ranking(stage.cast.team.speakers, recipe.reward)
     with stage.phase("rank", iteration=iteration, total=total, unit="dialogues", parts=("read siblings",)) as advance:
         scored = stage.made(stage_name(iteration, "2_rewards"), Rollouts, rollouts, job=job, each=each, advance=advance)
     stage.tell_undecided(undecided(scored))

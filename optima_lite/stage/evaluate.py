@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from .. import statistics
-from ..learn.rollout import Agents, Speakers, flexible_score, ranked, sample
+from ..learn.ranking import flexible_score, ranked
+from ..learn.rollout import Agents, Speakers, sample
 from ..model.sampling import Sampling
 from ..records import Ending, EvalRow, Question, Rollouts
 from ..runs.evaluations import DECODINGS
@@ -149,20 +150,20 @@ def evaluate_again(
     """The pair's row sampled and its row greedy, on the recipe's held-out questions; nothing is stored."""
     recipe = cast.recipe
     drawn = questions(recipe.task, "held_out", questions_wanted or recipe.evaluation.questions, seed=0)
-    fitted, _ = cast.fit(cast.pair, drawn)
+    fitted, _ = cast.fit(cast.team, drawn)
 
     def row(decoding: str) -> EvalRow:
-        label, parts = f"evaluate {name} {decoding}", parts_of(len(cast.pair.workflow.roles))
+        label, parts = f"evaluate {name} {decoding}", parts_of(len(cast.team.workflow.roles))
         with phase(observe, label, iteration=None, total=len(fitted), unit="questions", parts=parts) as advance:
             job = Examination(
-                cast.pair.speakers,
-                sampling=cast.sampling(cast.pair, greedy=decoding == "greedy"),
+                cast.team.speakers,
+                sampling=cast.sampling(cast.team, greedy=decoding == "greedy"),
                 seed=recipe.seed if seed is None else seed,
                 settings=recipe.reward,
             )
             pieces = Pieces(fitted, [range(len(fitted))]).split(cast.parts)
             examined = [made for piece in pieces for made in job.do(cast, piece, advance)]
-        agents = cast.pair
+        agents = cast.team
         agrees = agents.workflow.agrees
         found = summarise(examined, name=name, decoding=decoding, scoring=agents.scoring, agrees=agrees)
         observe(Evaluated(found))

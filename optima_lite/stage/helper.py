@@ -36,7 +36,7 @@ def helped(
 ) -> Iterator[Crew]:
     """Who works in the `with` block: this process alone where nothing can be shared, or the machine has no second core,
     or not the memory. second: a process that was begun already. notify: see `Helped`."""
-    room = 2 * cast.pair.generator.states.cache.max_bytes + _BESIDES
+    room = 2 * cast.team.generator.states.cache.max_bytes + _BESIDES
     alike = torch.get_num_threads() == 1  # as the helper computes; a run of an earlier version may have settled on more
     if cast.parts < 2 or not alike or not possible(cast.recipe, machine) or free_memory() < room:
         yield Alone(cast)
@@ -58,7 +58,7 @@ class Helped(Alone):
     def __init__(self, cast: Cast, *, second: Second, machine: Machine, notify: Callable[[str], None]) -> None:
         super().__init__(cast)
         self._second, self._notify = second, notify
-        self._generator, self._line = cast.pair.generator, second.line
+        self._generator, self._line = cast.team.generator, second.line
         self._sent: tuple[int, ...] | None = None  # the weights that the helper has
         self._ready = False
         self._answer: list[Any] | None = None
@@ -144,7 +144,7 @@ def serve(descriptor: int) -> None:
     line = Connection(descriptor)
     recipe, machine, settled = pickle.loads(line.recv_bytes())
     cast = assemble(recipe, machine=machine, settle=lambda key, decide: settled[key] if key in settled else decide())
-    policy, generator = cast.policy, cast.pair.generator
+    policy, generator = cast.policy, cast.team.generator
     line.send(("ready",))
     while asked := _received(line):
         weights, job, items = pickle.loads(asked)

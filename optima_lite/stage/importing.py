@@ -101,14 +101,14 @@ class _Importer:
 
     def row(self, found: Trajectory, origin: Origin) -> Rollouts:
         """A demonstration. Raises Unfit."""
-        pair, question = self.cast.pair, found.question
+        team, question = self.cast.team, found.question
         require_apart(self.apart, question)
-        _require_facts(pair.workflow, found)
+        _require_facts(team.workflow, found)
         key = (identity(question), found.said)
         if self.seen.setdefault(key, found.line) != found.line:
             raise Unfit("duplicate", f"says what line {self.seen[key]} says")
-        most = self.cast.sampling(pair).max_new_tokens
-        return Rollouts(question, (retold(pair, question, found.said, most_tokens=most, origin=origin),))
+        most = self.cast.sampling(team).max_new_tokens
+        return Rollouts(question, (retold(team, question, found.said, most_tokens=most, origin=origin),))
 
 
 def require_apart(apart: KeptApart, question: Question) -> None:

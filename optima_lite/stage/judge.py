@@ -42,7 +42,7 @@ class Judge:
         self.stopped = False
         recipe = stage.cast.recipe
         drawn = questions(recipe.task, "validation", recipe.evaluation.validation_questions, seed=0)
-        self._questions = stage.fit(stage.cast.pair, drawn, "validation/questions")
+        self._questions = stage.fit(stage.cast.team, drawn, "validation/questions")
         self._scale = Scale(tokens=1, best_loss=1.0)  # until the untrained pair has settled it
         if recipe.training.on_worse != "keep" and len(self._questions) < FEWEST:
             stage.note(
@@ -78,13 +78,13 @@ class Judge:
         return kept
 
     def _ask(self, name: str, label: str, iteration: int | None) -> Sequence[Rollouts]:
-        pair = self.stage.cast.pair
-        return self.stage.examine(pair, self._questions, name, greedy=False, label=label, iteration=iteration)
+        team = self.stage.cast.team
+        return self.stage.examine(team, self._questions, name, greedy=False, label=label, iteration=iteration)
 
     def _rewards(self, probe: Sequence[Rollouts]) -> list[float]:
         cast = self.stage.cast
-        pair = cast.pair
-        found = rewards(probe, scale=self._scale, settings=cast.recipe.reward, roles=pair.workflow.names, own=pair.own)
+        team = cast.team
+        found = rewards(probe, scale=self._scale, settings=cast.recipe.reward, roles=team.workflow.names, own=team.own)
         return [reward.total for reward in found]
 
     def _verdict(self, before: Sequence[float], after: Sequence[float]) -> Verdict:

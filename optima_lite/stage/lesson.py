@@ -54,7 +54,7 @@ class Lesson:
     def do(self, cast: Cast, folder: Path, advance: Advance, notify: Callable[[str], None]) -> None:
         """Trains the adapters of a cast, which then speaks with them, and fills an empty folder with what comes of it.
         Raises as `optimise` does."""
-        cast.pair.generator.release()
+        cast.team.generator.release()
         found = []
         for adapter, place in places(folder, [*self.rows]).items():
             facts = self._learn(cast, adapter, advance, notify)
@@ -84,7 +84,7 @@ class Lesson:
 
     def _describe(self, cast: Cast, folder: Path, adapter: str, facts: dict[str, Any]) -> None:
         """Puts what an adapter has learnt, and a card that says whose it is, beside its weights."""
-        team, recipe = cast.pair.workflow, cast.recipe.to_dict()
+        team, recipe = cast.team.workflow, cast.recipe.to_dict()
         speakers = [role.name for role in team.roles if role.adapter == adapter] if len(team.adapters) > 1 else []
         _write_facts(folder, facts)
         write_adapter_card(folder, recipe, team=team.name, speakers=speakers, iteration=self.iteration, facts=facts)

@@ -45,7 +45,7 @@ def measure(recipe: Recipe, plan: Sequence[PhaseStarted], *, machine: Machine) -
     """
     cast = assemble(recipe, machine=machine, settle=lambda key, decide: decide())
     drawn = questions(recipe.task, "validation", QUESTIONS, seed=0)
-    fitted, _ = cast.fit(cast.pair, drawn)
+    fitted, _ = cast.fit(cast.team, drawn)
     state = State(time.monotonic())
 
     def observe(event: Event) -> None:
@@ -53,7 +53,7 @@ def measure(recipe: Recipe, plan: Sequence[PhaseStarted], *, machine: Machine) -
         state = fold(state, event, time.monotonic())
 
     observe(Planned(tuple(plan)))
-    team: Agents = cast.pair
+    team: Agents = cast.team
     parts = parts_of(len(team.workflow.roles))
     with phase(observe, "pace", iteration=None, total=len(fitted), unit="questions", parts=parts) as advance:
         sampling = cast.sampling(team)

@@ -134,7 +134,7 @@ class Stage:
         """The lines of an iteration: sampled where its turn has come, and after the last one greedily, too."""
         for decoding in decodings(self.cast.recipe, iteration, last=last):
             name, greedy = f"iteration_{iteration}", decoding == "greedy"
-            self.evaluate(self.cast.pair, held_out, name, greedy=greedy, iteration=iteration)
+            self.evaluate(self.cast.team, held_out, name, greedy=greedy, iteration=iteration)
 
 
 def require_something_right(run: Run, recipe: Recipe) -> None:

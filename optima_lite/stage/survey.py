@@ -27,8 +27,8 @@ def survey(recipe: Recipe, machine: Machine) -> Iterator[Finding]:
         workers.complete()
         cast = workers.cast
         drawn: list[Question] = questions(recipe.task, "validation", _QUESTIONS, seed=0)
-        asked, _ = cast.fit(cast.pair, drawn)
-        job = Examination(cast.pair.speakers, cast.sampling(cast.pair), recipe.seed, recipe.reward)
+        asked, _ = cast.fit(cast.team, drawn)
+        job = Examination(cast.team.speakers, cast.sampling(cast.team), recipe.seed, recipe.reward)
         yield from _workers(workers, job, asked)
     for note in notes:
         yield Finding("note", Status.NOTE, note)

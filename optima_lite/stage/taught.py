@@ -15,7 +15,8 @@ from typing import overload
 from msgspec import UNSET
 
 from ..errors import DataError
-from ..learn.rollout import Agents, sample, score
+from ..learn.ranking import score
+from ..learn.rollout import Agents, sample
 from ..learn.selection import Candidate, diverse
 from ..learn.teaching import require_alike, way
 from ..records import Dialogue, Origin, Question, Rollouts
@@ -53,7 +54,7 @@ def _played(stage: Stage, teacher: Spoken, asked: Sequence[Question]) -> list[Ro
     """A dialogue about each question, as many as are wanted, by the team as its teacher plays it: through the same
     workflow, from the same views, with the same formats. What it says is to be learnt, as if our model had said it."""
     recipe, agents = stage.cast.recipe, teacher.agents
-    fitted, _ = stage.cast.fit(stage.cast.pair, asked[: recipe.teacher.at_most])
+    fitted, _ = stage.cast.fit(stage.cast.team, asked[: recipe.teacher.at_most])
     origin = Origin(f"{teacher.name} ({teacher.model})", recipe.teacher.licence)
     with stage.phase("teach", iteration=0, total=len(fitted), unit="dialogues", parts=TEACHING) as advance:
         talks = sample(
@@ -82,14 +83,14 @@ def _single(groups: Sequence[Rollouts]) -> list[Rollouts]:
 def usable(cast: Cast) -> list[Rollouts]:
     """The demonstrations of a recipe's file, a row each; none where it names none. Raises DataError, with the line, for
     one that is for another team or model, or about a question that the run is judged by."""
-    path, pair = demonstrations_of(cast.recipe), cast.pair
+    path, team = demonstrations_of(cast.recipe), cast.team
     if path is None:
         return []
-    rows, apart, most = read_demonstrations(path), KeptApart(cast.recipe), cast.sampling(pair).max_new_tokens
+    rows, apart, most = read_demonstrations(path), KeptApart(cast.recipe), cast.sampling(team).max_new_tokens
     for line, row in enumerate(rows, start=1):
         try:
             require_apart(apart, row.question)
-            require_alike(pair, row.question, row.dialogues[0], most_tokens=most)
+            require_alike(team, row.question, row.dialogues[0], most_tokens=most)
         except Unfit as unfit:
             hint = f"optima-lite import {origin_of(row).teacher} with this recipe leaves out what does not fit it"
             raise DataError(f"{unfit.why}: {unfit.what}", where=f"{path}:{line}", hint=hint) from unfit
@@ -100,7 +101,7 @@ def _chosen(cast: Cast) -> list[Rollouts]:
     """As many demonstrations as are wanted, unlike one another."""
     recipe, rows = cast.recipe, usable(cast)
     wanted = recipe.teacher.at_most or recipe.training.questions
-    return [rows[place] for place in diverse([_candidate(cast.pair, row) for row in rows], wanted)]
+    return [rows[place] for place in diverse([_candidate(cast.team, row) for row in rows], wanted)]
 
 
 def _candidate(agents: Agents, row: Rollouts) -> Candidate:
@@ -113,7 +114,7 @@ def _by_question(cast: Cast, rows: Sequence[Rollouts]) -> list[Rollouts]:
 
     def key(question: Question) -> Hashable:
         # Who holds which facts matters only where somebody holds some alone.
-        return identity(question), question.contexts if cast.pair.workflow.holders else ()
+        return identity(question), question.contexts if cast.team.workflow.holders else ()
 
     known = {key(question): question for question in training_questions(cast.recipe, 0, preference=False)}
     groups: dict[str, Rollouts] = {}

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from .. import statistics
-from ..learn.rollout import Agents, ranked, sample
+from ..learn.ranking import ranked
+from ..learn.rollout import Agents, sample
 from ..model.sampling import row_key
 from ..records import Dialogue, EvalRow, Question, Rollouts, TransferRow
 from ..runs.progress import Observer, phase
@@ -115,14 +116,14 @@ def probe_heads_and_tails(cast: Cast, *, wanted: int | None, seed: int | None, s
     of so many steps, or only the last k; and all of them."""
     recipe = cast.recipe
     drawn = questions(recipe.task, "held_out", wanted or recipe.evaluation.questions, seed=0)
-    how = replace(_streaming(cast.pair.workflow), steps=steps)
+    how = replace(_streaming(cast.team.workflow), steps=steps)
     rows, scores = [], dict[str, list[Sequence[float]]](first=[], last=[], all=[])
     for name, passed in _probes(steps):
-        team = replace(cast.pair.workflow, transfer="serial", stream=replace(how, passed=passed))
-        way = _Way(name, replace(cast.pair, workflow=team))
+        team = replace(cast.team.workflow, transfer="serial", stream=replace(how, passed=passed))
+        way = _Way(name, replace(cast.team, workflow=team))
         seeded = recipe.seed if seed is None else seed
         examined, _, _ = _together(cast, way, drawn, seed=seeded, observe=observe, clock=time.perf_counter)
-        rows.append(summarise(examined, name=name, decoding="sampled", scoring=cast.pair.scoring))
+        rows.append(summarise(examined, name=name, decoding="sampled", scoring=cast.team.scoring))
         scores[name.split()[0]].append([group.rewards[0].task for group in examined])
     said = fmean(steps_said(group.dialogues[0], way.agents.workflow) for group in examined)
     heads, tails = ([fmean(one) for one in zip(*scores[end], strict=True)] for end in ("first", "last"))
@@ -149,10 +150,10 @@ def _streaming(workflow: Workflow) -> Streaming:
 
 
 def _ways(cast: Cast) -> Iterator[_Way]:
-    team = cast.pair.workflow
-    yield _Way(STREAM, cast.pair)
-    yield _Way(MARKED, replace(cast.pair, workflow=replace(team, transfer="serial")))
-    yield _Way(SERIAL, replace(cast.pair, workflow=replace(team, transfer="serial", stream=None)))
+    team = cast.team.workflow
+    yield _Way(STREAM, cast.team)
+    yield _Way(MARKED, replace(cast.team, workflow=replace(team, transfer="serial")))
+    yield _Way(SERIAL, replace(cast.team, workflow=replace(team, transfer="serial", stream=None)))
     yield _Way(SINGLE, cast.single)
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from optima_lite.learn.rollout import Agents, score
+from optima_lite.learn.ranking import score
+from optima_lite.learn.rollout import Agents
 from optima_lite.model.sampling import Sampling
 from optima_lite.records import Dialogue, Ending, Metric, Question
 from optima_lite.settings.teams import shipped

@@ -14,7 +14,8 @@ from chat_server import chat_server  # noqa: E402
 from optima_lite.errors import RunError  # noqa: E402
 from optima_lite.learn.elsewhere import Elsewhere  # noqa: E402
 from optima_lite.learn.episodes import episodes, paid  # noqa: E402
-from optima_lite.learn.rollout import Agents, ranked, sample, worst_losses  # noqa: E402
+from optima_lite.learn.ranking import ranked, worst_losses  # noqa: E402
+from optima_lite.learn.rollout import Agents, sample  # noqa: E402
 from optima_lite.learn.selection import pairs  # noqa: E402
 from optima_lite.model.chat import Chat  # noqa: E402
 from optima_lite.model.sampling import Sampling  # noqa: E402
@@ -64,7 +65,7 @@ class Scripted:
 
 def agents(cast: Cast, workflow: Workflow, answer: Callable[[Request], Reply | str]) -> tuple[Agents, Scripted]:
     scripted = Scripted(answer)
-    return replace(cast.pair, workflow=workflow, elsewhere=Elsewhere({"gpt": scripted})), scripted
+    return replace(cast.team, workflow=workflow, elsewhere=Elsewhere({"gpt": scripted})), scripted
 
 
 def talked(cast: Cast, workflow: Workflow, answer: Callable[[Request], Reply | str], rollouts: int = 2) -> Rollouts:
@@ -121,7 +122,7 @@ def test_its_words_become_a_message_of_ours(
     cast: Cast, reply: Reply | str, text: str | None, finished: bool, tokens: int | None
 ) -> None:
     group = talked(cast, critic_elsewhere(), lambda request: reply, rollouts=1)
-    turn, ends = group.dialogues[0].turns[1], cast.pair.renderer.end_ids
+    turn, ends = group.dialogues[0].turns[1], cast.team.renderer.end_ids
     assert turn.finished == finished and turn.spoken_by == "gpt"
     assert text is None or turn.text == text
     assert tokens is None or len(turn.ids) == tokens
@@ -138,7 +139,7 @@ def test_hostile_words_are_text(cast: Cast, said: str) -> None:
     team, _ = agents(cast, critic_elsewhere(), lambda request: said)
     (group,) = sample(team, [QUESTION], rollouts=1, sampling=roomy, seed=(0, 0))
     turn = group.dialogues[0].turns[1]
-    special = set(cast.policy.tokenizer.all_special_ids) | set(cast.pair.renderer.end_ids)
+    special = set(cast.policy.tokenizer.all_special_ids) | set(cast.team.renderer.end_ids)
     assert not special & {*turn.ids[:-1]}
     assert turn.text == said.strip()
     assert from_json(Turn, to_json(turn)) == turn
@@ -205,7 +206,7 @@ def test_it_takes_no_room_and_no_work_of_our_model(cast: Cast) -> None:
     before, counts = replace(cast.meter.counts), cast.meter.counts
     whole, scripted = agents(cast, spoken(shipped("proposer_critic"), "gpt"), lambda request: "<A> Tess </A> ACCEPT")
     sample(whole, [QUESTION], rollouts=50, sampling=replace(HOW, max_new_tokens=40), seed=(0, 0))
-    assert len(scripted.asked) == 100 and counts == before and not [*cast.pair.generator.states.cache._nodes()]
+    assert len(scripted.asked) == 100 and counts == before and not [*cast.team.generator.states.cache._nodes()]
     half, _ = agents(cast, critic_elsewhere(), lambda request: "no REVISE")
     assert len(half._openings(QUESTION, None)) == 1
     sample(half, [QUESTION], rollouts=5, sampling=HOW, seed=(0, 0))
@@ -221,7 +222,7 @@ def test_a_talk_that_reached_a_ceiling_goes_on_with_the_same_words(cast: Cast, t
         def talk(**ceiling: int) -> Rollouts:
             speaker = Speaker(url=server.url, model="m", at_once=1, **ceiling)
             chat = Chat("gpt", speaker, kept=Replies(tmp_path / "gpt.jsonl"), count=len)
-            team = replace(cast.pair, workflow=critic_elsewhere(), elsewhere=Elsewhere({"gpt": chat.ask}))
+            team = replace(cast.team, workflow=critic_elsewhere(), elsewhere=Elsewhere({"gpt": chat.ask}))
             return sample(team, [QUESTION], rollouts=3, sampling=HOW, seed=(0, 0))[0]
 
         with pytest.raises(RunError, match="max_total_tokens"):

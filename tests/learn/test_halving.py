@@ -239,7 +239,7 @@ def test_training_gives_back_what_it_took(train: Train, policy: Policy) -> None:
 
 
 def test_training_begins_with_an_empty_prefix_cache(cast: Cast, tmp_path: Path) -> None:
-    generator, held = cast.pair.generator, []
+    generator, held = cast.team.generator, []
     generator.generate([tuple(range(20, 40))], sampling=Sampling(0.0, 1.0, 4), keys=[0])
     assert generator.states.cache.bytes > 0
 

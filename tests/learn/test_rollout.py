@@ -11,18 +11,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from optima_lite.errors import DataError  # noqa: E402
+from optima_lite.learn.ranking import flexible_answer, flexible_score, ranked, score, search_rewards, worst_losses  # noqa: E402
 from optima_lite.learn.reward import Scale  # noqa: E402
-from optima_lite.learn.rollout import (  # noqa: E402
-    Agents,
-    Drafts,
-    flexible_answer,
-    flexible_score,
-    ranked,
-    sample,
-    score,
-    search_rewards,
-    worst_losses,
-)
+from optima_lite.learn.rollout import Agents, Drafts, sample  # noqa: E402
 from optima_lite.methods.optima.explore import grow, scale_of  # noqa: E402
 from optima_lite.model.generate import Generator  # noqa: E402
 from optima_lite.model.sampling import Sampling  # noqa: E402
@@ -44,7 +35,7 @@ QUESTIONS = world.questions("train", 4, seed=0)
 
 def sampled(cast: Cast, questions: list[Question] = QUESTIONS, **changes: Any) -> list[Rollouts]:
     wanted: dict[str, Any] = {"rollouts": 3, "sampling": SAMPLING, "seed": (0, 1)} | changes
-    return sample(cast.pair, questions, **wanted)
+    return sample(cast.team, questions, **wanted)
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +56,12 @@ def test_every_question_gets_its_rollouts_in_order(cast: Cast, talks: list[Rollo
         for dialogue in group.dialogues:
             assert dialogue.ending is not None
             assert [turn.speaker for turn in dialogue.turns] == [k % 2 for k in range(len(dialogue.turns))]
-            assert len(dialogue.turns) <= cast.pair.workflow.max_steps
+            assert len(dialogue.turns) <= cast.team.workflow.max_steps
             for turn in dialogue.turns:
                 assert 1 <= len(turn.ids) <= 16
                 assert turn.finished == (turn.ids[-1] in cast.policy.end_ids)
                 assert not set(turn.ids[:-1]) & set(cast.policy.end_ids)
-                assert turn.text == cast.pair.renderer.text(turn.ids)
+                assert turn.text == cast.team.renderer.text(turn.ids)
             assert (dialogue.ending is Ending.TRUNCATED) == (not dialogue.turns[-1].finished)
             assert all(turn.finished for turn in dialogue.turns[:-1])
 
@@ -91,7 +82,7 @@ def test_a_dialogue_hangs_neither_on_its_company_nor_on_the_number_of_rollouts(
 
 
 def test_one_dialogue_as_it_grows_is_the_sampled_one(cast: Cast, talks: list[Rollouts]) -> None:
-    grown = list(cast.pair.unfold(QUESTIONS[0], sampling=SAMPLING, seed=(0, 1)))
+    grown = list(cast.team.unfold(QUESTIONS[0], sampling=SAMPLING, seed=(0, 1)))
     final = talks[0].dialogues[0]
     assert grown[-1] == final
     assert [dialogue.turns for dialogue in grown] == [final.turns[: k + 1] for k in range(len(final.turns))]
@@ -102,7 +93,7 @@ def test_greedy_is_the_likeliest_token_whatever_the_seed(cast: Cast) -> None:
     talks = sampled(cast, sampling=greedy, rollouts=2)
     assert all(one.turns == two.turns for one, two in (group.dialogues for group in talks))
     assert sampled(cast, sampling=greedy, rollouts=2, seed=(5, 5)) == talks
-    prompt = cast.pair.renderer.prompt(view(QUESTIONS[0], [], 0, workflow=cast.pair.workflow))
+    prompt = cast.team.renderer.prompt(view(QUESTIONS[0], [], 0, workflow=cast.team.workflow))
     with torch.no_grad():
         logits = cast.policy.model(input_ids=torch.tensor([prompt])).logits[0, -1]
     assert talks[0].dialogues[0].turns[0].ids[0] == int(logits.argmax())
@@ -123,11 +114,11 @@ def test_formats_are_asked_for_and_not_trained(cast: Cast) -> None:
         asked.extend(cast.policy.tokenizer.decode(list(prompt)) for prompt in prompts)
         return [(cast.policy.end_ids[0],)] * len(prompts)
 
-    cast.pair.generator.generate = listen  # type: ignore[method-assign]
+    cast.team.generator.generate = listen  # type: ignore[method-assign]
     (group,) = sampled(cast, QUESTIONS[:1], rollouts=1, formats=("json",))
-    assert len(asked) == cast.pair.workflow.max_steps
+    assert len(asked) == cast.team.workflow.max_steps
     assert all("Write each message as compact JSON." in prompt for prompt in asked)
-    for row in cast.pair.views(group.question, group.dialogues[0]):
+    for row in cast.team.views(group.question, group.dialogues[0]):
         assert "JSON" not in cast.policy.tokenizer.decode(list(row.ids))
 
 
@@ -146,7 +137,7 @@ def with_room(cast: Cast, tokens: int) -> Cast:
     layers, heads, width = cast.policy.cache_shape
     size = tokens * 2 * layers * heads * width * cast.policy.model.dtype.itemsize
     generator = Generator(cast.policy, max_batch_tokens=2000, max_cache_bytes=size)
-    return replace(cast, pair=replace(cast.pair, generator=generator))
+    return replace(cast, team=replace(cast.team, generator=generator))
 
 
 def drafts(questions: list[Question], *, rollouts: int) -> list[Drafts]:
@@ -161,11 +152,11 @@ def test_the_room_changes_neither_what_is_said_nor_the_order(cast: Cast) -> None
     cast = replace(cast, recipe=cast.recipe.model_copy(update=searching))
     wanted = {"formats": ("json", "table"), "rollouts": 3, "sampling": replace(SAMPLING, max_new_tokens=8)}
     rooms = [with_room(cast, tokens) for tokens in (0, 100, 700, 1 << 20)]
-    scale = scale_of(rooms[0], ranked(rooms[0].pair, sampled(rooms[0], rollouts=1), settings=RewardSettings()))
+    scale = scale_of(rooms[0], ranked(rooms[0].team, sampled(rooms[0], rollouts=1), settings=RewardSettings()))
     talks = [sampled(roomy, **wanted) for roomy in rooms]
     assert all(one == talks[-1] for one in talks)
     assert [group.question for group in talks[0]] == QUESTIONS
-    rewards = [ranked(roomy.pair, talks[0], settings=RewardSettings()) for roomy in rooms]
+    rewards = [ranked(roomy.team, talks[0], settings=RewardSettings()) for roomy in rooms]
     trees = [grow(roomy, QUESTIONS[:2], scale=scale, seed=(1,), advance=lambda *done, **told: None) for roomy in rooms]
     assert [tree.question for tree in trees[0]] == QUESTIONS[:2]
     for found, grown in zip(rewards, trees, strict=True):
@@ -190,32 +181,32 @@ def test_progress_adds_up_in_windows_too(cast: Cast) -> None:
 def test_windows_follow_what_is_really_said(cast: Cast) -> None:
     """The first reckons with 4 turns of 100 tokens in two views; then 10 tokens are said instead of 400."""
     opening = sum(
-        len(cast.pair.renderer.prompt(view(QUESTIONS[0], [], speaker, workflow=told(cast.pair.workflow, ""))))
+        len(cast.team.renderer.prompt(view(QUESTIONS[0], [], speaker, workflow=told(cast.team.workflow, ""))))
         for speaker in (0, 1)
     )
-    pair = with_room(cast, 10 * (opening + 2 * 4 * 100)).pair
+    team = with_room(cast, 10 * (opening + 2 * 4 * 100)).team
     sizes = []
-    for window in pair.windows(drafts(QUESTIONS * 20, rollouts=1), sampling=replace(SAMPLING, max_new_tokens=100)):
+    for window in team.windows(drafts(QUESTIONS * 20, rollouts=1), sampling=replace(SAMPLING, max_new_tokens=100)):
         sizes.append(len(window))
-        pair.generator.counts.sampled += 10 * len(window)
+        team.generator.counts.sampled += 10 * len(window)
     assert 5 <= sizes[0] <= 9 and sizes[1] > 2 * sizes[0]
     assert sum(sizes) == 80
 
 
 def test_where_nothing_is_of_use_again_there_is_one_window(cast: Cast) -> None:
     asked = drafts(QUESTIONS, rollouts=3)
-    for agents in (with_room(cast, 0).pair, with_room(cast, 1 << 20).pair):
+    for agents in (with_room(cast, 0).team, with_room(cast, 1 << 20).team):
         assert [list(window) for window in agents.windows(asked, sampling=SAMPLING)] == [asked]
-    alone = replace(cast.single, generator=with_room(cast, 10).pair.generator)
+    alone = replace(cast.single, generator=with_room(cast, 10).team.generator)
     assert [list(window) for window in alone.windows(asked, sampling=SAMPLING)] == [asked], "a single turn"
-    batch = [len(window) for window in with_room(cast, 10).pair.windows(asked, sampling=SAMPLING)]
+    batch = [len(window) for window in with_room(cast, 10).team.windows(asked, sampling=SAMPLING)]
     assert sum(batch) == 4 and batch[0] > 1, "where not even one fits, as many as make a batch"
 
 
 def test_views_hold_what_each_speaker_sampled(cast: Cast, talks: list[Rollouts]) -> None:
     for group in talks:
         for dialogue in group.dialogues:
-            views = cast.pair.views(group.question, dialogue)
+            views = cast.team.views(group.question, dialogue)
             speakers = sorted({turn.speaker for turn in dialogue.turns})
             for speaker, row in zip(speakers, views, strict=True):
                 own = [turn.ids for turn in dialogue.turns if turn.speaker == speaker]
@@ -229,7 +220,7 @@ LONG = Question("long", "What is it?", ("x",), (tuple(f"fact {i} " + "word " * 2
 
 def limited(cast: Cast, length: int) -> tuple[Agents, Agents]:
     cast.policy.max_length = length
-    return cast.pair, cast.single
+    return cast.team, cast.single
 
 
 @pytest.mark.parametrize("who", [0, 1])
@@ -249,9 +240,9 @@ def test_what_fits_stays_and_the_longest_dialogue_has_room(cast: Cast, who: int)
 
 
 def test_a_question_that_cannot_fit_is_told(cast: Cast) -> None:
-    pair, _ = limited(cast, 100)
+    team, _ = limited(cast, 100)
     with pytest.raises(DataError, match="the question and its turns leave no room for its facts") as raised:
-        pair.fit([LONG], max_turn_tokens=64)
+        team.fit([LONG], max_turn_tokens=64)
     assert raised.value.where == "question long"
 
 
@@ -303,7 +294,7 @@ def test_an_answer_that_cannot_be_compared_in_time_counts_as_wrong_and_is_marked
     )
     monkeypatch.setattr("optima_lite.tasks.answers.require", lambda metric: None)
     answers._same_value.cache_clear()
-    agents = replace(cast.pair, scoring=Scoring("math"))
+    agents = replace(cast.team, scoring=Scoring("math"))
     question = Question("q", "?", ("5",), ((), ()))
     talks = tuple(stated(answer, Ending.AGREED) for answer in ("hard", "hard", "easy", "5", None))
     (scored,) = ranked(agents, [Rollouts(question, talks)], settings=RewardSettings())
@@ -323,7 +314,7 @@ def test_in_a_tree_an_agent_alone_needs_nobody_s_agreement(cast: Cast) -> None:
         found = search_rewards(agents, pairs, settings=RewardSettings(), scale=Scale(10, 1.0))
         return [reward.task for reward in found]
 
-    assert tasks(cast.single) == [1, 0] and tasks(cast.pair) == [0, 0]
+    assert tasks(cast.single) == [1, 0] and tasks(cast.team) == [0, 0]
 
 
 @pytest.mark.parametrize("condition", ["dialogue", "message"])
@@ -336,11 +327,11 @@ def test_the_worst_message_is_the_one_the_base_model_finds_least_natural(
             if "lora_B" in name:
                 weight.fill_(0.02)
     pairs = [(group.question, dialogue) for group in talks for dialogue in group.dialogues]
-    found = worst_losses(cast.pair, pairs, condition=condition)
+    found = worst_losses(cast.team, pairs, condition=condition)
     for (question, dialogue), worst in zip(pairs, found, strict=True):
         losses = []
-        own = [cast.pair.renderer.alone(turn) for turn in dialogue.turns]
-        for row in cast.pair.views(question, dialogue) if condition == "dialogue" else own:
+        own = [cast.team.renderer.alone(turn) for turn in dialogue.turns]
+        for row in cast.team.views(question, dialogue) if condition == "dialogue" else own:
             with torch.no_grad(), cast.policy.model.disable_adapter():
                 logits = cast.policy.model(input_ids=torch.tensor([row.ids])).logits[0]
             ids = torch.tensor(row.ids)
@@ -350,7 +341,7 @@ def test_the_worst_message_is_the_one_the_base_model_finds_least_natural(
 
 
 def test_ranking_keeps_the_rollouts_and_adds_a_reward_each(cast: Cast, talks: list[Rollouts]) -> None:
-    scored = ranked(cast.pair, talks, settings=RewardSettings())
+    scored = ranked(cast.team, talks, settings=RewardSettings())
     assert [replace(group, rewards=()) for group in scored] == talks
     for group in scored:
         uncut = [dialogue for dialogue in group.dialogues if dialogue.ending is not Ending.TRUNCATED]

@@ -18,7 +18,8 @@ from peft import LoraConfig, get_peft_model
 from rich.console import Console
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from optima_lite.learn.rollout import Agents, ranked, sample
+from optima_lite.learn.ranking import ranked
+from optima_lite.learn.rollout import Agents, sample
 from optima_lite.model.decoding import Row
 from optima_lite.model.generate import Generator
 from optima_lite.model.policy import Policy
@@ -363,7 +364,7 @@ def test_what_is_parsed_is_read_whole_and_behind_a_condition_one_waits(agents: C
 
 def test_a_chat_that_is_cancelled_leaves_the_team_as_it_was(cast: Cast) -> None:
     team = replace(shipped("chain"), transfer="stream", stream=replace(STEPS, step_tokens=5))
-    chain = Team(replace(cast, pair=replace(cast.pair, workflow=team)))
+    chain = Team(replace(cast, team=replace(cast.team, workflow=team)))
     weights = [weight.clone() for weight in cast.policy.model.parameters()]
     first, heard = chain.ask(ASKED[0], sample=True), list[Said]()
 

@@ -8,7 +8,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from optima_lite.learn.rollout import Agents, ranked, sample
+from optima_lite.learn.ranking import ranked
+from optima_lite.learn.rollout import Agents, sample
 from optima_lite.model.sampling import Sampling
 from optima_lite.records import Dialogue, Rollouts, Turn, from_json, to_json
 from optima_lite.settings.sections import RewardSettings
@@ -24,7 +25,7 @@ TURN = 8  # tokens of a message at most; most are cut, so messages end by themse
 
 def speaking(cast: Cast, name: str) -> Agents:
     """The team, whose messages all end by themselves: the last token that fits is a turn end."""
-    agents = replace(cast.pair, workflow=shipped(name))
+    agents = replace(cast.team, workflow=shipped(name))
     generate, end = agents.generator.generate, cast.policy.end_ids[0]
 
     def ended(*arguments: object, **named: object) -> list[tuple[int, ...]]:
@@ -93,7 +94,7 @@ def test_what_is_looked_up_elsewhere_is_cut_to_the_room_of_a_message(cast: Cast)
     team = shipped("decompose_retrieve_answer")
     library = replace(team, steps=tuple(replace(step, index="texts") if step.tool else step for step in team.steps))
     facts = ("mother of Mira Tess", " ".join(["home of Mira"] * 100))
-    agents = replace(cast.pair, workflow=library, indexes={"texts": Index(facts)})
+    agents = replace(cast.team, workflow=library, indexes={"texts": Index(facts)})
     end = cast.policy.end_ids[0]
 
     def found(asked: str) -> str:

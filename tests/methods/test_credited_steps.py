@@ -45,7 +45,7 @@ def learnt(cast: Cast, chosen: list[Demonstration], monkeypatch: pytest.MonkeyPa
 
 def test_imitation_leaves_out_what_had_a_wrong_answer_of_its_own(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a talk that came right in the end; by default every message of it is learnt, as ever."""
-    (group, _) = sample(cast.pair, ASKED, rollouts=1, sampling=Sampling(1.0, 1.0, 8), seed=(0, 0))
+    (group, _) = sample(cast.team, ASKED, rollouts=1, sampling=Sampling(1.0, 1.0, 8), seed=(0, 0))
     right, said = group.question.answers[0], group.dialogues[0].turns[0]
     turns = tuple(
         replace(said, speaker=k % 2, ids=(*said.ids[:-1], k + 5, cast.policy.end_ids[0]), answer=answer, finished=True)
@@ -63,10 +63,10 @@ def test_imitation_leaves_out_what_had_a_wrong_answer_of_its_own(cast: Cast, mon
 def test_in_a_tree_an_answer_is_worth_its_own_score(cast: Cast) -> None:
     """The score here is a number that an answer's letters give, so that hardly two answers have the same."""
     scoring = Scoring(own=lambda answer, gold: sum(map(ord, answer or "")) % 97 / 97)
-    agents = replace(cast.pair, scoring=scoring)
-    talk = sample(cast.pair, ASKED[:1], rollouts=1, sampling=Sampling(1.0, 1.0, 8), seed=(0, 0))[0].dialogues
+    agents = replace(cast.team, scoring=scoring)
+    talk = sample(cast.team, ASKED[:1], rollouts=1, sampling=Sampling(1.0, 1.0, 8), seed=(0, 0))[0].dialogues
     probe = [Rollouts(ASKED[0], talk, (REWARD,))]
-    short = replace(cast, pair=agents, recipe=cast.recipe.model_copy(update={"search": SearchSettings(searches=2)}))
+    short = replace(cast, team=agents, recipe=cast.recipe.model_copy(update={"search": SearchSettings(searches=2)}))
     found: dict[str, list[tuple[float, float]]] = {}
     for scheme in ("trajectory", "own_step"):
         own = credited(short, credit=scheme)

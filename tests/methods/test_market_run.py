@@ -280,9 +280,9 @@ def test_a_family_resumes_with_equal_ledgers_and_weights(home: Path, family: Run
 def bidders(home: Path) -> Bidders:
     recipe = load_recipe(home / "small.yaml").recipe
     machine = Machine(threads=1, max_batch_tokens=8192)
-    pair = assemble(recipe, machine=machine, settle=lambda key, decide: decide()).pair
-    assert isinstance(pair, Bidders)
-    return pair
+    team = assemble(recipe, machine=machine, settle=lambda key, decide: decide()).team
+    assert isinstance(team, Bidders)
+    return team
 
 
 def test_wake_checks_of_all_agents_are_one_batch_and_ask_what_they_should(

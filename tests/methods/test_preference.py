@@ -185,9 +185,9 @@ def evaluated(run: RunFolder, iteration: int | None, name: str, *, greedy: bool 
     asked = [group.question for group in stored]
     for part in Pieces(asked, [range(len(asked))]).split(cast.parts):
         again += examine(
-            cast.pair,
+            cast.team,
             part,
-            sampling=cast.sampling(cast.pair, greedy=greedy),
+            sampling=cast.sampling(cast.team, greedy=greedy),
             seed=recipe.seed,
             settings=recipe.reward,
             advance=lambda done, **told: None,

@@ -147,7 +147,7 @@ def test_the_team_of_a_run_has_the_chosen_prompts(searched: Searched) -> None:
     run, machine = read_run(searched.folder), Machine(threads=1, max_batch_tokens=8192)
     found = chosen(run, 0)
     assert {*found} == {"Alice", "Bob"} and chosen(run, None) == {}
-    before, after = (recall(run, machine=machine, iteration=iteration).pair.workflow for iteration in (None, 0))
+    before, after = (recall(run, machine=machine, iteration=iteration).team.workflow for iteration in (None, 0))
     assert {role.system for role in before.roles} == {OWN}
     assert {role.name: role.system for role in after.roles} == {name: one.system for name, one in found.items()}
 

@@ -75,7 +75,7 @@ def rows(cast: Cast, split: str, numbers: Sequence[int]) -> list[Rollouts]:
         (question,) = world.questions(split, 1, seed=0, start=number)
         said = [(("Alice", "Bob")[k % 2], text) for k, text in enumerate(said_about(question))]
         origin = Origin("talks.jsonl", "CC-BY-4.0", "example.org", line=line, sha256="0" * 64)
-        dialogue = retold(cast.pair, question, said, most_tokens=24, origin=origin)
+        dialogue = retold(cast.team, question, said, most_tokens=24, origin=origin)
         found.append(Rollouts(question, (dialogue,)))
     return found
 

@@ -15,7 +15,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from optima_lite.errors import RunError  # noqa: E402
-from optima_lite.learn.rollout import Agents, ranked, sample  # noqa: E402
+from optima_lite.learn.ranking import ranked  # noqa: E402
+from optima_lite.learn.rollout import Agents, sample  # noqa: E402
 from optima_lite.model.endpoint import Endpoint  # noqa: E402
 from optima_lite.model.generate import Generator  # noqa: E402
 from optima_lite.model.loading import load  # noqa: E402
@@ -101,7 +102,7 @@ def told_by(server: OwnGenerator, cast: Cast, folder: Path) -> Agents:
     remote = Remote(
         cast.policy, endpoint=endpoint, base="base", adapters=folder, max_batch_tokens=8192, max_cache_bytes=1 << 28
     )
-    return replace(cast.pair, generator=remote)
+    return replace(cast.team, generator=remote)
 
 
 def test_dialogues_are_those_of_this_process(server: OwnGenerator, cast: Cast, tmp_path: Path) -> None:
@@ -113,13 +114,13 @@ def test_dialogues_are_those_of_this_process(server: OwnGenerator, cast: Cast, t
             for weight in cast.policy.weights(cast.policy.worn):
                 weight += value
         before = cast.meter.counts.sampled
-        here = sample(cast.pair, asked, rollouts=2, sampling=Sampling(1.0, 0.9, 16), seed=(0, 1))
+        here = sample(cast.team, asked, rollouts=2, sampling=Sampling(1.0, 0.9, 16), seed=(0, 1))
         counted, between = cast.meter.counts.sampled - before, agents.generator.counts.sampled
         there = sample(agents, asked, rollouts=2, sampling=Sampling(1.0, 0.9, 16), seed=(0, 1))
         assert there == here
         assert agents.generator.counts.sampled - between == counted
         assert ranked(agents, there, settings=cast.recipe.reward) == ranked(
-            cast.pair, here, settings=cast.recipe.reward
+            cast.team, here, settings=cast.recipe.reward
         )
         names.append(server.asked[-1]["model"])
     assert names[0] == "base" and len({*names}) == 3

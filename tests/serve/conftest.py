@@ -30,7 +30,7 @@ def agents(tmp_path_factory: pytest.TempPathFactory) -> Cast:
     machine = Machine(threads=1, max_batch_tokens=8192)
     cast = assemble(load_recipe(recipe).recipe, machine=machine, settle=lambda key, choose: choose())
     cast.policy.model.double()
-    cast.pair.generator.__init__(cast.policy, max_batch_tokens=8192)  # type: ignore[misc]
+    cast.team.generator.__init__(cast.policy, max_batch_tokens=8192)  # type: ignore[misc]
     return cast
 
 

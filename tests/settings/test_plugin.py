@@ -65,8 +65,9 @@ def test_a_score_takes_the_place_of_the_metrics(here: Path) -> None:
 
 
 def test_a_term_of_the_reward_is_added_with_its_weight_wherever_rewards_are_made(here: Path) -> None:
+    from optima_lite.learn.ranking import ranked, search_rewards
     from optima_lite.learn.reward import Scale, rewards
-    from optima_lite.learn.rollout import ranked, sample, search_rewards
+    from optima_lite.learn.rollout import sample
     from optima_lite.settings.machine import Machine
     from optima_lite.stage.cast import assemble
     from optima_lite.tasks.questions import questions
@@ -75,16 +76,16 @@ def test_a_term_of_the_reward_is_added_with_its_weight_wherever_rewards_are_made
     cast = assemble(recipe, machine=Machine(threads=1, max_batch_tokens=8192), settle=lambda key, choose: choose())
     bare = recipe.reward.model_copy(update={"plugin_weight": 0.0})
     asked = questions(recipe.task, "train", 2, seed=0)
-    talked = sample(cast.pair, asked, rollouts=2, sampling=cast.sampling(cast.pair), seed=(0,))
-    added = [0.3 * cast.pair.own(group.question, one) for group in talked for one in group.dialogues]  # type: ignore[misc]
+    talked = sample(cast.team, asked, rollouts=2, sampling=cast.sampling(cast.team), seed=(0,))
+    added = [0.3 * cast.team.own(group.question, one) for group in talked for one in group.dialogues]  # type: ignore[misc]
     assert any(added)
 
     def totals(settings: Any) -> list[list[float]]:
-        found = ranked(cast.pair, talked, settings=settings)
+        found = ranked(cast.team, talked, settings=settings)
         scale = Scale(tokens=20, best_loss=1.0)
         pairs = [(group.question, one) for group in talked for one in group.dialogues]
-        searched = search_rewards(cast.pair, pairs, settings=settings, scale=scale)
-        again = rewards(found, scale=scale, settings=settings, own=cast.pair.own)
+        searched = search_rewards(cast.team, pairs, settings=settings, scale=scale)
+        again = rewards(found, scale=scale, settings=settings, own=cast.team.own)
         return [[one.total for one in part] for part in ([r for g in found for r in g.rewards], searched, again)]
 
     for full, less in zip(totals(recipe.reward), totals(bare), strict=True):

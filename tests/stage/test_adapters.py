@@ -64,11 +64,11 @@ def talked(agents: Agents, count: int = 2) -> list[Rollouts]:
 def adapted(cast: Cast, folder: Path, learners: set[int]) -> Path:
     """The stage's folder after a training step on what some speakers have said."""
     cast.policy.restart(seed=0)
-    rows: dict[str, list[Any]] = {name: [] for name in cast.pair.workflow.adapters}
-    for group in talked(cast.pair):
+    rows: dict[str, list[Any]] = {name: [] for name in cast.team.workflow.adapters}
+    for group in talked(cast.team):
         for dialogue in group.dialogues:
             turns = tuple(replace(turn, ids=ended(turn, cast)) for turn in dialogue.turns)
-            for speaker, (name, row) in enumerate(cast.pair.lessons(group.question, replace(dialogue, turns=turns))):
+            for speaker, (name, row) in enumerate(cast.team.lessons(group.question, replace(dialogue, turns=turns))):
                 if speaker in learners:
                     rows[name].append(row)
     with Run.open(folder, {"recipe": cast.recipe.to_dict(), "recipe_name": "x"}) as run:
@@ -98,7 +98,7 @@ def test_a_shared_adapter_learns_for_all_roles_and_is_stored_as_ever(tmp_path: P
     before = held(cast.policy)
     folder = adapted(cast, tmp_path / "run", {1})
     assert not same(held(cast.policy)["shared"], before["shared"])
-    assert {role.adapter for role in cast.pair.workflow.roles} == {"shared"}
+    assert {role.adapter for role in cast.team.workflow.roles} == {"shared"}
     assert sorted(path.name for path in folder.iterdir()) == [
         "README.md",
         "adapter_config.json",
@@ -117,7 +117,7 @@ def test_everybody_speaks_with_the_own_adapter_and_equal_ones_say_what_a_shared_
         for weight in policy.weights("Alice"):
             weight.normal_(0, 0.1)
     policy.hold(("Alice", "Bob"))
-    separate = replace(cast.pair, generator=Generator(policy, max_batch_tokens=4096))
+    separate = replace(cast.team, generator=Generator(policy, max_batch_tokens=4096))
     shared = replace(separate, workflow=speaking_with(separate.workflow, "Alice"))
     right = talked(shared)
     assert talked(separate) == right

@@ -57,7 +57,7 @@ def test_debaters_see_everything_and_stop_at_an_answer_given_twice(cast: Cast) -
     agents = debaters(cast)
     assert stop(agents.workflow) == "anyone" and not agents.workflow.holders
     assert (agents.workflow.names, agents.workflow.max_steps) == (("Alice", "Bob"), 4)
-    assert agents.generator is cast.pair.generator
+    assert agents.generator is cast.team.generator
     assert systems(agents) == {"You are {name}, working with {partner}."}, "a recipe's own words stay"
     assert systems(debaters(saying(cast, system=None))) == {shipped("debate3").roles[0].system}
 
@@ -221,7 +221,7 @@ def test_a_run_meets_the_task_of_another_recipe(finished: Finished, tmp_path: Pa
     (tmp_path / "other.yaml").write_text(OTHER.replace("questions: 4, validation", "questions: 3, validation"))
     other = load_recipe(tmp_path / "other.yaml").recipe
     cast = recall(read_run(finished.folder), machine=Machine(threads=1), iteration=1, other=other)
-    assert cast.pair.workflow.names == ("Ann", "Ben") and cast.pair.workflow.name == "debate"
+    assert cast.team.workflow.names == ("Ann", "Ben") and cast.team.workflow.name == "debate"
     assert cast.recipe.task == other.task and cast.recipe.evaluation.questions == 3
     own = read_run(finished.folder).manifest["recipe"]
     assert cast.recipe.to_dict()["reward"] == own["reward"] and cast.recipe.to_dict()["model"] == own["model"]

@@ -29,7 +29,7 @@ def test_a_start_does_without_what_failed_the_self_test(
         settle=lambda key, choose: settled.setdefault(key, choose()),
         notify=told.append,
     )
-    states = cast.pair.generator.states
+    states = cast.team.generator.states
     assert states.max_batch_tokens == (8192 if batches else 1)
     assert (states.cache.max_bytes > 0) == cache
     assert {key: value for key, value in settled.items() if key.endswith(("fail", "fails"))} == limits

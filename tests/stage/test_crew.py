@@ -51,7 +51,7 @@ def helper(two_cores: None, cast: Cast, notes: list[str]) -> Iterator[Helped]:
 
 def talk(cast: Cast, crew: Crew, advance: Any = lambda done, tokens: None) -> list[Rollouts]:
     drawn = questions(cast.recipe.task, "train", 5, seed=0)
-    job = Talk(cast.pair.speakers, 2, cast.sampling(cast.pair), (0, 0), ())
+    job = Talk(cast.team.speakers, 2, cast.sampling(cast.team), (0, 0), ())
     return [made for part in crew.map(job, [drawn[:3], drawn[3:]], advance) for made in part]
 
 

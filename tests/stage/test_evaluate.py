@@ -81,12 +81,12 @@ def test_hotpotqa_s_own_f1_stands_beside_ours() -> None:
 
 def examined(cast: Cast, **changes: Any) -> list[Rollouts]:
     wanted: dict[str, Any] = {
-        "sampling": cast.sampling(cast.pair),
+        "sampling": cast.sampling(cast.team),
         "seed": 0,
         "settings": RewardSettings(),
         "advance": lambda done, **told: None,
     } | changes
-    return examine(cast.pair, QUESTIONS, **wanted)
+    return examine(cast.team, QUESTIONS, **wanted)
 
 
 def test_each_question_is_talked_about_once_and_scored(cast: Cast) -> None:

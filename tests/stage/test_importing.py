@@ -138,7 +138,7 @@ def test_a_team_with_a_tool_and_one_of_a_single_agent(assembled: Cast) -> None:
     value = question.answers[0]
 
     def said(team: str, *messages: tuple[str, str]) -> Any:
-        agents = replace(assembled.pair, workflow=marked(shipped(team), "f1"))
+        agents = replace(assembled.team, workflow=marked(shipped(team), "f1"))
         return retold(agents, question, messages, most_tokens=40, origin=origin)
 
     looked_up = said(
@@ -162,8 +162,8 @@ def test_a_team_with_a_tool_and_one_of_a_single_agent(assembled: Cast) -> None:
 def told(assembled: Cast) -> tuple[Agents, Question, Rollouts]:
     question = world.questions("train", 1, seed=0)[0]
     said = [(("Alice", "Bob")[k % 2], text) for k, text in enumerate(said_about(question))]
-    dialogue = retold(assembled.pair, question, said, most_tokens=24, origin=Origin("x", "unknown", line=1))
-    return assembled.pair, question, Rollouts(question, (dialogue,))
+    dialogue = retold(assembled.team, question, said, most_tokens=24, origin=Origin("x", "unknown", line=1))
+    return assembled.team, question, Rollouts(question, (dialogue,))
 
 
 def test_a_row_reads_back_as_it_was_and_a_changed_one_is_refused(told: tuple[Agents, Question, Rollouts]) -> None:

@@ -158,10 +158,10 @@ def test_a_speaker_of_a_role_and_of_all_is_one(cast: Cast, tmp_path: Path) -> No
     address = {"url": "http://127.0.0.1:9/v1", "model": "m"}
     machine = Machine.model_validate({"speakers": {"gpt": address, "other": address}})
     run = RunFolder(tmp_path, {})
-    with_a_role = replace(cast, pair=replace(cast.pair, elsewhere=Elsewhere({"gpt": lambda requests: []})))
+    with_a_role = replace(cast, team=replace(cast.team, elsewhere=Elsewhere({"gpt": lambda requests: []})))
     for name in ("gpt", "other"):
         found = spoken_elsewhere(with_a_role, name, machine=machine, run=run, notify=lambda text: None)
-        assert (found.agents.elsewhere is with_a_role.pair.elsewhere) == (name == "gpt")
+        assert (found.agents.elsewhere is with_a_role.team.elsewhere) == (name == "gpt")
         assert name in found.agents.elsewhere and found.agents.workflow.elsewhere == (name,)
     tree = strict_yaml.load(shipped_teams()["tree"].read_text()).value
     streaming = cast.recipe.model_copy(update={"team": {**tree, "transfer": "stream"}})

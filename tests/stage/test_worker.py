@@ -55,10 +55,10 @@ def test_a_worker_does_what_one_process_does_with_the_adapter_that_comes_along(c
     driver = outline(cast.recipe, machine=MACHINE, settled=standing.settled)
     assert driver.policy.device.type == "meta"
     asked = questions(cast.recipe.task, "train", 3, seed=0)
-    fitted, _ = driver.fit(driver.pair, asked)
-    assert (fitted, 0) == cast.fit(cast.pair, asked)
-    talk = Talk(driver.pair.speakers, 2, driver.sampling(driver.pair), (0, 0), ())
-    rank = Ranking(driver.pair.speakers, cast.recipe.reward)
+    fitted, _ = driver.fit(driver.team, asked)
+    assert (fitted, 0) == cast.fit(cast.team, asked)
+    talk = Talk(driver.team.speakers, 2, driver.sampling(driver.team), (0, 0), ())
+    rank = Ranking(driver.team.speakers, cast.recipe.reward)
     alone = Alone(cast)
 
     def both(adapters: Adapters, folder: Path | None) -> list[Any]:
@@ -72,7 +72,7 @@ def test_a_worker_does_what_one_process_does_with_the_adapter_that_comes_along(c
         assert found.made == ranked
         for group in ranked:
             for dialogue in group.dialogues:
-                assert driver.pair.lessons(group.question, dialogue) == cast.pair.lessons(group.question, dialogue)
+                assert driver.team.lessons(group.question, dialogue) == cast.team.lessons(group.question, dialogue)
         return ranked
 
     before = both(BEGUN, None)
@@ -89,7 +89,7 @@ def test_a_worker_does_what_one_process_does_with_the_adapter_that_comes_along(c
 
 def test_what_the_user_can_mend_comes_back_as_a_value(cast: Cast) -> None:
     worker, _ = ready(cast)
-    talk = Talk(cast.pair.speakers, 1, cast.sampling(cast.pair), (0, 0), ())
+    talk = Talk(cast.team.speakers, 1, cast.sampling(cast.team), (0, 0), ())
     found = worker.do(Adapters("damaged", {"adapter_model.safetensors": b"x"}), talk, [])
     assert isinstance(sent(found), ModelError) and "damaged or not whole" in sent(found).what
     assert isinstance(worker.do(BEGUN, talk, []), Done), "and it goes on"
@@ -140,7 +140,7 @@ def test_what_a_search_for_prompts_asks_the_model_is_a_job(cast: Cast) -> None:
     """Written prompts and embeddings, of a worker as of this process; in the requests that one process makes."""
     worker, _ = ready(cast)
     asked = [tuple(range(20, 30 + number)) for number in range(3)]
-    writing = Writing("Bob", replace(cast.sampling(cast.pair), max_new_tokens=5))
+    writing = Writing("Bob", replace(cast.sampling(cast.team), max_new_tokens=5))
     (written_here,) = Alone(cast).map(writing, [asked], silent)
     there = sent(worker.do(BEGUN, sent(writing), asked))
     assert there.made == written_here and len({*written_here}) == 3

@@ -344,11 +344,11 @@ def test_the_recipe_decides_when_the_talk_ends_and_what_it_looks_like(tmp_path: 
         cast = assemble(
             recipe.model_copy(update={"protocol": protocol}), machine=machine, settle=lambda key, choose: choose()
         )
-        rules = [way.when[0].of for step in cast.pair.workflow.steps for way in step.ways if way.when]
+        rules = [way.when[0].of for step in cast.team.workflow.steps for way in step.ways if way.when]
         assert rules == [rule, rule]
-    assert (cast.pair.layout, cast.single.layout) == ("assistant", "alternating")
-    assert cast.pair.scoring.score("Portham", ["Portham"]) == 1
-    assert 0 < cast.pair.scoring.score("Port", ["Portham"]) < 1, "the model's tokens are pieces of words"
+    assert (cast.team.layout, cast.single.layout) == ("assistant", "alternating")
+    assert cast.team.scoring.score("Portham", ["Portham"]) == 1
+    assert 0 < cast.team.scoring.score("Port", ["Portham"]) < 1, "the model's tokens are pieces of words"
 
 
 OFFICIAL = (

@@ -15,7 +15,7 @@ from functools import partial
 from random import Random
 
 from ...learn.bidders import Bidders
-from ...learn.rollout import score
+from ...learn.ranking import score
 from ...model.sampling import row_key
 from ...records import Question
 from ...runs.folder import EPISODES, POPULATION, stage_name
@@ -32,7 +32,7 @@ from .nurture import Nursery
 
 def improve(stage: Stage, held_out: Sequence[Question]) -> None:
     """Every iteration of the recipe: its episodes, and how the population that comes out of them does."""
-    bidders = stage.cast.pair
+    bidders = stage.cast.team
     assert isinstance(bidders, Bidders), "the agents of a recipe with method market"
     market = Market(founded(bidders.living))
     iterations = stage.cast.recipe.training.iterations
@@ -47,7 +47,7 @@ def trade(stage: Stage, iteration: int, market: Market) -> Market:
     """The market after an iteration's episodes, a question each; what is stored of them is taken from there."""
     recipe = stage.cast.recipe
     drawn = training_questions(recipe, iteration, preference=False)
-    fitted = stage.fit(stage.cast.pair, drawn, stage_name(iteration, "0_questions"))
+    fitted = stage.fit(stage.cast.team, drawn, stage_name(iteration, "0_questions"))
     name = stage_name(iteration, EPISODES)
     for episode in stage.run.read(name, Episode):
         market = market.after(episode, recipe.market)
@@ -72,7 +72,7 @@ def trade(stage: Stage, iteration: int, market: Market) -> Market:
 def play(stage: Stage, iteration: int, market: Market, question: Question) -> Episode:
     """One episode of the market, about a question."""
     cast = stage.cast
-    bidders = cast.pair
+    bidders = cast.team
     assert isinstance(bidders, Bidders)
     bidders.generator.forget()  # an episode's batches must not depend on the episodes before it
     seed = (cast.recipe.seed, "market", iteration, market.episodes)

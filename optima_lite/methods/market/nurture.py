@@ -41,7 +41,7 @@ class Nursery:
         stage.cast.policy.load_one(birth.child.adapter, folder)
 
     def _make(self, folder: Path, parent: Agent, birth: Birth) -> None:
-        cast, bidders = self.stage.cast, self.stage.cast.pair
+        cast, bidders = self.stage.cast, self.stage.cast.team
         assert isinstance(bidders, Bidders)
         bidders.generator.release()
         inherited = Agent(parent.name, parent.role, adapter=birth.child.adapter)  # its weights, in the child's place

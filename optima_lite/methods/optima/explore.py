@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from ...errors import RunError
 from ...learn import reward
 from ...learn.credit import of_turns
+from ...learn.ranking import credited, search_rewards
 from ...learn.reward import Scale
-from ...learn.rollout import Speakers, credited, search_rewards
+from ...learn.rollout import Speakers
 from ...records import Dialogue, Question, Reward, Rollouts, Tree, Turn
 from ...runs.folder import IMITATED, PREFERRED, RunFolder
 from ...runs.progress import Advance, Observer, phase
@@ -34,7 +35,7 @@ class Growth:
 
     def do(self, cast: Cast, items: Sequence[Question], advance: Advance) -> list[Tree]:
         """See `crew.Job`."""
-        as_told = replace(cast, pair=cast.agents(self.speakers))
+        as_told = replace(cast, team=cast.agents(self.speakers))
         return grow(as_told, items, scale=self.scale, seed=self.seed, advance=advance)
 
 
@@ -46,34 +47,34 @@ def grow(
     scale: of the rewards, see `scale_of`. seed: decides the messages and, with the question's id, which nodes are
     chosen. advance: is told of the sampled tokens, and of the dialogues that ended.
     """
-    recipe, pair = cast.recipe, cast.pair
-    pair.generator.forget()  # a chunk's batches must not depend on the chunks before it
+    recipe, team = cast.recipe, cast.team
+    team.generator.forget()  # a chunk's batches must not depend on the chunks before it
 
     def speak(drafts: Sequence[tuple[Question, Dialogue]]) -> list[Turn]:
-        ready = [(question, pair.next_cue(dialogue)) for question, dialogue in drafts]
-        turns = pair.speak(ready, sampling=cast.sampling(pair), seed=seed)
+        ready = [(question, team.next_cue(dialogue)) for question, dialogue in drafts]
+        turns = team.speak(ready, sampling=cast.sampling(team), seed=seed)
         advance(0, tokens=sum(len(turn.ids) for turn in turns))
         return turns
 
     def score(ended: Sequence[tuple[Question, Dialogue]]) -> list[Reward]:
-        rewards = search_rewards(pair, ended, settings=recipe.reward, scale=scale)
+        rewards = search_rewards(team, ended, settings=recipe.reward, scale=scale)
         advance(len(ended))
         return rewards
 
     def credit(question: Question, dialogue: Dialogue, reward: Reward) -> list[Reward] | None:
-        own = credited(pair, question, dialogue, settings=recipe.reward, final=reward.task)
+        own = credited(team, question, dialogue, settings=recipe.reward, final=reward.task)
         return None if own is None else of_turns(reward, own)
 
     trees: list[Tree] = []
     rollouts = [(question, [Dialogue(question.id, k) for k in range(recipe.search.rollouts)]) for question in asked]
     read = recipe.reward.loss_condition == "dialogue"
-    for window in pair.windows(
-        rollouts, sampling=cast.sampling(pair), times=recipe.search.searches, sides=2 if read else 1
+    for window in team.windows(
+        rollouts, sampling=cast.sampling(team), times=recipe.search.searches, sides=2 if read else 1
     ):
         chosen = [question for question, _ in window]
         trees += search(
             chosen,
-            workflow=pair.workflow,
+            workflow=team.workflow,
             speak=speak,
             score=score,
             settings=recipe.search,
@@ -96,10 +97,10 @@ def explore(
     probe: as `stored_probe` finds it; without one the pair answers some validation questions first. Raises DataError
     when a question does not fit the model, RunError for the agents of a market.
     """
-    if cast.pair.workflow.auctioned:
+    if cast.team.workflow.auctioned:
         raise RunError("a market has no trees: who speaks next is decided by auction", hint="optima-lite chat RUN")
     probe = probe or _quick_probe(cast, observe)
-    fitted, _ = cast.fit(cast.pair, asked)
+    fitted, _ = cast.fit(cast.team, asked)
     dialogues = len(fitted) * cast.recipe.search.searches * cast.recipe.search.rollouts
     with phase(observe, "search", iteration=None, total=dialogues, unit="dialogues", parts=("search",)) as advance:
         return grow(cast, fitted, scale=scale_of(cast, probe), seed=(seed, "search"), advance=advance)
@@ -119,13 +120,13 @@ def stored_probe(run: RunFolder, iteration: int | None) -> Sequence[Rollouts]:
 def _quick_probe(cast: Cast, observe: Observer) -> list[Rollouts]:
     recipe = cast.recipe
     drawn = questions(recipe.task, "validation", _QUICK, seed=0)
-    fitted, _ = cast.fit(cast.pair, drawn)
-    parts = parts_of(len(cast.pair.workflow.roles))
+    fitted, _ = cast.fit(cast.team, drawn)
+    parts = parts_of(len(cast.team.workflow.roles))
     with phase(observe, "probe", iteration=None, total=len(fitted), unit="questions", parts=parts) as advance:
         return examine(
-            cast.pair,
+            cast.team,
             fitted,
-            sampling=cast.sampling(cast.pair),
+            sampling=cast.sampling(cast.team),
             seed=recipe.seed,
             settings=recipe.reward,
             advance=advance,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...learn.rollout import credited
+from ...learn.ranking import credited
 from ...learn.selection import demonstrations, worth_learning
 from ...learn.sft import fine_tune
 from ...model.render import Rendered
@@ -46,14 +46,14 @@ def said(stage: Stage, iteration: int) -> Sequence[Rollouts]:
 def _train(stage: Stage, iteration: int, chosen: Sequence[Demonstration]) -> Path:
     """The selected dialogues from every speaker's view, each for its adapter; without any the adapters stay as they
     are."""
-    recipe, pair = stage.cast.recipe, stage.cast.pair
-    rows: dict[str, list[Rendered]] = {adapter: [] for adapter in pair.workflow.adapters}
+    recipe, team = stage.cast.recipe, stage.cast.team
+    rows: dict[str, list[Rendered]] = {adapter: [] for adapter in team.workflow.adapters}
     left_out = messages = 0
     for demonstration in chosen:
         question, dialogue = demonstration.question, demonstration.dialogue
-        credit = credited(pair, question, dialogue, settings=recipe.reward, final=demonstration.reward.task)
+        credit = credited(team, question, dialogue, settings=recipe.reward, final=demonstration.reward.task)
         learnt = None if credit is None else worth_learning(credit, reward=recipe.reward, settings=recipe.selection)
-        for adapter, row in pair.lessons(question, dialogue, learnt):
+        for adapter, row in team.lessons(question, dialogue, learnt):
             rows[adapter].append(row)
         ours = {number for number, turn in enumerate(dialogue.turns) if turn.ids and not turn.spoken_by}
         messages += len(ours)

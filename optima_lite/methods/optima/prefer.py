@@ -31,11 +31,11 @@ def prefer(stage: Stage, iteration: int, *, probe: Sequence[Rollouts]) -> Path:
 def _search(stage: Stage, iteration: int, probe: Sequence[Rollouts]) -> Sequence[Tree]:
     recipe = stage.cast.recipe
     drawn = training_questions(recipe, iteration, preference=True)
-    fitted = stage.fit(stage.cast.pair, drawn, stage_name(iteration, "6_questions"))
+    fitted = stage.fit(stage.cast.team, drawn, stage_name(iteration, "6_questions"))
     each = recipe.search.searches * recipe.search.rollouts
     total = len(fitted) * each
     with stage.phase("search", iteration=iteration, total=total, unit="dialogues", parts=("search",)) as advance:
-        job = Growth(stage.cast.pair.speakers, scale_of(stage.cast, probe), (recipe.seed, iteration, "search"))
+        job = Growth(stage.cast.team.speakers, scale_of(stage.cast, probe), (recipe.seed, iteration, "search"))
         trees = stage.made(stage_name(iteration, "6_trees"), Tree, fitted, job=job, each=each, advance=advance)
     roots = [tree.nodes[ROOT] for tree in trees]
     stage.tell_undecided(round(sum(root.reward.undecided * root.visits for root in roots if root.reward)))
@@ -45,12 +45,12 @@ def _search(stage: Stage, iteration: int, probe: Sequence[Rollouts]) -> Sequence
 def _train(stage: Stage, iteration: int, chosen: Sequence[PreferencePair]) -> Path:
     """The pairs as ids, each after what its speaker saw and for its adapter; without any the adapters stay as they
     are."""
-    recipe, pair = stage.cast.recipe, stage.cast.pair
-    rows: dict[str, list[PairIds]] = {adapter: [] for adapter in pair.workflow.adapters}
+    recipe, team = stage.cast.recipe, stage.cast.team
+    rows: dict[str, list[PairIds]] = {adapter: [] for adapter in team.workflow.adapters}
     for one in chosen:
-        prompt = pair.prompt(one.question, Dialogue(one.question.id, 0, one.prefix))
+        prompt = team.prompt(one.question, Dialogue(one.question.id, 0, one.prefix))
         row = PairIds(prompt, one.chosen.ids, one.rejected.ids)
-        rows[pair.workflow.roles[one.speaker].adapter].append(row)
+        rows[team.workflow.roles[one.speaker].adapter].append(row)
     if not chosen:
         stage.note(f"iteration {iteration}: no two messages differ enough in worth, so nothing is trained")
 

@@ -45,7 +45,7 @@ def require(recipe: Recipe, workflow: Workflow) -> None:
 
 def domains(stage: Stage) -> Sequence[Domain]:
     """Every role's prompts, its own first; those that the model writes are written once and stored."""
-    recipe, workflow = stage.cast.recipe, stage.cast.pair.workflow
+    recipe, workflow = stage.cast.recipe, stage.cast.team.workflow
     how, names = recipe.prompt_search, [role.name for role in workflow.roles]
 
     def make() -> list[Domain]:
@@ -61,7 +61,7 @@ def domains(stage: Stage) -> Sequence[Domain]:
 
 def _with_written(stage: Stage, domain: Domain) -> Domain:
     """The domain with the prompts that the model writes for it, as it speaks at the beginning of the run."""
-    recipe, agents = stage.cast.recipe, stage.cast.pair
+    recipe, agents = stage.cast.recipe, stage.cast.team
     wanted = recipe.prompt_search.written
 
     def write(requests: Sequence[Sequence[Message]]) -> tuple[list[str], int]:
@@ -90,7 +90,7 @@ class Writing:
 
     def do(self, cast: Cast, items: Sequence[Sequence[int]], advance: Advance) -> list[tuple[int, ...]]:
         """See `crew.Job`."""
-        generator = cast.pair.generator
+        generator = cast.team.generator
         keys = [row_key(cast.recipe.seed, "prompts", self.role, number) for number in range(len(items))]
         generator.forget()
         return [tuple(ids) for ids in generator.generate(items, sampling=self.sampling, keys=keys)]
@@ -107,7 +107,7 @@ class Embedding:
 
 def space_of(crew: Crew, domains: Sequence[Domain]) -> Space:
     """All combinations, with the base model's embeddings of what each prompt says to its role."""
-    agents = crew.cast.pair
+    agents = crew.cast.team
     read = [torch.stack(done(crew, Embedding(), told)) for told in _told(agents, domains)]
     return space(read, edges(agents.workflow))
 

@@ -15,8 +15,9 @@ from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 
 from ...errors import DataError
+from ...learn.ranking import ranked
 from ...learn.reward import rewards, scale
-from ...learn.rollout import Agents, ranked
+from ...learn.rollout import Agents
 from ...records import Domain, Question, Rollouts, Trial
 from ...runs.chosen import PASTE, PROMPTS, as_yaml
 from ...runs.folder import stage_name
@@ -46,20 +47,20 @@ def improve(stage: Stage, held_out: Sequence[Question]) -> None:
 
     Raises ConfigError where there is nothing to choose among, DataError where the validation split is too small.
     """
-    pair, choices = stage.cast.pair, domains(stage)
-    asked, fresh = _questions(stage, with_longest(pair, choices))
+    team, choices = stage.cast.team, domains(stage)
+    asked, fresh = _questions(stage, with_longest(team, choices))
     box = space_of(stage.crew, choices)
     own = _own(stage, choices, asked)
     worth = _worth(stage, own)
     trials = _search(stage, choices, box, asked, own, worth)
     prompts = combined(choices, best(trials).combination)
-    improved = replace(pair, workflow=with_prompts(pair.workflow, prompts))
+    improved = replace(team, workflow=with_prompts(team.workflow, prompts))
     verdict = _confirm(stage, improved, fresh, worth)
     _tell(stage, trials, verdict)
     _look(stage, box, trials)
     stage.run.write_json(f"{stage_name(0, PROMPTS)}.json", prompts)
     stage.run.write_json(f"{stage_name(0, '5_verdict')}.json", {"step": "prompts", **asdict(verdict), "adapter": None})
-    in_force = improved if verdict.verdict == "keep" else pair
+    in_force = improved if verdict.verdict == "keep" else team
     stage.run.write_text(PASTE, as_yaml({role.name: role.system for role in in_force.workflow.roles}))
     for greedy in (False, True):
         stage.evaluate(in_force, held_out, "iteration_0", greedy=greedy, iteration=0)
@@ -92,15 +93,15 @@ def _own(stage: Stage, choices: Sequence[Domain], asked: Sequence[Question]) -> 
 
 
 def _worth(stage: Stage, own: Sequence[Rollouts]) -> Worth:
-    recipe, pair = stage.cast.recipe, stage.cast.pair
+    recipe, team = stage.cast.recipe, stage.cast.team
     common = scale(own, percentile=recipe.search.normaliser_percentile, settings=recipe.reward)
 
     def of_question(group: Rollouts) -> float:
         if recipe.prompt_search.objective == "score":
             return fmean(one.task for one in group.rewards)
-        roles = pair.workflow.names
+        roles = team.workflow.names
         return fmean(
-            one.total for one in rewards([group], scale=common, settings=recipe.reward, roles=roles, own=pair.own)
+            one.total for one in rewards([group], scale=common, settings=recipe.reward, roles=roles, own=team.own)
         )
 
     return lambda found: [of_question(group) for group in found]
@@ -139,8 +140,8 @@ def _talk(
     stage: Stage, choices: Sequence[Domain], asked: Sequence[Question], combination: Combination, advance: Advance
 ) -> Sequence[Rollouts]:
     """The dialogues of one evaluation, with their rewards. Every combination gets the same random numbers."""
-    recipe, pair = stage.cast.recipe, stage.cast.pair
-    agents = replace(pair, workflow=with_prompts(pair.workflow, combined(choices, combination)))
+    recipe, team = stage.cast.recipe, stage.cast.team
+    agents = replace(team, workflow=with_prompts(team.workflow, combined(choices, combination)))
     each = recipe.prompt_search.repeats
     talk = Talk(agents.speakers, each, stage.cast.sampling(agents), (recipe.seed, "evaluation"), formats=())
     name = DIALOGUES + "-".join(map(str, combination))
@@ -178,7 +179,7 @@ def _confirm(stage: Stage, improved: Agents, fresh: Sequence[Question], worth: W
     """What was chosen against everybody's own prompts, on questions that the search has not seen."""
     before, after = (
         worth(stage.examine(agents, fresh, CONFIRMED[name], greedy=False, label=f"confirm {name}", iteration=0))
-        for name, agents in (("own", stage.cast.pair), ("chosen", improved))
+        for name, agents in (("own", stage.cast.team), ("chosen", improved))
     )
     change = of_change(before, after)
     worse = change is not None and change[1] < 0 and len(fresh) >= FEWEST
