@@ -43,7 +43,7 @@ def main() -> None:
         for seed in map(int, given.seeds.split(",")):
             held, settled = played(given.model, line, seed, given.folder / f"{line}-seed{seed}")
             before, after = score(held, "untrained"), score(held, "iteration_29")
-            last, greedy = score(settled, "iteration_19"), score(settled, "iteration_19", "greedy")
+            last, greedy = score(settled, "iteration_39"), score(settled, "iteration_39", "greedy")
             spent = held["seconds"] + settled["seconds"]
             found = " | ".join(f"{one:.2f}" for one in (before, after, last, greedy))
             print(f"| {line:<9} | {seed} | {found} | {spent:.0f} |", flush=True)
