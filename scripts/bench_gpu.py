@@ -75,7 +75,7 @@ def bench(policy: Policy, limits: Limits) -> Iterator[Speed]:
     yield _speed("turn", lambda: _turn(policy, prompts, limits), lambda: _plain(policy, prompts, limits, turns=1))
     peft = PeftAdapter(**{field.name: getattr(policy, field.name) for field in fields(policy)})
     yield _speed("adapter", lambda: _turn(policy, prompts, limits), lambda: _turn(peft, prompts, limits))
-    rows, pairs = [ids.row(limits) for _ in range(EXAMPLES)], [ids.team(limits) for _ in range(EXAMPLES)]
+    rows, pairs = [ids.row(limits) for _ in range(EXAMPLES)], [ids.pair(limits) for _ in range(EXAMPLES)]
     tokens = EXAMPLES * limits.row_tokens
     reader = Generator(policy, max_batch_tokens=limits.batch_tokens, max_cache_bytes=0)
     yield _speed(

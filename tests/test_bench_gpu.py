@@ -143,7 +143,7 @@ def tokens_of(policy: Policy, work: Callable[[], object]) -> int:
 
 def test_both_ways_train_on_the_same_tokens(policy: Policy) -> None:
     limits, ids = Limits(256, 4, 32, 1, 0), MadeUp(policy, seed=0)
-    rows, pairs = [ids.row(limits) for _ in range(2)], [ids.team(limits) for _ in range(2)]
+    rows, pairs = [ids.row(limits) for _ in range(2)], [ids.pair(limits) for _ in range(2)]
     sft, dpo = TrainingSettings(epochs=1, batch_size=2), DpoSettings(epochs=1, batch_size=2)
     how: dict[str, Any] = {"micro_batch": 1, "seed": 0}
     ours = tokens_of(policy, lambda: fine_tune(policy, rows, settings=sft, on_step=lambda n: None, **how))

@@ -137,7 +137,7 @@ def test_three_adapters_on_a_four_bit_base_speak_and_learn_apart() -> None:
     fine_tune(policy, [made.row(limits) for _ in range(2)], settings=TrainingSettings(epochs=1, batch_size=2), **how)
     trained = copied(policy, "two")
     policy.wear("three")
-    optimise(policy, [made.team(limits) for _ in range(2)], settings=DpoSettings(batch_size=2), **how)
+    optimise(policy, [made.pair(limits) for _ in range(2)], settings=DpoSettings(batch_size=2), **how)
     assert equal(copied(policy, "one"), before["one"])
     assert equal(copied(policy, "two"), trained) and not equal(trained, before["two"])
     assert not equal(copied(policy, "three"), before["three"])
