@@ -19,6 +19,7 @@ import signalling
 import optima_lite
 
 RECIPE = Path(__file__).parents[1] / "examples" / "signalling" / "signalling.yaml"
+FIRMLY = "reinforce.kl_weight=0.2"  # where roles have adapters of their own
 LINES = {
     "shared": (),  # as the recipe stands
     "partial": ("team.adapters={Sender: mouth, Left: ears, Right: ears}",),
@@ -52,7 +53,8 @@ def main() -> None:
 def played(model: Path, line: str, seed: int, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The summaries of the run that is held to the base, and of the one that goes on without."""
     how = (*LINES[line], f"model.name={model.resolve()}", f"seed={seed}")
-    held = optima_lite.train(RECIPE, overrides=how, run=folder / "held")
+    firmly = (FIRMLY,) if LINES[line] else ()
+    held = optima_lite.train(RECIPE, overrides=(*how, *firmly), run=folder / "held")
     begun = f"start={(folder / 'held').resolve()}"
     return held, optima_lite.train(RECIPE, overrides=(*how, begun), variants=("settled",), run=folder / "settled")
 

@@ -32,7 +32,7 @@ class Line:
 
     name: str
     whims: float = 0.5
-    hold: float = 0.2
+    hold: float = 0.1
     held: int = 30
     iterations: int = 40
     learn: tuple[str, ...] = (SENDER, *RECEIVERS)
