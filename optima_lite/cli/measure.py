@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -95,10 +95,9 @@ def evaluate(
             else:
                 from ..stage.evaluate import evaluate_again
 
-                teams = {name: cast} | {f"spoken_by_{one.name}": replace(cast, team=one.agents) for one in others}
-                rows = []
-                for label, one in teams.items():
-                    rows += evaluate_again(one, name=label, questions_wanted=questions, seed=seed, observe=observe)
+                rows = evaluate_again(
+                    cast, name=name, questions_wanted=questions, seed=seed, observe=observe, others=others
+                )
         from ..records import to_json
         from ..runs.evaluation_view import baseline_table, evaluation_table, remarks
         from ..runs.step_view import verdict_lines

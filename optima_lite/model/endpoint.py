@@ -24,6 +24,18 @@ _LONGEST_WAIT = 120.0  # seconds that a server may ask for
 _MOST_BYTES = 1 << 28  # of an answer
 _SECRET = 12  # characters that a key has at least; what is shorter is none, and may be a word of an answer
 _TRANSIENT = (408, 409, 425, 429)  # statuses that may be another one next time, as may those from 500 on
+_OF_ONE = (400, 413, 422)  # statuses that may be about one request: its text, its length
+_LONGEST_WORDS = 300  # characters of what a server says for itself
+
+Answer = dict[str, Any]
+
+
+class Refused(RunError):
+    """A request that the server does not take, and never will; it may take others. words: the server's own."""
+
+    def __init__(self, words: str, *, where: str) -> None:
+        super().__init__(f"the server refused: {words}", where=where)
+        self.words = words
 
 
 class _Again(Exception):
@@ -50,19 +62,24 @@ class Endpoint:
     _stopped: threading.Event = field(default_factory=threading.Event)  # nor is any answer waited for
 
     def each(
-        self, path: str, bodies: Sequence[dict[str, Any]], heard: Callable[[int, dict[str, Any]], None] | None = None
-    ) -> list[dict[str, Any]]:
+        self, path: str, bodies: Sequence[dict[str, Any]], heard: Callable[[int, Answer | Refused], None] | None = None
+    ) -> list[Answer]:
         """The answers to several requests, in their order. heard: is told the number and the answer of each as soon as
-        it is there, in the thread that has waited for it.
+        it is there, in the thread that has waited for it; and of a refusal, which is an empty answer then, no error.
 
         Raises the first error, as `post` or `heard` does, and asks no more then; what is under way is still heard,
         since somebody may have to pay for it.
         """
 
-        def ask(number: int) -> dict[str, Any]:
-            answer = self.post(path, bodies[number], number)
-            if heard is not None:
-                heard(number, answer)
+        def ask(number: int) -> Answer:
+            if heard is None:
+                return self.post(path, bodies[number], number)
+            try:
+                answer = self.post(path, bodies[number], number)
+            except Refused as refusal:
+                heard(number, refusal)
+                return {}
+            heard(number, answer)
             return answer
 
         pool = ThreadPoolExecutor(min(self.at_once, max(1, len(bodies))))
@@ -78,11 +95,11 @@ class Endpoint:
             self._failed.clear()
             self._stopped.clear()
 
-    def post(self, path: str, body: dict[str, Any], number: int = 0) -> dict[str, Any]:
+    def post(self, path: str, body: dict[str, Any], number: int = 0) -> Answer:
         """The JSON object that answers a request. number: of the request; it decides which address is asked first.
 
-        Raises RunError when no address has answered after all tries, or one has refused the request; ConfigError for a
-        key that is not in the environment.
+        Raises RunError when no address has answered after all tries, or one has refused everything; Refused where that
+        may be about this request alone; ConfigError for a key that is not in the environment.
         """
         found = self.raw(path, body, number)
         try:
@@ -148,10 +165,12 @@ class Endpoint:
 
     def _judge(self, reply: http.client.HTTPResponse, found: bytes, where: str) -> None:
         """Raises _Again for an answer that may be another one next time, RunError for one that will not."""
-        said = "".join(c for c in found[:300].decode("utf-8", "replace") if c.isprintable() or c == " ").strip()
+        said = _words(found)
         if reply.status in _TRANSIENT or reply.status >= 500:
             after = reply.getheader("Retry-After", "")
             raise _Again(f"status {reply.status}: {said}", float(after) if after.isdigit() else None)
+        if reply.status in _OF_ONE:
+            raise Refused(f"status {reply.status}: {said}", where=where)
         if reply.status != 200:
             hint = "the key in the environment is not valid here" if reply.status in (401, 403) else None
             raise RunError(f"the server refused: status {reply.status}: {said}", where=where, hint=hint)
@@ -180,3 +199,15 @@ class Endpoint:
                 raise ConfigError(what, where="key_env", hint=f"export {self.key_env}=... in this terminal alone")
             headers["Authorization"] = f"Bearer {key}"
         return headers
+
+
+def _words(found: bytes) -> str:
+    """What a server says for itself: the message of an error in one of the usual forms, else how its answer begins."""
+    try:
+        error = json.loads(found)
+        for key in ("error", "message", "detail"):
+            error = error.get(key, error) if isinstance(error, dict) else error
+    except (ValueError, RecursionError):
+        error = None
+    said = error if isinstance(error, str) else found.decode("utf-8", "replace")
+    return "".join(c for c in " ".join(said[:_LONGEST_WORDS].split()) if c.isprintable())

@@ -280,7 +280,7 @@ def spoken_elsewhere(
     if team.auctioned or team.stream:
         what = "the agents of a market" if team.auctioned else "a team whose messages fall into steps"
         raise RunError(f"{what} cannot be spoken by {name}, who says whole messages in turn", where=run.folder)
-    require_speakers([name], machine, where="--spoken-by")
+    require_speakers([name], machine, where="spoken_by")
     agents = replace(cast.team, workflow=spoken(team, name))
     if name not in agents.elsewhere:  # else it is the same one, whose ceilings are on all that it says
         agents = replace(agents, elsewhere=_elsewhere(agents, machine, run.folder, notify))

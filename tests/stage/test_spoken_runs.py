@@ -15,6 +15,7 @@ import pytest
 
 pytest.importorskip("torch")
 
+import optima_lite
 from chat_server import Body, ChatServer, chat_server, completion
 from optima_lite.errors import ConfigError, RunError
 from optima_lite.learn.elsewhere import Elsewhere
@@ -121,6 +122,10 @@ def test_what_else_is_done_with_such_a_run(server: ChatServer, tmp_path: Path) -
     asked = len(server.asked)
     config = prepared(tmp_path, server, at_once=4, max_total_tokens=1)
     assert call("eval", tmp_path / "run", "--questions", "2", "--spoken-by", "gpt", "--quiet", *config).code == 0
+    rows = optima_lite.evaluate(tmp_path / "run", questions=2, spoken_by="gpt", config=config[1])
+    assert [row.name for row in rows] == ["iteration_0"] * 2 + ["spoken_by_gpt"] * 2
+    again = call("eval", tmp_path / "run", "--questions", "2", "--spoken-by", "gpt", "--json", *config)
+    assert [one["row"]["tokens"] for one in again.events if one["event"] == "evaluated"] == [row.tokens for row in rows]
     assert len(server.asked) == asked, "what it has said to these questions is known"
     config = prepared(tmp_path, server, at_once=4)
     found = call("eval", tmp_path / "run", "--baselines", "--spoken-by", "gpt", "--questions", "2", "--json", *config)
