@@ -114,16 +114,20 @@ def evaluate(
     """
     other = None if task is None else load_recipe(task).recipe
     opened, handed, tell = open_run(run, config=config), _handing_on(transfer, steps), observe or silent
-    machine = _machine(config)
-    cast, number = _recalled(opened, iteration, machine, other=other, handing_on=handed)
+    machine, named = _machine(config), [spoken_by] if spoken_by else []
     from .runs.progress import Note
-    from .stage.cast import spoken_elsewhere
-    from .stage.evaluate import evaluate_again
 
     def notify(text: str) -> None:
         tell(Note(text))
 
-    name, named = "untrained" if number is None else f"iteration_{number}", [spoken_by] if spoken_by else []
+    _hush()
+    from .stage.cast import spoken_elsewhere
+    from .stage.elsewhere import require_speakers
+    from .stage.evaluate import evaluate_again
+
+    require_speakers(named, machine, where="spoken_by")
+    cast, number = _recalled(opened, iteration, machine, other=other, handing_on=handed, notify=notify)
+    name = "untrained" if number is None else f"iteration_{number}"
     others = [spoken_elsewhere(cast, one, machine=machine, run=opened.source, notify=notify) for one in named]
     return evaluate_again(cast, name=name, questions_wanted=questions, seed=seed, observe=tell, others=others)
 

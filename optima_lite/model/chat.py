@@ -29,12 +29,12 @@ _LONGEST_NAME = 100  # characters of a name, or of a reason, that a server gives
 
 
 class Kept(Protocol):
-    """Where replies are stored; see `runs.replies`. prompt_tokens, completion_tokens: of all of them. refusals: those
-    that are one."""
+    """Where replies are stored; see `runs.replies`. prompt_tokens, completion_tokens: of all of them. refusals: what
+    the server has said in those that are one."""
 
     prompt_tokens: int
     completion_tokens: int
-    refusals: list[Reply]
+    refusals: list[str]
 
     def __len__(self) -> int:
         """How many there are."""
@@ -164,7 +164,7 @@ class Chat:
                 self._told = len(refusals)
                 what = f"{self.name} has refused {len(refusals):,} of {len(self._kept):,} requests"
                 ends = "their dialogues end there as ones that were cut: they score 0, and nobody learns from them"
-                self._notify(f"{what}; {ends}. In the server's words: {refusals[-1].refused}")
+                self._notify(f"{what}; {ends}. In the server's words: {refusals[-1]}")
 
     def _believe(self) -> None:
         """The refusals in hand are about their requests, since others are answered."""

@@ -26,6 +26,8 @@ _SECRET = 12  # characters that a key has at least; what is shorter is none, and
 _TRANSIENT = (408, 409, 425, 429)  # statuses that may be another one next time, as may those from 500 on
 _OF_ONE = (400, 413, 422)  # statuses that may be about one request: its text, its length
 _LONGEST_WORDS = 300  # characters of what a server says for itself
+_KEY = "the key in the environment is not valid here"
+_ADDRESS = "is this the address of an API, up to its /v1, and is the model called so there?"
 
 Answer = dict[str, Any]
 
@@ -107,16 +109,16 @@ class Endpoint:
         except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
-            raise RunError("the server's answer is no JSON object", where=self._where(number, path))
+            what = f"the server's answer is no JSON object: {_words(found)}"
+            raise RunError(what, where=self._where(number, path), hint=_ADDRESS)
         return answer
 
     def raw(self, path: str, body: dict[str, Any], number: int = 0) -> bytes:
         """The bytes that answer a request, whatever they are; otherwise as `post`."""
         data, why = json.dumps(body).encode(), ""
         for turn, wait in enumerate((*_WAITS, None)):
-            url = self.urls[(number + turn) % len(self.urls)]
             try:
-                return self._once(urlsplit(url), path, data)
+                return self._once(number + turn, path, data)
             except _Again as error:
                 why, asked = str(error), error.wait
             if wait is None or self._failed.is_set():
@@ -128,12 +130,16 @@ class Endpoint:
         what = f"no useful answer after {turn + 1} tries: {why}"
         raise RunError(what, where=self._where(number, path), hint=hint)
 
-    def _where(self, number: int, path: str) -> str:
-        parts = urlsplit(self.urls[number % len(self.urls)])
-        return f"{parts.scheme}://{parts.hostname}:{parts.port or ''}{parts.path.rstrip('/')}{path}"  # no password
+    def _url(self, number: int) -> SplitResult:
+        return urlsplit(self.urls[number % len(self.urls)])
 
-    def _once(self, url: SplitResult, path: str, data: bytes) -> bytes:
-        until = self.clock() + self.seconds
+    def _where(self, number: int, path: str) -> str:
+        parts = self._url(number)
+        host = parts.netloc.rpartition("@")[2]  # without a password
+        return f"{parts.scheme}://{host}{parts.path.rstrip('/')}{path}"
+
+    def _once(self, number: int, path: str, data: bytes) -> bytes:
+        url, until = self._url(number), self.clock() + self.seconds
         kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
         line = kind(url.hostname or "", url.port, timeout=self.seconds)
         try:
@@ -144,7 +150,7 @@ class Endpoint:
             raise _Again(f"{type(error).__name__}: {str(error)[:200]}") from error
         finally:
             line.close()
-        self._judge(reply, found, f"{url.hostname}{url.path}{path}")
+        self._judge(reply, found, self._where(number, path))
         return found
 
     def _read(self, reply: http.client.HTTPResponse, until: float) -> bytes:
@@ -172,7 +178,7 @@ class Endpoint:
         if reply.status in _OF_ONE:
             raise Refused(f"status {reply.status}: {said}", where=where)
         if reply.status != 200:
-            hint = "the key in the environment is not valid here" if reply.status in (401, 403) else None
+            hint = _KEY if reply.status in (401, 403) else _ADDRESS if reply.status == 404 else None
             raise RunError(f"the server refused: status {reply.status}: {said}", where=where, hint=hint)
         if reply.getheader("Content-Type", "").startswith("application/json"):
             try:

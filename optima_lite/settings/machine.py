@@ -102,7 +102,7 @@ class Speaker(Section):
         None, description="What it may cost in one run"
     )
     max_refused: Count = Field(
-        16, description="Requests that it may refuse one after the other, such as by a filter; one more ends the run"
+        8, description="Requests that it may refuse one after the other, such as by a filter; one more ends the run"
     )
 
     @field_validator("omit", mode="before")

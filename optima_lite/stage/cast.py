@@ -302,11 +302,12 @@ def recall(
     iteration: int | None,
     other: Recipe | None = None,
     handing_on: HandingOn | None = None,
+    notify: Callable[[str], None] = lambda text: None,
 ) -> Cast:
     """The agents of a run as they stood after an iteration, or untrained for None.
 
     other: a recipe whose task they meet instead, with its protocol, prompts, sampling, evaluation and plugin; the run's
-    plugin then has no say in the reward.
+    plugin then has no say in the reward. notify: as in `assemble`.
 
     Raises RunError for an iteration that has not been trained, ConfigError for a manifest of another version, for a
     plugin that is not what or where it was, and for a team that cannot hand its messages on as wanted.
@@ -340,7 +341,7 @@ def recall(
         require_same_models(run.manifest.get("speakers") or {}, models(names, machine), where=run.folder)
     start = run.folder / STARTED
     begun = start if start.is_dir() else None
-    cast = assemble(recipe, machine=machine, settle=settled, start=begun, run=run.folder)
+    cast = assemble(recipe, machine=machine, settle=settled, notify=notify, start=begun, run=run.folder)
     if adapter is not None:
         cast.policy.load_adapter(adapter)
     return replace(cast, team=agents_after(cast, run, iteration))
