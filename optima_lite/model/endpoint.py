@@ -9,10 +9,12 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -21,6 +23,7 @@ from ..errors import ConfigError, OptimaError, RunError
 
 _WAITS = (0.5, 2.0, 8.0, 30.0)  # seconds before each further try, if the server does not say otherwise
 _LONGEST_WAIT = 120.0  # seconds that a server may ask for
+_CONNECTING = 20.0  # seconds until a server must have taken a connection
 _MOST_BYTES = 1 << 28  # of an answer
 _SECRET = 12  # characters that a key has at least; what is shorter is none, and may be a word of an answer
 _TRANSIENT = (408, 409, 425, 429)  # statuses that may be another one next time, as may those from 500 on
@@ -62,6 +65,7 @@ class Endpoint:
     clock: Callable[[], float] = time.monotonic
     _failed: threading.Event = field(default_factory=threading.Event)  # nothing is tried again
     _stopped: threading.Event = field(default_factory=threading.Event)  # nor is any answer waited for
+    _lines: set[http.client.HTTPConnection] = field(default_factory=set)  # on which answers are waited for
 
     def each(
         self, path: str, bodies: Sequence[dict[str, Any]], heard: Callable[[int, Answer | Refused], None] | None = None
@@ -90,12 +94,20 @@ class Endpoint:
         except BaseException as error:
             self._failed.set()
             if not isinstance(error, OptimaError):
-                self._stopped.set()  # threads at work end at the next piece of their answer
+                self._hang_up()
             raise
         finally:
             pool.shutdown(cancel_futures=True)
             self._failed.clear()
             self._stopped.clear()
+
+    def _hang_up(self) -> None:
+        """No answer is waited for any more: whoever presses Ctrl-C waits for no model that thinks for minutes."""
+        self._stopped.set()
+        for line in list(self._lines):
+            if line.sock is not None:
+                with suppress(OSError):
+                    line.sock.shutdown(socket.SHUT_RDWR)
 
     def post(self, path: str, body: dict[str, Any], number: int = 0) -> Answer:
         """The JSON object that answers a request. number: of the request; it decides which address is asked first.
@@ -141,14 +153,18 @@ class Endpoint:
     def _once(self, number: int, path: str, data: bytes) -> bytes:
         url, until = self._url(number), self.clock() + self.seconds
         kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
-        line = kind(url.hostname or "", url.port, timeout=self.seconds)
+        line = kind(url.hostname or "", url.port, timeout=min(_CONNECTING, self.seconds))
+        self._lines.add(line)
         try:
+            line.connect()
+            line.sock.settimeout(self.seconds)
             line.request("POST", url.path.rstrip("/") + path, data, self._headers())
             with line.getresponse() as reply:
                 found = self._masked(self._read(reply, until))
         except (OSError, http.client.HTTPException) as error:
             raise _Again(f"{type(error).__name__}: {str(error)[:200]}") from error
         finally:
+            self._lines.discard(line)
             line.close()
         self._judge(reply, found, self._where(number, path))
         return found
