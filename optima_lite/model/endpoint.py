@@ -223,6 +223,12 @@ class Endpoint:
         return headers
 
 
+def first_choice(answer: Answer) -> dict[str, Any]:
+    """What an answer of OpenAI's API says first; nothing of an answer that is none."""
+    choices = answer.get("choices")
+    return choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+
+
 def _words(found: bytes) -> str:
     """What a server says for itself: the message of an error in one of the usual forms, else how its answer begins."""
     try:
