@@ -157,6 +157,8 @@ class Endpoint:
         self._lines.add(line)
         try:
             line.connect()
+            if self._stopped.is_set():  # in between, so that nobody has hung up this one
+                raise _Again("it was stopped")
             line.sock.settimeout(self.seconds)
             line.request("POST", url.path.rstrip("/") + path, data, self._headers())
             with line.getresponse() as reply:
