@@ -27,8 +27,10 @@ from ..settings.reinforce import ReinforceSettings
 from .advantage import gae
 from .episodes import Episode
 from .halving import Halving, free
+from .parallel import Sharing, filled, gathered, share, totals, world
 from .value import ValueHead
 
+_NONE = -1  # number of the filler, which a group of trainers makes its last batch whole with
 _FLOOR = 1e-4  # beside the standard deviation of all advantages, where a value head gave them
 
 
@@ -63,7 +65,27 @@ def _tensors(episode: Episode) -> _Tensors:
     return _Tensors(ids[:begin], completion, own, spans, episode.rewards, advantages, none, none)
 
 
-class EpisodeTrainer(Halving, GRPOTrainer):
+def _tensors_without_loss(episode: Episode) -> _Tensors:
+    """Two tokens that nobody learns."""
+    ids, none = torch.tensor(episode.row.ids[:2]), torch.zeros(1)
+    return _Tensors(ids[:1], ids[1:], torch.zeros_like(ids[1:]), [], (), none, none, none)
+
+
+class _LossAlone(GRPOTrainer):
+    """TRL's trainer without what it does around its loss."""
+
+    def get_train_dataloader(self) -> Any:
+        """Batches of the data set as they come, where TRL's would be questions to sample answers to."""
+        return super(GRPOTrainer, self).get_train_dataloader()
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        return super(GRPOTrainer, self)._get_train_sampler(dataset)
+
+    def _prepare_inputs(self, batch: Any) -> Any:
+        return super(GRPOTrainer, self)._prepare_inputs(batch)
+
+
+class EpisodeTrainer(Sharing, Halving, _LossAlone):
     """TRL's loss on episodes, not depending on how a batch is split. Call `recall` before `train`.
 
     arguments: of every trainer. temperature: that was sampled with.
@@ -93,11 +115,12 @@ class EpisodeTrainer(Halving, GRPOTrainer):
                 num_generations=2,  # of nothing: it only has to divide the batch that the trainer would sample
                 steps_per_generation=2,
             ),
-            train_dataset=Dataset.from_dict({"episode": [*range(len(episodes))]}),
+            train_dataset=Dataset.from_list(filled([{"episode": n} for n in range(len(episodes))], {"episode": _NONE})),
             processing_class=policy.tokenizer,
             callbacks=callbacks,
         )
         self.rows, self.pad_id, self.settings = [_tensors(one) for one in episodes], policy.pad_id, settings
+        self._filler = _tensors_without_loss(episodes[0])
         self.data_collator = self._batch
         self.beta = settings.kl_weight  # only now: the reference is found by `recall`, without a copy of the adapter
 
@@ -109,11 +132,19 @@ class EpisodeTrainer(Halving, GRPOTrainer):
         batches = [order[start : start + size] for start in range(0, len(order), size)]
         random.Random(seed).shuffle(batches)  # a head should not meet all short rows first
         self.model.train()
-        errors = [error for batch in batches for error in self._recall(batch, head)]
+        mine = share(batches)
+        errors = [error for batch in mine for error in self._recall(batch, head)]
+        self._exchange([number for batch in mine for number in batch])
         if head is None:
             return None
         _standardise(self.rows)
         return sum(errors) / len(errors)
+
+    def _exchange(self, numbers: Sequence[int]) -> None:
+        """Tells the other trainers what was recalled of these rows, and takes what they recalled of theirs."""
+        found = {number: (self.rows[number].old, self.rows[number].reference) for number in numbers}
+        for number, (old, reference) in gathered(found).items():
+            self.rows[number].old, self.rows[number].reference = old, reference
 
     def _recall(self, numbers: Sequence[int], head: ValueHead | None) -> list[float]:
         try:
@@ -151,14 +182,15 @@ class EpisodeTrainer(Halving, GRPOTrainer):
     def measure(self) -> dict[str, float]:
         """KL and entropy of the adapter as it stands, on as many episodes as a step has."""
         found = {"tokens": 0.0, "kl": 0.0, "entropy": 0.0}
-        numbers = range(min(len(self.rows), self.settings.batch_size))
+        numbers = share(range(min(len(self.rows), self.settings.batch_size)))
         self.model.train()
         for start in range(0, len(numbers), size := max(1, self.args.per_device_train_batch_size // self.halved)):
             with torch.no_grad():
                 batch = self._on_device(numbers[start : start + size])
                 sums = _sums(self._logps(batch), self._entropies, batch)
             found = {name: found[name] + sums[name] for name in found}
-        return {name: found[name] / found["tokens"] for name in ("kl", "entropy")}
+        tokens, kl, entropy = totals([*found.values()])
+        return {"kl": kl / tokens, "entropy": entropy / tokens}
 
     @property
     def halved(self) -> int:
@@ -180,7 +212,8 @@ class EpisodeTrainer(Halving, GRPOTrainer):
 
     def _batch(self, examples: Sequence[dict[str, int]]) -> dict[str, Tensor]:
         """Prompts end, and completions begin, where the trainer looks for it."""
-        rows = [self.rows[example["episode"]] for example in examples]
+        numbers = [example["episode"] for example in examples]
+        rows = [self._filler if number == _NONE else self.rows[number] for number in numbers]
         ones = [(torch.ones_like(row.prompt), torch.ones_like(row.completion)) for row in rows]
 
         def padded(tensors: Sequence[Tensor], fill: int = 0, side: str = "right") -> Tensor:
@@ -197,25 +230,12 @@ class EpisodeTrainer(Halving, GRPOTrainer):
             "ref_per_token_logps": padded([row.reference for row in rows]),
         }
 
-    # --- What TRL's trainer does around its loss, and this one does not --------------------------------
-
-    def get_train_dataloader(self) -> Any:
-        """Batches of the data set as they come, where TRL's would be questions to sample answers to."""
-        return super(GRPOTrainer, self).get_train_dataloader()
-
-    def _get_train_sampler(self, dataset: Any = None) -> Any:
-        return super(GRPOTrainer, self)._get_train_sampler(dataset)
-
-    def _prepare_inputs(self, batch: Any) -> Any:
-        return super(GRPOTrainer, self)._prepare_inputs(batch)
-
-    # --- The loss -----------------------------------------------------------------------------------
-
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> Any:
         """Counts what the whole batch holds, see `compute_loss`."""
         samples, items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self._tokens = sum(int(sample["tool_mask"].sum()) for sample in samples)
-        self._episodes, self._batches = sum(len(sample["tool_mask"]) for sample in samples), len(samples)
+        tokens = sum(int(sample["tool_mask"].sum()) for sample in samples)
+        episodes = sum(int(sample["tool_mask"].any(1).sum()) for sample in samples)  # fillers have nothing to learn
+        (self._tokens, self._episodes), self._batches = totals([tokens, episodes]), len(samples) * world()
         return samples, items
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
@@ -228,8 +248,11 @@ class EpisodeTrainer(Halving, GRPOTrainer):
         if self.settings.ratio == "sequence":
             loss = loss * (len(own) * self.parts * self._batches / self._episodes)
         sums = _sums(self._seen.detach(), self._entropies.detach(), inputs)
-        for name, value in (sums | {"broken": float(not math.isfinite(loss.item()))}).items():
-            self._metrics["train"][f"sum/{name}"].append(value)
+        metrics = self._metrics["train"]
+        sums["clipped"] = metrics["clip_ratio/region_mean"][-1] * sums["tokens"]
+        sums["broken"] = float(not math.isfinite(loss.item()))
+        for name, value in sums.items():
+            metrics[f"sum/{name}"].append(value)
         del self._seen, self._entropies  # which hold what the backward pass is done with
         return loss
 
@@ -244,11 +267,15 @@ class EpisodeTrainer(Halving, GRPOTrainer):
         metrics = self._metrics["train"]
         sums = {name: metrics.pop(name) for name in [*metrics] if name.startswith("sum/")}
         if sums:
-            tokens = sum(sums["sum/tokens"])
+            of_step = [
+                sum(sums[f"sum/{name}"]) for name in ("tokens", "kl", "entropy", "ratio_off", "clipped", "broken")
+            ]
+            tokens, kl, entropy, off, clipped, broken = totals(of_step)
             logs |= {
-                "approximate_kl": sum(sums["sum/kl"]) / tokens if not any(sums["sum/broken"]) else math.nan,
-                "token_entropy": sum(sums["sum/entropy"]) / tokens,
-                "ratio_off": sum(sums["sum/ratio_off"]) / tokens,
+                "approximate_kl": math.nan if broken else kl / tokens,
+                "token_entropy": entropy / tokens,
+                "ratio_off": off / tokens,
+                "clipped": clipped / tokens,
             }
         super().log(logs, *args, **kwargs)
 

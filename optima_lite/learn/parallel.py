@@ -8,14 +8,16 @@ torch.distributed is not even imported.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from ..errors import ConfigError, OptimaError
+
+Item = TypeVar("Item")
 
 
 class PeerLost(OptimaError):
@@ -76,16 +78,31 @@ def group(place: Place) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def total(number: int) -> int:
-    """The sum of a number over all processes."""
+def totals(numbers: Sequence[float]) -> list[float]:
+    """The sum of each number over all processes."""
     if _place is None:
-        return number
+        return [*numbers]
     import torch.distributed as distributed
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    whole = torch.tensor(number, dtype=torch.int64, device=device)
+    whole = torch.tensor([*numbers], dtype=torch.float64, device="cuda" if torch.cuda.is_available() else "cpu")
     distributed.all_reduce(whole)
-    return int(whole)
+    return whole.tolist()
+
+
+def share(items: Sequence[Item]) -> Sequence[Item]:
+    """What of a list is this process's to do; all of it outside of a group."""
+    return items if _place is None else items[_place.rank :: _place.world]
+
+
+def gathered(found: Mapping[int, Item]) -> dict[int, Item]:
+    """What all processes have found, each its share, by number."""
+    if _place is None:
+        return {**found}
+    import torch.distributed as distributed
+
+    parts: list[Any] = [None] * _place.world
+    distributed.all_gather_object(parts, found)
+    return {number: one for part in parts for number, one in part.items()}
 
 
 def at_once(batch: int, most: int) -> int:

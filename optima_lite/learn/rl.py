@@ -97,7 +97,7 @@ def reinforce(
         loss=_mean(entry["loss"] for entry in logs),
         kl=_mean(entry["approximate_kl"] for entry in logs),
         entropy=_mean(entry["token_entropy"] for entry in logs),
-        clipped=_mean(entry["clip_ratio/region_mean"] for entry in logs),
+        clipped=_mean(entry["clipped"] for entry in logs),
         value_error=value_error,
         stopped=bool(guard.reason),
     )

@@ -283,7 +283,7 @@ class Workers:
         """The workers that train, who are idle no more. Where there are not as many as wanted within a minute, those
         that are there, as far as they can share a batch evenly."""
         cluster, until = self._machine.cluster, self._clock() + _SAY
-        most = min(cluster.trainers, wanted(cluster)) if lesson.shared else 1
+        most = min(cluster.trainers, wanted(cluster))
         while len(self._idle) < most and not (self._idle and self._clock() > until):
             self._look()
         number = min(most, len(self._idle))

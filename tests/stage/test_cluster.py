@@ -27,6 +27,11 @@ RECIPE = (
 SHARED = Path("/dev/shm")
 # A team with a tool, which looks facts up.
 TOOLS = RECIPE.replace("protocol: {max_turns: 4}\n", "team: decompose_retrieve_answer\n")
+# Imitation first, then reinforcement.
+REINFORCE = (
+    SMALL.replace("iterations: 2, questions: 4", "iterations: 2, questions: 6")
+    + "method: reinforce\nreinforce: {imitations: 1, batch_size: 8, learning_rate: 1e-3}\n"
+)
 # As a recipe of `method: prompts`, with prompts that the model writes.
 PROMPTS = (
     "model: {name: tiny}\ntask: {name: world}\nmethod: prompts\nprotocol: {max_turns: 4}\n"
@@ -114,6 +119,12 @@ def test_a_worker_is_killed_in_every_phase_and_another_freezes(reference: Path, 
 def test_a_team_with_a_tool_says_and_learns_the_same(tmp_path: Path) -> None:
     """Both workers train together."""
     home = files(tmp_path / "home", TOOLS, trainers=2)
+    ended(begun(home))
+    assert_same_run(home / "two" / "small-seed0", alone(home))
+
+
+def test_reinforcement_by_both_gives_the_same_adapters(tmp_path: Path) -> None:
+    home = files(tmp_path / "home", REINFORCE, trainers=2)
     ended(begun(home))
     assert_same_run(home / "two" / "small-seed0", alone(home))
 
