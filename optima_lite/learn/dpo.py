@@ -96,6 +96,7 @@ def optimise(
         )
         trainer.remove_callback(PrinterCallback)
         guard.trainer, trainer.notify = trainer, notify
+        trainer.lengths = [len(pair.prompt) + max(len(pair.chosen), len(pair.rejected)) for pair in pairs]
         restore_adapter(model, exact)
         trainer.train()
         logs = [entry for entry in trainer.state.log_history if "rewards/chosen" in entry]
