@@ -1,8 +1,7 @@
 """What a run of any method has in common: the folder, the agents, where they begin, and the table of how they do.
 
-`method` in the recipe says who improves the agents in between: `optima` by imitation and preference (`optima/loop`),
-`reinforce` by rewards for each message.
-`prompts` by a choice among prompts (`prompts/loop`).
+`method` in the recipe says who improves the agents in between: `optima` (imitation and preference), `reinforce`
+(rewards for each message), `prompts` (a choice among prompts), `market` (who is in the team).
 """
 
 from __future__ import annotations
