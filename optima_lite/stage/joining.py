@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from ..errors import RunError
 from ..model.resources import cores
@@ -44,7 +45,7 @@ def _connect(cluster: Cluster) -> None:
     except Exception as error:
         # Where its processes take longer than half a minute to begin, Ray raises an `Exception` and nothing narrower.
         slow = type(error) is Exception and "timed out" in str(error)
-        if slow or isinstance(error, ConnectionError | RuntimeError | ValueError):
+        if slow or isinstance(error, OSError | RayError | RuntimeError | ValueError):
             raise _unreachable(error, slow=slow) from error
         raise
 
@@ -63,8 +64,14 @@ def _listens(address: str) -> None:
 
 def _unreachable(error: Exception, *, slow: bool) -> RunError:
     what = f"no Ray cluster can be reached: {str(error).split('. ')[0].splitlines()[0][:300]}"
-    ways = 'cluster.address = "local" begins one on this machine; `ray start --head` one for several'
-    hint = "the same command when this machine is less busy" if slow else ways
+    hint = 'cluster.address = "local" begins one on this machine; `ray start --head` one for several'
+    if slow:
+        hint = "the same command when this machine is less busy"
+    elif "authentication token" in f"{error} {error.__context__}".lower():
+        what = "this Ray cluster is guarded by a token, and has not been shown it"
+        hint = (
+            "RAY_AUTH_MODE=token in the environment, and ~/.ray/auth_token of the cluster's first machine on this one"
+        )
     return RunError(what, where="cluster.address", hint=hint)
 
 

@@ -72,10 +72,9 @@ class Staff:
         return not self._coming or self.size + len(self._late) + self._kept_out() >= most
 
     def gather(self) -> None:
-        """Waits for the first worker, whose limits all others and the run then have, and hires them."""
+        """Waits for the first worker, whose limits all others and the run then have, and who are hired then."""
         while not self.idle:
             self.look()
-        self._hire_missing()
 
     def look(self) -> Any | None:
         """Waits a moment for an answer; takes up who has become ready, or idle again. Returns an answer that is
@@ -178,6 +177,7 @@ class Staff:
             self.idle.append(worker)
             if not late:
                 self.standing[worker] = said
+                self._hire_missing()
         else:
             ray.kill(worker)
 
