@@ -83,7 +83,14 @@ def train(
             observe(Note(f"{', '.join(f'{name} is {model}' for name, model in now.items())}: {SPOKEN_ELSEWHERE}"))
         start = begin(run, recipe, machine=machine, notify=lambda text: observe(Note(text)))
         with hired(
-            recipe, machine=machine, settle=run.settle, observe=observe, start=start, second=second, run=run.folder
+            recipe,
+            machine=machine,
+            settle=run.settle,
+            settled=run.manifest,
+            observe=observe,
+            start=start,
+            second=second,
+            run=run.folder,
         ) as crew:
             cast = crew.cast
             stage = Stage(cast, run, observe, crew, _teacher(cast, machine, run, observe))

@@ -229,8 +229,8 @@ def _example_toml() -> str:
     keys = {key.path: key for key in reference(Machine)}
     models, _ = keys.pop("models"), keys.pop("speakers")
     lines = [
-        "# The machine that optima-lite runs on; what a run learns is in the recipe. Every line is optional and shows the",
-        "# default, or an example where there is none.",
+        "# The machine that optima-lite runs on; what a run learns is in the recipe. Every line is optional and shows",
+        "# the default, or an example where there is none.",
         f"# Read from --config, else ./{MACHINE_FILE}, else ~/.config/optima_lite/{MACHINE_FILE}.",
     ]
     tables = {

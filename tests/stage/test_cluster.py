@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("ray")
 
-from safetensors.torch import load
+from safetensors.torch import load, load_file
 
 from support import MACHINE, SMALL, Outcome, assert_same_run, call, records
 
@@ -107,6 +107,15 @@ def ended(process: subprocess.Popen[str]) -> str:
     return said
 
 
+def assert_same_but_for_rounding(folder: Path, reference: Path) -> None:
+    """As `support.assert_same_run`, but for adapters: two who train together add a batch up in another order."""
+    assert_same_run(folder, reference, but="adapter_model.safetensors")
+    for file in reference.rglob("adapter_model.safetensors"):
+        here, there = load_file(folder / file.relative_to(reference)), load_file(file)
+        assert here.keys() == there.keys()
+        assert max((here[name] - there[name]).abs().max() for name in here) < 1e-5
+
+
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return alone(files(tmp_path_factory.mktemp("reference")))
@@ -126,7 +135,7 @@ def test_a_team_with_a_tool_says_and_learns_the_same(tmp_path: Path) -> None:
     """Both workers train together."""
     home = files(tmp_path / "home", TOOLS, trainers=2)
     ended(begun(home))
-    assert_same_run(home / "two" / "small-seed0", alone(home))
+    assert_same_but_for_rounding(home / "two" / "small-seed0", alone(home))
 
 
 def test_reinforcement_by_both_learns_the_same(tmp_path: Path) -> None:
@@ -149,7 +158,7 @@ def test_a_trainer_lost_out_of_two_costs_no_record(reference: Path, tmp_path: Pa
     home = files(tmp_path / "home", trainers=2)
     said = ended(begun(home, "train:kill"))
     assert said.count("STRUCK kill") == 1 and "the step begins anew" in said, said
-    assert_same_run(home / "two" / "small-seed0", reference)
+    assert_same_but_for_rounding(home / "two" / "small-seed0", reference)
 
 
 def test_prompts_are_searched_for_by_both(tmp_path: Path) -> None:
