@@ -101,6 +101,9 @@ class Speaker(Section):
     max_cost: Annotated[float, Field(gt=0, le=1_000_000)] | None = Field(
         None, description="What it may cost in one run"
     )
+    max_refused: Count = Field(
+        8, description="Requests that it may refuse one after the other, such as by a filter; one more ends the run"
+    )
 
     @field_validator("omit", mode="before")
     @classmethod
