@@ -82,6 +82,7 @@ def reinforce(
         )
         trainer.remove_callback(PrinterCallback)
         guard.trainer, trainer.notify = trainer, notify
+        trainer.lengths = [len(episode.row.ids) for episode in episodes]
         restore_adapter(model, exact)
         value_error = trainer.recall(head=head, seed=seed)
         trainer.train()
@@ -97,7 +98,7 @@ def reinforce(
         loss=_mean(entry["loss"] for entry in logs),
         kl=_mean(entry["approximate_kl"] for entry in logs),
         entropy=_mean(entry["token_entropy"] for entry in logs),
-        clipped=_mean(entry["clip_ratio/region_mean"] for entry in logs),
+        clipped=_mean(entry["clipped"] for entry in logs),
         value_error=value_error,
         stopped=bool(guard.reason),
     )
@@ -144,8 +145,14 @@ class _Guard(TrainerCallback):
         if state.global_step == 1:
             self._prove(logs["ratio_off"])
             self._first_entropy = logs["token_entropy"]
-        self.look({"kl": logs["approximate_kl"], "entropy": logs["token_entropy"]})
+        if self._tells(logs):
+            self.look({"kl": logs["approximate_kl"], "entropy": logs["token_entropy"]})
         control.should_training_stop = control.should_training_stop or bool(self.reason)
+
+    def _tells(self, logs: dict[str, float]) -> bool:
+        """Whether a batch is large enough to be judged by: the few rows of a last one may all be sure by chance."""
+        whole = min(self.settings.batch_size, len(self.trainer.rows))
+        return 2 * logs["episodes"] >= whole or math.isnan(logs["approximate_kl"])
 
     def look(self, found: dict[str, float]) -> None:
         """Takes the adapter back where it has gone astray; after the last step it is looked at once more."""

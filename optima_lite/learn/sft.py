@@ -81,7 +81,7 @@ def fine_tune(
             callbacks=[Steps(on_step, on_loss)],
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.notify = notify
+        trainer.notify, trainer.lengths = notify, [len(row.ids) for row in rows]
         restore_adapter(model, exact)
         trainer.train()
         losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]

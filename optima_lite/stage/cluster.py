@@ -153,7 +153,7 @@ class Workers:
         """The workers that train, who are idle no more. Where there are not as many as wanted within a minute, those
         that are there, as far as they can share a batch evenly."""
         staff, until = self._staff, time.monotonic() + _WAIT
-        most = min(self._cluster.trainers, wanted(self._cluster)) if lesson.shared else 1
+        most = min(self._cluster.trainers, wanted(self._cluster))
         while not staff.idle or (len(staff.idle) < most and staff.expected and time.monotonic() < until):
             staff.look()
         number = min(most, len(staff.idle))

@@ -62,7 +62,7 @@ def test_a_missing_extra_is_found_before_anything_runs(
         check(maths, plan(maths.recipe), machine=Machine(), folder=tmp_path / "r", probe=False), "extra math"
     )
     assert metric.status is Status.PROBLEM and "math-verify, which is not installed" in metric.detail
-    assert metric.hint is not None and metric.hint.startswith('pip install "optima-lite[math]"')
+    assert metric.hint is not None and metric.hint.startswith("in the clone: pip install '.[math]'")
     with pytest.raises(ConfigError, match="math-verify"):
         preflight.require(maths.recipe, machine=Machine())
 
