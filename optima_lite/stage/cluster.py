@@ -154,7 +154,7 @@ class Workers:
         that are there, as far as they can share a batch evenly."""
         staff, until = self._staff, time.monotonic() + _WAIT
         most = min(self._cluster.trainers, wanted(self._cluster))
-        while len(staff.idle) < most and not (staff.idle and time.monotonic() > until):
+        while not staff.idle or (len(staff.idle) < most and staff.expected and time.monotonic() < until):
             staff.look()
         number = min(most, len(staff.idle))
         while number < most and lesson.settings.batch_size % number:

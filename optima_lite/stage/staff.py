@@ -71,6 +71,11 @@ class Staff:
         most = min(wanted(self._cluster), room(self._cluster))
         return not self._coming or self.size + len(self._late) + self._kept_out() >= most
 
+    @property
+    def expected(self) -> bool:
+        """Whether anybody else may be idle before long."""
+        return bool(self._late) or not self.complete
+
     def gather(self) -> None:
         """Waits for the first worker, whose limits all others and the run then have, and who are hired then."""
         while not self.idle:

@@ -328,6 +328,14 @@ def test_a_step_begins_anew_with_those_who_are_left(dies_first: bool, workers: A
     assert mapped(found, 3), "and goes on"
 
 
+def test_nobody_waits_for_a_trainer_that_will_not_come(workers: Any, tmp_path: Path) -> None:
+    found, world = workers([1.0], [1.0], standings=[READY, OLDER], workers=2, trainers=2)
+    assert [*found.coming()] and world.now < 5
+    found.train(LESSON, tmp_path, silent, world.notes.append)
+    assert world.groups == [1] and world.now < 10
+    assert world.notes[-1] == "1 instead of 2 train, because no more workers are there"
+
+
 def test_a_trainer_that_freezes_is_lost_in_the_end(workers: Any, tmp_path: Path) -> None:
     found, world = workers([1.0, inf], [1.0], workers=1, silence=100)
     found.train(LESSON, tmp_path, silent, world.notes.append)
