@@ -19,6 +19,10 @@ from .console import console_of, errors, import_libraries
 if TYPE_CHECKING:
     from ..stage.importing import Imported
 
+_HINTS = {  # where nothing can be used, by what most of its rows want
+    "unknown role": "--roles says who is who, such as --roles user=Alice,assistant=Bob (docs/teacher.md)",
+    "not JSON": "a JSON object a line, in UTF-8; a list of objects in brackets is none",
+}
 _SHOWN = 20  # refused rows that are told one by one; all of them are in the file of the refused
 
 
@@ -75,8 +79,9 @@ def import_(
             console.print(f"{found.unread:,} messages of these are nobody's, such as system prompts: not read")
         _tell_refused(console, found, path)
         if not found.rows:
-            hint = "--roles says who is who, such as --roles user=Alice,assistant=Bob (docs/teacher.md)"
-            raise DataError("none of its rows can be used", where=file, hint=hint)
+            most = next(iter(found.counts), "")
+            hint = _HINTS.get(most, "docs/teacher.md tells what a row needs")
+            raise DataError("none of its rows can be used" if most else "holds no row", where=file, hint=hint)
 
 
 def _mapped(stated: list[str]) -> dict[str, str]:
@@ -91,6 +96,8 @@ def _mapped(stated: list[str]) -> dict[str, str]:
 def _require_places(file: Path, path: Path, *, force: bool) -> None:
     if not os.path.isfile(file):
         raise DataError("no such file", where=file)
+    if not os.path.getsize(file):
+        raise DataError("is empty", where=file)
     if os.path.exists(path) and (not force or os.path.samefile(path, file)):
         raise OptimaError("exists already", where=path, hint="--force to replace it, or --output OTHER")
 
