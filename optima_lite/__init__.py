@@ -1,8 +1,8 @@
 """optima-lite: train a team of LLM agents to solve more and say less, on one GPU.
 
-From Python: `train`, `open_run`, `load` (then `Team.ask`), `evaluate` and `search` (docs/python.md), which take and give
-`OpenedRun`, `Team`, `EvalRow` and `Question`. The command line is `optima-lite --help`. Nothing heavy is imported before
-one of them is used.
+From Python: `train`, `open_run`, `load` (then `Team.ask`), `evaluate` and `search` (docs/python.md), which take and
+give `OpenedRun`, `Team`, `EvalRow` and `Question`. The command line is `optima-lite --help`. Nothing heavy is imported
+before one of them is used.
 """
 
 from __future__ import annotations
