@@ -134,7 +134,8 @@ def flaw(ids: Sequence[int], policy: Policy) -> str | None:
 def session(policy: Policy) -> Iterator[PeftModel]:
     """The model as trainers may have it; whatever they leave behind is undone, so that rounds do not add up.
 
-    Restores: adapters, forward, hooks, dropout, gradient checkpointing, gradients, padding side, evaluation mode.
+    Restores: adapters, forward, hooks, dropout, gradient checkpointing, gradients, padding side, evaluation mode, and
+    that nobody has prepared the model: else who trained alone would be left out of a group that trains later on.
     """
     model, tokenizer = policy.model, policy.tokenizer
     base = model.get_base_model()
@@ -160,6 +161,7 @@ def session(policy: Policy) -> Iterator[PeftModel]:
                 for current, old in zip((module._forward_hooks, module._forward_pre_hooks), known, strict=True):
                     for handle in [handle for handle in current if handle not in old]:
                         del current[handle]
+            model.__dict__.pop("_is_accelerate_prepared", None)
             base.gradient_checkpointing_disable()
             for parameter in model.parameters():
                 parameter.grad = None
