@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from ..errors import DataError, OptimaError
 from .arguments import ConfigOption, Overrides, Variant, load
-from .console import console_of, errors, import_libraries
+from .console import console_of, errors, import_libraries, progress
 
 if TYPE_CHECKING:
     from ..stage.importing import Imported
@@ -70,8 +70,16 @@ def import_(
         from ..runs.demonstrations import write_demonstrations
         from ..stage.importing import import_file
 
-        found = import_file(file, loaded.recipe, machine=machine, roles=mapped, licence=licence.strip(), source=source)
         console = console_of(machine)
+        with progress(console, quiet=not console.is_terminal, as_json=False) as observe:
+            found = import_file(
+                *(file, loaded.recipe),
+                machine=machine,
+                roles=mapped,
+                licence=licence.strip(),
+                source=source,
+                observe=observe,
+            )
         if found.rows:
             write_demonstrations(path, found.rows)
             console.print(f"wrote {escape(str(path))}: {len(found.rows):,} demonstrations", soft_wrap=True)
