@@ -41,7 +41,7 @@ def evaluate(
     samples: Annotated[int, typer.Option(min=1, help="With --baselines: samples of the majority vote.")] = 8,
     train_single: Annotated[
         bool,
-        typer.Option("--train-single", help="With --baselines: first train the single agent as the pair was, once."),
+        typer.Option("--train-single", help="With --baselines: first train the single agent as the team was, once."),
     ] = False,
     spoken_by: Annotated[
         str | None,

@@ -1,4 +1,4 @@
-"""`train`: a recipe, from the untrained pair to the final table."""
+"""`train`: a recipe, from the untrained team to the final table."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def train(
     report_to: ReportTo = None,
     profile: Annotated[bool, typer.Option("--profile", help="Tell and keep where the time went.")] = False,
 ) -> None:
-    """Run a recipe from the untrained pair to the final table; the same command resumes."""
+    """Run a recipe from the untrained team to the final table; the same command resumes."""
     command = shlex.join([program(), *sys.argv[1:]])
     with errors(go_on=command):
         from ..model.second import begun

@@ -24,7 +24,7 @@ from ..errors import TrainingError
 from ..model.policy import Policy
 from ..settings.sections import DpoSettings
 from .halving import Halving
-from .parallel import Sharing, filled, total, world
+from .parallel import Sharing, filled, totals, world
 from .sft import Steps, adapter_weights, arguments, restore_adapter, session
 
 _WINDOW = 5  # steps over which the fall of the chosen messages is averaged
@@ -96,6 +96,7 @@ def optimise(
         )
         trainer.remove_callback(PrinterCallback)
         guard.trainer, trainer.notify = trainer, notify
+        trainer.lengths = [len(pair.prompt) + max(len(pair.chosen), len(pair.rejected)) for pair in pairs]
         restore_adapter(model, exact)
         trainer.train()
         logs = [entry for entry in trainer.state.log_history if "rewards/chosen" in entry]
@@ -156,8 +157,9 @@ class _PairTrainer(Sharing, Halving, DPOTrainer):
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> Any:
         """Counts what the whole batch holds, see `compute_loss`."""
         samples, items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self.chosen_tokens, self._batches = total(sum(map(_chosen_tokens, samples))), len(samples) * world()
-        self._pairs = total(sum(_pairs(one) - _fillers(one) for one in samples))
+        pairs = sum(_pairs(one) - _fillers(one) for one in samples)
+        self.chosen_tokens, self._pairs = totals([sum(map(_chosen_tokens, samples)), pairs])
+        self._batches = len(samples) * world()
         return samples, items
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:

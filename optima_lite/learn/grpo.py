@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from datasets import Dataset
@@ -26,44 +27,64 @@ from ..model.policy import Policy
 from ..settings.reinforce import ReinforceSettings
 from .advantage import gae
 from .episodes import Episode
-from .halving import Halving, free
+from .halving import Halving
+from .parallel import Sharing, filled, gathered, share, totals, world
 from .value import ValueHead
 
+Found = TypeVar("Found")
+
+_NONE = -1  # number of the filler, which a group of trainers makes its last batch whole with
 _FLOOR = 1e-4  # beside the standard deviation of all advantages, where a value head gave them
 
 
 @dataclass
 class _Tensors:
-    """An episode from its first learnt message on, after a prompt: what the trainer calls a completion. own: where its
-    tokens are learnt; spans: of the messages in it. advantages, old, reference: for each token of the completion."""
+    """An episode, token by token. ids: of the whole row. own: where it is learnt; spans: of the messages, with their
+    rewards. old, reference: log-probabilities, from the first learnt token on."""
 
-    prompt: Tensor
-    completion: Tensor
+    ids: Tensor
     own: Tensor
-    spans: list[tuple[int, int]]
+    spans: tuple[tuple[int, int], ...]
     rewards: tuple[float, ...]
     advantages: Tensor
     old: Tensor
     reference: Tensor
 
     @property
-    def length(self) -> int:
-        """Tokens of the whole row."""
-        return len(self.prompt) + len(self.completion)
+    def begin(self) -> int:
+        """Where it is learnt first, so that a token at least stands before; 1 where nothing is learnt."""
+        return self.spans[0][0] if self.spans else 1
 
 
 def _tensors(episode: Episode) -> _Tensors:
-    ids, begin = torch.tensor(episode.row.ids), episode.row.spans[0][0]
-    completion = ids[begin:]
-    own, advantages = torch.zeros_like(completion), torch.zeros(len(completion))
-    spans = [(start - begin, end - begin) for start, end in episode.row.spans]
-    for (start, end), advantage in zip(spans, episode.advantages, strict=True):
+    ids = torch.tensor(episode.row.ids)
+    own, advantages, none = torch.zeros_like(ids), torch.zeros(len(ids)), torch.zeros(len(ids))
+    for (start, end), advantage in zip(episode.row.spans, episode.advantages, strict=True):
         own[start:end], advantages[start:end] = 1, advantage
-    none = torch.zeros(len(completion))
-    return _Tensors(ids[:begin], completion, own, spans, episode.rewards, advantages, none, none)
+    return _Tensors(ids, own, episode.row.spans, episode.rewards, advantages, none, none)
 
 
-class EpisodeTrainer(Halving, GRPOTrainer):
+def _unlearnt(episode: Episode) -> _Tensors:
+    """The filler: two tokens that nobody learns."""
+    ids, none = torch.tensor(episode.row.ids[:2]), torch.zeros(2)
+    return _Tensors(ids, torch.zeros_like(ids), (), (), none, none, none)
+
+
+class _LossAlone(GRPOTrainer):
+    """TRL's trainer without what it does around its loss."""
+
+    def get_train_dataloader(self) -> Any:
+        """Batches of the data set as they come, where TRL's would be questions to sample answers to."""
+        return super(GRPOTrainer, self).get_train_dataloader()
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        return super(GRPOTrainer, self)._get_train_sampler(dataset)
+
+    def _prepare_inputs(self, batch: Any) -> Any:
+        return super(GRPOTrainer, self)._prepare_inputs(batch)
+
+
+class EpisodeTrainer(Sharing, Halving, _LossAlone):
     """TRL's loss on episodes, not depending on how a batch is split. Call `recall` before `train`.
 
     arguments: of every trainer. temperature: that was sampled with.
@@ -93,54 +114,83 @@ class EpisodeTrainer(Halving, GRPOTrainer):
                 num_generations=2,  # of nothing: it only has to divide the batch that the trainer would sample
                 steps_per_generation=2,
             ),
-            train_dataset=Dataset.from_dict({"episode": [*range(len(episodes))]}),
+            train_dataset=Dataset.from_list(filled([{"episode": n} for n in range(len(episodes))], {"episode": _NONE})),
             processing_class=policy.tokenizer,
             callbacks=callbacks,
         )
         self.rows, self.pad_id, self.settings = [_tensors(one) for one in episodes], policy.pad_id, settings
+        self._filler = _unlearnt(episodes[0])
         self.data_collator = self._batch
         self.beta = settings.kl_weight  # only now: the reference is found by `recall`, without a copy of the adapter
 
     def recall(self, *, head: ValueHead | None, seed: int) -> float | None:
         """What each token's log-probability was when the step began; with a head also the advantages, and its mean
-        squared error. Rows of like length go together."""
-        order = sorted(range(len(self.rows)), key=lambda number: self.rows[number].length)
+        squared error. Rows of like length go together. A head takes a step for as many rows as the adapter does."""
+        order = sorted(range(len(self.rows)), key=lambda number: len(self.rows[number].ids))
         size = self.args.per_device_train_batch_size
         batches = [order[start : start + size] for start in range(0, len(order), size)]
         random.Random(seed).shuffle(batches)  # a head should not meet all short rows first
         self.model.train()
-        errors = [error for batch in batches for error in self._recall(batch, head)]
         if head is None:
+            mine = share(batches)
+            for batch in mine:
+                self._in_parts(batch, partial(self._recall, head=None, among=0))
+            self._exchange([number for batch in mine for number in batch])
             return None
+        errors, each = 0.0, max(1, self.settings.batch_size // size)
+        for group in (batches[start : start + each] for start in range(0, len(batches), each)):
+            among = sum(int(self.rows[number].own.sum()) for batch in group for number in batch)
+            recalled = partial(self._recall, head=head, among=among)
+            errors += sum(error for batch in group for error in self._in_parts(batch, recalled))
+            head.step()
         _standardise(self.rows)
-        return sum(errors) / len(errors)
+        return errors / sum(int(row.own.sum()) for row in self.rows)
 
-    def _recall(self, numbers: Sequence[int], head: ValueHead | None) -> list[float]:
-        try:
-            with torch.no_grad(), self._states() as states:
-                batch = self._on_device(numbers)
-                old = reference = self._logps(batch)
-                before = states[0][:, batch["prompt_ids"].size(1) - 1 : -1]
-                if self.settings.kl_weight and self.settings.kl_to == "base":
-                    with self.model.disable_adapter():
-                        reference = self._logps(batch)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or len(numbers) == 1:
-                raise
-        else:
-            rows = [self.rows[number] for number in numbers]
-            for row, one, other in zip(rows, old.float().cpu(), reference.float().cpu(), strict=True):
-                row.old, row.reference = one[: len(row.completion)], other[: len(row.completion)]
-            return [] if head is None else [_foretell(rows, before, head, self.settings)]
-        # Outside the handler, because the exception keeps the failed attempt's tensors alive.
-        free()
-        half = (len(numbers) + 1) // 2
-        return self._recall(numbers[:half], head) + self._recall(numbers[half:], head)
+    def _exchange(self, numbers: Sequence[int]) -> None:
+        """Tells the other trainers what was recalled of these rows, and takes what they recalled of theirs."""
+        found = {number: (self.rows[number].old, self.rows[number].reference) for number in numbers}
+        for number, (old, reference) in gathered(found).items():
+            self.rows[number].old, self.rows[number].reference = old, reference
+
+    def _in_parts(self, numbers: Sequence[int], look: Callable[[Sequence[int]], Found]) -> list[Found]:
+        """What is found in each part of a batch; the parts are as large as memory allows."""
+        found: list[Found] = []
+        while numbers:
+            part, failure = numbers[: int(min(len(numbers), self.fits))], None
+            try:
+                found.append(look(part))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                failure = str(error)
+            # Outside the handler, because the exception keeps the failed attempt's tensors alive.
+            if failure is None:
+                numbers = numbers[len(part) :]
+            else:
+                self.take_fewer(len(part), failure)
+        return found
+
+    @torch.no_grad()
+    def _recall(self, numbers: Sequence[int], *, head: ValueHead | None, among: int) -> float:
+        """Of these rows; the head's squared errors, added up. among: learnt tokens of the head's step."""
+        rows, batch = [self.rows[number] for number in numbers], self._on_device(numbers)
+        with self._states(wanted=head is not None) as states:
+            old = reference = self._logps(batch)
+        if self.settings.kl_weight and self.settings.kl_to == "base":
+            with self.model.disable_adapter():
+                reference = self._logps(batch)
+        begin = batch["prompt_ids"].size(1)
+        for row, one, other in zip(rows, old.float().cpu(), reference.float().cpu(), strict=True):
+            row.old, row.reference = (_from(begin, found, len(row.ids)) for found in (one, other))
+        return _foretell(rows, states[0], head, among, self.settings) if head else 0.0
 
     @contextmanager
-    def _states(self) -> Iterator[list[Tensor]]:
-        """The last hidden states of every forward pass inside."""
+    def _states(self, *, wanted: bool) -> Iterator[list[Tensor]]:
+        """The last hidden states of every forward pass inside, if they are wanted."""
         found: list[Tensor] = []
+        if not wanted:
+            yield found
+            return
         backbone = self.model.get_base_model().base_model
         handle = backbone.register_forward_hook(lambda module, given, out: found.append(out.last_hidden_state))
         try:
@@ -150,21 +200,18 @@ class EpisodeTrainer(Halving, GRPOTrainer):
 
     def measure(self) -> dict[str, float]:
         """KL and entropy of the adapter as it stands, on as many episodes as a step has."""
-        found = {"tokens": 0.0, "kl": 0.0, "entropy": 0.0}
-        numbers = range(min(len(self.rows), self.settings.batch_size))
-        self.model.train()
-        for start in range(0, len(numbers), size := max(1, self.args.per_device_train_batch_size // self.halved)):
-            with torch.no_grad():
-                batch = self._on_device(numbers[start : start + size])
-                sums = _sums(self._logps(batch), self._entropies, batch)
-            found = {name: found[name] + sums[name] for name in found}
-        return {name: found[name] / found["tokens"] for name in ("kl", "entropy")}
-
-    @property
-    def halved(self) -> int:
-        """Into how many parts memory has made a micro-batch fall."""
+        numbers = share(range(min(len(self.rows), self.settings.batch_size)))
         size = self.args.per_device_train_batch_size
-        return 1 if self._fits == math.inf else -(-size // int(self._fits))
+        self.model.train()
+        batches = (numbers[start : start + size] for start in range(0, len(numbers), size))
+        sums = [found for batch in batches for found in self._in_parts(batch, self._measured)]
+        tokens, kl, entropy = totals([sum(found[name] for found in sums) for name in ("tokens", "kl", "entropy")])
+        return {"kl": kl / tokens, "entropy": entropy / tokens}
+
+    @torch.no_grad()
+    def _measured(self, numbers: Sequence[int]) -> dict[str, float]:
+        batch = self._on_device(numbers)
+        return _sums(self._logps(batch), self._entropies, batch)
 
     def _logps(self, batch: dict[str, Tensor]) -> Tensor:
         ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
@@ -179,43 +226,34 @@ class EpisodeTrainer(Halving, GRPOTrainer):
         return batch
 
     def _batch(self, examples: Sequence[dict[str, int]]) -> dict[str, Tensor]:
-        """Prompts end, and completions begin, where the trainer looks for it."""
-        rows = [self.rows[example["episode"]] for example in examples]
-        ones = [(torch.ones_like(row.prompt), torch.ones_like(row.completion)) for row in rows]
+        """All rows are cut where the first of them is learnt: what is before is the trainer's prompt, the rest its
+        completion. So only their ends are padded, and a batch is no wider than its longest row."""
+        numbers = [example["episode"] for example in examples]
+        rows = [self._filler if number == _NONE else self.rows[number] for number in numbers]
+        cut = min(row.begin for row in rows)
 
-        def padded(tensors: Sequence[Tensor], fill: int = 0, side: str = "right") -> Tensor:
-            return pad_sequence([*tensors], batch_first=True, padding_value=fill, padding_side=side)
+        def padded(tensors: Iterable[Tensor], fill: int = 0) -> Tensor:
+            return pad_sequence([*tensors], batch_first=True, padding_value=fill)
 
+        ids = padded((row.ids for row in rows), self.pad_id)
+        mask = padded(torch.ones_like(row.ids) for row in rows)
         return {
-            "prompt_ids": padded([row.prompt for row in rows], self.pad_id, "left"),
-            "prompt_mask": padded([prompt for prompt, _ in ones], side="left"),
-            "completion_ids": padded([row.completion for row in rows], self.pad_id),
-            "completion_mask": padded([completion for _, completion in ones]),
-            "tool_mask": padded([row.own for row in rows]),  # TRL's name for what was not said by the model itself
-            "advantages": padded([row.advantages for row in rows]),
-            "old_per_token_logps": padded([row.old for row in rows]),
-            "ref_per_token_logps": padded([row.reference for row in rows]),
+            "prompt_ids": ids[:, :cut],
+            "prompt_mask": mask[:, :cut],
+            "completion_ids": ids[:, cut:],
+            "completion_mask": mask[:, cut:],
+            "tool_mask": padded(row.own for row in rows)[:, cut:],  # TRL's name for what was not said by the model
+            "advantages": padded(row.advantages for row in rows)[:, cut:],
+            "old_per_token_logps": padded(row.old for row in rows)[:, cut:],
+            "ref_per_token_logps": padded(row.reference for row in rows)[:, cut:],
         }
-
-    # --- What TRL's trainer does around its loss, and this one does not --------------------------------
-
-    def get_train_dataloader(self) -> Any:
-        """Batches of the data set as they come, where TRL's would be questions to sample answers to."""
-        return super(GRPOTrainer, self).get_train_dataloader()
-
-    def _get_train_sampler(self, dataset: Any = None) -> Any:
-        return super(GRPOTrainer, self)._get_train_sampler(dataset)
-
-    def _prepare_inputs(self, batch: Any) -> Any:
-        return super(GRPOTrainer, self)._prepare_inputs(batch)
-
-    # --- The loss -----------------------------------------------------------------------------------
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> Any:
         """Counts what the whole batch holds, see `compute_loss`."""
         samples, items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self._tokens = sum(int(sample["tool_mask"].sum()) for sample in samples)
-        self._episodes, self._batches = sum(len(sample["tool_mask"]) for sample in samples), len(samples)
+        tokens = sum(int(sample["tool_mask"].sum()) for sample in samples)
+        episodes = sum(int(sample["tool_mask"].any(1).sum()) for sample in samples)  # fillers have nothing to learn
+        (self._tokens, self._episodes), self._batches = totals([tokens, episodes]), len(samples) * world()
         return samples, items
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
@@ -228,8 +266,11 @@ class EpisodeTrainer(Halving, GRPOTrainer):
         if self.settings.ratio == "sequence":
             loss = loss * (len(own) * self.parts * self._batches / self._episodes)
         sums = _sums(self._seen.detach(), self._entropies.detach(), inputs)
-        for name, value in (sums | {"broken": float(not math.isfinite(loss.item()))}).items():
-            self._metrics["train"][f"sum/{name}"].append(value)
+        metrics = self._metrics["train"]
+        sums["clipped"] = metrics["clip_ratio/region_mean"][-1] * sums["tokens"]
+        sums["broken"] = float(not math.isfinite(loss.item()))
+        for name, value in sums.items():
+            metrics[f"sum/{name}"].append(value)
         del self._seen, self._entropies  # which hold what the backward pass is done with
         return loss
 
@@ -244,11 +285,16 @@ class EpisodeTrainer(Halving, GRPOTrainer):
         metrics = self._metrics["train"]
         sums = {name: metrics.pop(name) for name in [*metrics] if name.startswith("sum/")}
         if sums:
-            tokens = sum(sums["sum/tokens"])
+            of_step = [
+                sum(sums[f"sum/{name}"]) for name in ("tokens", "kl", "entropy", "ratio_off", "clipped", "broken")
+            ]
+            tokens, kl, entropy, off, clipped, broken = totals(of_step)
             logs |= {
-                "approximate_kl": sum(sums["sum/kl"]) / tokens if not any(sums["sum/broken"]) else math.nan,
-                "token_entropy": sum(sums["sum/entropy"]) / tokens,
-                "ratio_off": sum(sums["sum/ratio_off"]) / tokens,
+                "approximate_kl": math.nan if broken else kl / tokens,
+                "token_entropy": entropy / tokens,
+                "ratio_off": off / tokens,
+                "clipped": clipped / tokens,
+                "episodes": self._episodes,
             }
         super().log(logs, *args, **kwargs)
 
@@ -266,18 +312,28 @@ def _sums(logps: Tensor, entropies: Tensor, batch: dict[str, Tensor]) -> dict[st
     }
 
 
-def _foretell(rows: Sequence[_Tensors], states: Tensor, head: ValueHead, settings: ReinforceSettings) -> float:
+def _from(begin: int, found: Tensor, length: int) -> Tensor:
+    """What was found of a row of so many tokens from one of them on; 0 before."""
+    whole = torch.zeros(length)
+    whole[begin:] = found[: length - begin]
+    return whole
+
+
+def _foretell(
+    rows: Sequence[_Tensors], states: Tensor, head: ValueHead, among: int, settings: ReinforceSettings
+) -> float:
     """The advantages of a batch's messages by what the head expects before each token, of which it then learns; its
-    mean squared error. states: the last hidden ones before each token of the padded completions."""
+    squared errors, added up. states: the last hidden ones at each token. among: learnt tokens of the head's step."""
     seen, wanted = [], []
     for row, own in zip(rows, states, strict=True):
-        values = head(own).detach().tolist()
         for (start, end), reward in zip(row.spans, row.rewards, strict=True):
-            advantages = gae(reward, values[start:end], discount=settings.discount, gae_lambda=settings.gae_lambda)
+            before = own[start - 1 : end - 1]
+            values = head(before).tolist()
+            advantages = gae(reward, values, discount=settings.discount, gae_lambda=settings.gae_lambda)
             row.advantages[start:end] = torch.tensor(advantages)
-            seen.append(own[start:end])
-            wanted += [gained + value for gained, value in zip(advantages, values[start:end], strict=True)]
-    return head.learn(torch.cat(seen), torch.tensor(wanted, device=states.device))
+            seen.append(before)
+            wanted += [gained + value for gained, value in zip(advantages, values, strict=True)]
+    return head.learn(torch.cat(seen), torch.tensor(wanted, device=states.device), among=among)
 
 
 def _standardise(rows: Sequence[_Tensors]) -> None:

@@ -32,7 +32,7 @@ class Halving:
     blocks = 1
     notify: Callable[[str], None] | None = None
     parts = 1  # of the micro-batch at hand
-    _fits = math.inf  # examples at a time
+    fits = math.inf  # examples at a time
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
         """The loss of one micro-batch, its gradients added to those there are.
@@ -46,7 +46,7 @@ class Halving:
         metrics: dict[str, list[float]] = self._metrics["train"]  # type: ignore[attr-defined]
         logged = {name: len(values) for name, values in metrics.items()}
         while True:
-            self.parts = next(n for n in range(1, examples + 1) if examples % n == 0 and examples // n <= self._fits)
+            self.parts = next(n for n in range(1, examples + 1) if examples % n == 0 and examples // n <= self.fits)
             failure = None
             try:
                 losses = []
@@ -58,20 +58,25 @@ class Halving:
                     raise
                 failure = str(error)
             # Outside the handler, because the exception keeps the failed attempt's tensors alive.
-            if examples == self.parts or world() > 1:
-                number = "a single training example" if examples == self.parts else f"{examples} training examples"
-                raise OutOfMemory(
-                    f"out of memory with {number} at a time: {failure.splitlines()[0]}",
-                    hint="a smaller model.max_length; `optima-lite check` shows what fits",
-                )
-            self._fits = examples // self.parts // 2
             for weight, gradient in zip(weights, before, strict=True):
                 weight.grad = None if gradient is None else gradient.clone()
             for name in list(metrics):
                 del metrics[name][logged.get(name, 0) :]
-            free()
-            if self.notify:
-                self.notify(f"out of memory: training goes on with {self._fits} examples at a time")
+            self.take_fewer(examples // self.parts, failure)
+
+    def take_fewer(self, examples: int, failure: str) -> None:
+        """Halves how many examples are taken at a time, as so many have failed. Raises OutOfMemory where a single one
+        has, or where others take the same steps."""
+        if examples == 1 or world() > 1:
+            number = "a single training example" if examples == 1 else f"{examples} training examples"
+            raise OutOfMemory(
+                f"out of memory with {number} at a time: {failure.splitlines()[0]}",
+                hint="a smaller model.max_length; `optima-lite check` shows what fits",
+            )
+        self.fits = examples // 2
+        free()
+        if self.notify:
+            self.notify(f"out of memory: training goes on with {self.fits} examples at a time")
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None

@@ -8,14 +8,16 @@ torch.distributed is not even imported.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from ..errors import ConfigError, OptimaError
+
+Item = TypeVar("Item")
 
 
 class PeerLost(OptimaError):
@@ -76,16 +78,31 @@ def group(place: Place) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def total(number: int) -> int:
-    """The sum of a number over all processes."""
+def totals(numbers: Sequence[float]) -> list[float]:
+    """The sum of each number over all processes."""
     if _place is None:
-        return number
+        return [*numbers]
     import torch.distributed as distributed
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    whole = torch.tensor(number, dtype=torch.int64, device=device)
+    whole = torch.tensor([*numbers], dtype=torch.float64, device="cuda" if torch.cuda.is_available() else "cpu")
     distributed.all_reduce(whole)
-    return int(whole)
+    return whole.tolist()
+
+
+def share(items: Sequence[Item]) -> Sequence[Item]:
+    """What of a list is this process's to do; all of it outside of a group."""
+    return items if _place is None else items[_place.rank :: _place.world]
+
+
+def gathered(found: Mapping[int, Item]) -> dict[int, Item]:
+    """What all processes have found, each its share, by number."""
+    if _place is None:
+        return {**found}
+    import torch.distributed as distributed
+
+    parts: list[Any] = [None] * _place.world
+    distributed.all_gather_object(parts, found)
+    return {number: one for part in parts for number, one in part.items()}
 
 
 def at_once(batch: int, most: int) -> int:
@@ -105,30 +122,49 @@ def filled(examples: Sequence[dict[str, Any]], filler: dict[str, Any]) -> list[d
 
 class Sharing:
     """A mix-in for trainers of the Transformers family, to be named before the trainer in the list of bases. In a group
-    the last example of its dataset is a filler."""
+    the last example of its dataset is a filler.
+
+    lengths: tokens of each example but the filler.
+    """
+
+    lengths: Sequence[int]
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
-        if _place is None:
-            return super()._get_train_sampler(*args, **kwargs)  # type: ignore[misc]
         how: Any = self.args  # type: ignore[attr-defined]
+        alike = how.device.type not in _SORTED
+        if _place is None and alike:
+            return super()._get_train_sampler(*args, **kwargs)  # type: ignore[misc]
         batch = how.per_device_train_batch_size * how.gradient_accumulation_steps * world()
-        return Order(len(self.train_dataset) - 1, batch, how.seed)  # type: ignore[attr-defined]
+        lengths = [1] * len(self.lengths) if alike else self.lengths
+        return Order(lengths, batch, how.seed, fill=_place is not None)
+
+
+# Where rows of one batch stand by length. A card takes a few long rows at a time, and pads them to the longest; on a
+# CPU that costs little, and they stay as they were drawn.
+_SORTED = ("cuda",)
 
 
 class Order(torch.utils.data.Sampler):
-    """In each epoch the rows in the order that one process takes them in, then fillers up to whole batches."""
+    """In each epoch the rows in batches as one process draws them; in each batch the longest first, so that those that
+    are computed together are alike and memory runs out at once or never. fill: fillers make the last batch whole.
 
-    def __init__(self, rows: int, batch: int, seed: int) -> None:
-        self.rows, self.batch, self.seed, self.epoch = rows, batch, seed, 0
+    lengths: of the rows; a filler has the number behind the last.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch: int, seed: int, *, fill: bool) -> None:
+        self.lengths, self.batch, self.seed, self.fill, self.epoch = lengths, batch, seed, fill, 0
 
     def set_epoch(self, epoch: int) -> None:
         """The epoch that is next."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-self.rows // self.batch) * self.batch
+        rows = len(self.lengths)
+        return -(-rows // self.batch) * self.batch if self.fill else rows
 
     def __iter__(self) -> Iterator[int]:
-        drawn = torch.Generator().manual_seed(self.seed + self.epoch)
-        yield from torch.randperm(self.rows, generator=drawn).tolist()
-        yield from [self.rows] * (len(self) - self.rows)
+        rows = len(self.lengths)
+        drawn = torch.randperm(rows, generator=torch.Generator().manual_seed(self.seed + self.epoch)).tolist()
+        for start in range(0, rows, self.batch):
+            yield from sorted(drawn[start : start + self.batch], key=lambda row: -self.lengths[row])
+        yield from [rows] * (len(self) - rows)

@@ -1,8 +1,8 @@
 """A value head: what reward is to be expected, read off the model's last hidden state before each token.
 
 The states are detached, so that the head learns without a say in what the adapter becomes. It learns while it goes
-through a step's messages for the first time: it foretells a batch, then takes one step towards what came of it, so
-that no message is judged by a head that has seen its reward.
+through a step's messages for the first time: it foretells as many rows as an optimiser step has, then takes one step
+towards what came of them, so that no message is judged by a head that has seen its reward.
 """
 
 from __future__ import annotations
@@ -35,13 +35,17 @@ class ValueHead(nn.Module):
         return (states.detach().float() * self.weight).mean(-1) + self.bias
 
     @torch.enable_grad()
-    def learn(self, states: Tensor, rewards: Tensor) -> float:
-        """One step towards the rewards (n) that came of the states (n, hidden); the mean squared error before it."""
-        loss = (self(states) - rewards).square().mean()
-        self._optimiser.zero_grad()
-        loss.backward()
+    def learn(self, states: Tensor, rewards: Tensor, *, among: int) -> float:
+        """Notes the rewards (n) that came of the states (n, hidden), n of the `among` that the next step is for; their
+        squared errors, added up."""
+        errors = (self(states) - rewards).square().sum()
+        (errors / among).backward()
+        return errors.item()
+
+    def step(self) -> None:
+        """Takes a step towards the rewards that were noted."""
         self._optimiser.step()
-        return loss.item()
+        self._optimiser.zero_grad()
 
     def save(self, folder: Path) -> None:
         """Writes the head beside its adapter."""

@@ -1,8 +1,7 @@
 """What a run of any method has in common: the folder, the agents, where they begin, and the table of how they do.
 
-`method` in the recipe says who improves the agents in between: `optima` by imitation and preference (`optima/loop`),
-`reinforce` by rewards for each message.
-`prompts` by a choice among prompts (`prompts/loop`).
+`method` in the recipe says who improves the agents in between: `optima` (imitation and preference), `reinforce`
+(rewards for each message), `prompts` (a choice among prompts), `market` (who is in the team).
 """
 
 from __future__ import annotations
@@ -86,7 +85,14 @@ def train(
             observe(Note(f"{', '.join(f'{name} is {model}' for name, model in now.items())}: {SPOKEN_ELSEWHERE}"))
         start = begin(run, recipe, machine=machine, notify=lambda text: observe(Note(text)))
         with hired(
-            recipe, machine=machine, settle=run.settle, observe=observe, start=start, second=second, run=run.folder
+            recipe,
+            machine=machine,
+            settle=run.settle,
+            settled=run.manifest,
+            observe=observe,
+            start=start,
+            second=second,
+            run=run.folder,
         ) as crew:
             cast = crew.cast
             stage = Stage(cast, run, observe, crew, _teacher(cast, machine, run, observe))

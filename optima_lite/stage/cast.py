@@ -48,6 +48,11 @@ Settle = Callable[[str, Callable[[], int]], int]
 """The value of a named limit: what a run has settled on before, else what the callable decides."""
 
 
+LIMITS = (
+    *("threads", "max_batch_tokens", "max_cache_bytes", "batches_fail", "cache_fails"),
+    *("micro_batch", "training_threads", "chunk", "parts"),
+)
+"""The limits that are settled, by their names in the manifest."""
 CHUNK = 400  # dialogues written at a time
 SMALL_CHUNK = 1200  # by a model that has said them in seconds
 _SMALL = 20_000_000  # parameters up to which a model keeps no more than one core busy

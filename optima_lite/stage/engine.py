@@ -29,7 +29,7 @@ def require_engine(recipe: Recipe, machine: Machine) -> None:
         raise ConfigError(what, where="cluster.trainers", hint="a number that divides it")
     if find_spec("ray") is None:
         what = 'cluster.engine "ray" needs the extra ray'
-        raise ConfigError(what, where="optima_lite.toml", hint="pip install 'optima-lite[ray]'")
+        raise ConfigError(what, where="optima_lite.toml", hint="in the clone: pip install '.[ray]'")
 
 
 def _kept_in_a_process(recipe: Recipe) -> str | None:
@@ -43,8 +43,10 @@ def _kept_in_a_process(recipe: Recipe) -> str | None:
 
 def _shared_batches(recipe: Recipe) -> list[tuple[str, int]]:
     """The batches that several trainers would share, by the names of their settings."""
-    optima = recipe.method == "optima"
-    imitates = optima or (recipe.method == "reinforce" and recipe.reinforce.imitations)
-    prefers = optima and recipe.schedule != "isft"
-    imitation, preference = ("training.batch_size", recipe.training), ("dpo.batch_size", recipe.dpo)
-    return [(name, how.batch_size) for name, how in [imitation] * bool(imitates) + [preference] * prefers]
+    optima, reinforces = recipe.method == "optima", recipe.method == "reinforce"
+    batches = (
+        ("training", recipe.training, optima or (reinforces and recipe.reinforce.imitations)),
+        ("dpo", recipe.dpo, optima and recipe.schedule != "isft"),
+        ("reinforce", recipe.reinforce, reinforces),
+    )
+    return [(f"{section}.batch_size", settings.batch_size) for section, settings, used in batches if used]

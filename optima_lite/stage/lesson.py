@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from ..learn.dpo import PairIds, PreferenceFacts, optimise
+from ..learn.dpo import PairIds, PreferenceFacts
 from ..learn.episodes import Episode
 from ..learn.rl import ReinforceFacts
-from ..learn.sft import Optimising, TrainingFacts, fine_tune
+from ..learn.sft import Optimising, TrainingFacts
 from ..model.policy import places
 from ..model.render import Rendered
 from ..model.sampling import seed_of
@@ -45,11 +45,6 @@ class Lesson:
     iteration: int
     name: str
     beside: Callable[[str, Path], None] = nothing
-
-    @property
-    def shared(self) -> bool:
-        """Whether several processes can train together (see `learn.parallel`)."""
-        return self.optimise in (fine_tune, optimise)
 
     def do(self, cast: Cast, folder: Path, advance: Advance, notify: Callable[[str], None]) -> None:
         """Trains the adapters of a cast, which then speaks with them, and fills an empty folder with what comes of it.

@@ -21,7 +21,7 @@ from optima_lite.learn.episodes import Episode  # noqa: E402
 from optima_lite.learn.rl import ReinforceFacts, reinforce  # noqa: E402
 from optima_lite.learn.value import ValueHead  # noqa: E402
 from optima_lite.model.policy import Policy  # noqa: E402
-from optima_lite.model.render import Renderer  # noqa: E402
+from optima_lite.model.render import Rendered, Renderer  # noqa: E402
 from optima_lite.records import Turn  # noqa: E402
 from optima_lite.settings.reinforce import ReinforceSettings  # noqa: E402
 from optima_lite.tasks import world  # noqa: E402
@@ -311,17 +311,17 @@ def test_a_collapse_of_the_entropy_ends_a_step(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(rl, "adapter_weights", lambda model: {"of step": len(seen)})
     seen: list[float] = []
     guard = rl._Guard(ReinforceSettings(min_entropy=0.25), {})
-    guard.trainer = SimpleNamespace(model=SimpleNamespace(dtype=torch.float32))
+    guard.trainer = SimpleNamespace(model=SimpleNamespace(dtype=torch.float32), rows=[None] * 400)
     control = SimpleNamespace(should_training_stop=False)
-    for entropy in (0.8, 0.6, 0.3, 0.19, 0.1):
+    for entropy, rows in ((0.8, 64), (0.01, 3), (0.6, 64), (0.3, 64), (0.19, 40), (0.1, 64)):
         guard.on_step_begin(None, None, control)
         seen.append(entropy)
-        logs = {"approximate_kl": 0.0, "token_entropy": entropy, "ratio_off": 0.0}
+        logs = {"approximate_kl": 0.0, "token_entropy": entropy, "ratio_off": 0.0, "episodes": rows}
         guard.on_log(None, SimpleNamespace(global_step=len(seen)), control, logs)
         if control.should_training_stop:
             break
     assert guard.reason == "the entropy fell to 0.1900 nats a token, from 0.8000"
-    assert restored == [{"of step": 2}], "the third step began with it"
+    assert restored == [{"of step": 3}], "the fourth step began with it; a batch of three rows tells nothing"
 
 
 def test_a_loss_that_is_no_number_is_undone(
@@ -347,6 +347,21 @@ def test_the_last_update_is_looked_at_too(policy: Policy, episodes: list[Episode
     facts = reinforced(policy, episodes, learning_rate=0.05, notify=told.append)
     assert facts.stopped and facts.steps == 1 and facts.kl == pytest.approx(0, abs=1e-6) and len(told) == 1
     assert all(torch.equal(weight, before[name]) for name, weight in adapter(policy).items())
+
+
+def test_a_batch_is_no_wider_than_its_longest_row(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though one of its rows is learnt from early on and another at its end; with the positions of its own row."""
+    said = tuple(range(40, 46))
+    early = Episode(Rendered((*said[:3], *said * 20), ((3, 9),)), (1.0,), (1.0,))
+    late = Episode(Rendered((*said * 20, *said), ((120, 126),)), (-1.0,), (-1.0,))
+    widths: list[int] = []
+    model = policy.model.get_base_model().model
+    handle = model.register_forward_pre_hook(
+        lambda module, given, named: widths.append(named["input_ids"].size(1)), with_kwargs=True
+    )
+    facts = reinforced(policy, [early, late], epochs=2)
+    handle.remove()
+    assert facts.kl is not None and widths and set(widths) == {126}
 
 
 # --- Memory ---------------------------------------------------------------------------------------
@@ -386,7 +401,11 @@ def test_a_value_head_learns_what_to_expect(policy: Policy) -> None:
     direction = torch.randn(policy.shape.hidden, generator=generator)
     states = rewards[:, None] * direction + torch.randn(400, policy.shape.hidden, generator=generator)
     learner = head(policy)
-    errors = [learner.learn(states[k : k + 10], rewards[k : k + 10]) for k in range(0, 400, 10)]
+    errors = []
+    for k in range(0, 400, 10):
+        halves = [slice(k, k + 5), slice(k + 5, k + 10)]
+        errors.append(sum(learner.learn(states[half], rewards[half], among=10) for half in halves) / 10)
+        learner.step()
     assert errors[0] == pytest.approx(1.0), "a new head expects nothing"
     assert sum(errors[-5:]) / 5 < 0.2
 
@@ -414,7 +433,8 @@ def tokens(episodes: list[Episode]) -> int:
 
 def test_a_head_is_kept_beside_its_adapter(policy: Policy, tmp_path: Path) -> None:
     learner = head(policy)
-    learner.learn(torch.ones(3, policy.shape.hidden), torch.ones(3))
+    learner.learn(torch.ones(3, policy.shape.hidden), torch.ones(3), among=3)
+    learner.step()
     learner.save(tmp_path)
     other = head(policy)
     other.load(tmp_path)
