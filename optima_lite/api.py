@@ -42,9 +42,9 @@ def train(
 ) -> dict[str, Any]:
     """Run a recipe as `optima-lite train` does, or carry on with its run, and return the content of summary.json.
 
-    recipe: a file, or a shipped recipe's name. overrides: settings such as "training.iterations=4". run: the run
-    folder, when it is not to be named after the recipe. Raises an `OptimaError` for anything that can be mended from
-    outside; the same call resumes.
+    recipe: a file, or a shipped recipe's name. overrides: settings such as "training.iterations=4". variants: names of
+    the recipe's own, such as "minute". run: the run folder, when it is not to be named after the recipe. Raises an
+    `OptimaError` for anything that can be mended from outside; the same call resumes.
     """
     loaded = load_recipe(recipe, overrides=overrides, variants=variants)
     machine = _machine(config)

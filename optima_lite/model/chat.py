@@ -19,7 +19,7 @@ from typing import Any, NoReturn, Protocol
 from ..errors import RunError
 from ..records import Reply, Request
 from ..settings.machine import MACHINE_FILE, Speaker
-from .endpoint import Answer, Endpoint, Refused
+from .endpoint import Answer, Endpoint, Refused, first_choice
 
 _PATH = "/chat/completions"
 _USAGE = ("prompt_tokens", "completion_tokens")
@@ -85,23 +85,26 @@ class Chat:
         while missing := [number for number, key in enumerate(keys) if self._kept.get(key) is None]:
             once = [*{keys[number]: number for number in missing}.values()]
             numbers = once[: self._within_ceilings([requests[number] for number in once])]
-
-            def heard(place: int, answer: Answer | Refused, numbers: Sequence[int] = numbers) -> None:
-                key, request = keys[numbers[place]], requests[numbers[place]]
-                if isinstance(answer, Refused):
-                    self._refused(key, answer)
-                else:
-                    self._answered(self._reply(key, request, answer))
-
-            self._in_hand.clear()
-            self._endpoint.each(_PATH, [bodies[number] for number in numbers], heard)
-            self._settle()
+            self._ask([keys[k] for k in numbers], [requests[k] for k in numbers], [bodies[k] for k in numbers])
         return [reply for key in keys if (reply := self._kept.get(key)) is not None]
 
     def most(self, request: Request) -> tuple[int, int]:
         """The tokens that a request reads, by our tokenizer, and that it may take to answer."""
         read = sum(self._count(text) + _AROUND for _, text in request.messages)
         return read, request.max_tokens + self.speaker.thinking_tokens
+
+    def _ask(self, keys: Sequence[str], requests: Sequence[Request], bodies: Sequence[dict[str, Any]]) -> None:
+        """Requests that go out together; when this returns every one has its reply."""
+
+        def heard(number: int, answer: Answer | Refused) -> None:
+            if isinstance(answer, Refused):
+                self._refused(keys[number], answer)
+            else:
+                self._answered(self._reply(keys[number], requests[number], answer))
+
+        self._in_hand.clear()
+        self._endpoint.each(_PATH, bodies, heard)
+        self._settle()
 
     def _body(self, request: Request) -> dict[str, Any]:
         sampling = {"temperature": request.temperature, "top_p": request.top_p, "seed": request.key % 2**31}
@@ -185,10 +188,9 @@ class Chat:
         cost = self.speaker.cost(read, said)
         return f"{read + said:,} tokens" + (f", which cost {cost:.4g}" if cost else "")
 
-    def _reply(self, key: str, request: Request, answer: dict[str, Any]) -> Reply:
+    def _reply(self, key: str, request: Request, answer: Answer) -> Reply:
         """What an answer says, however odd it is. Raises RunError for one without a message."""
-        choices = answer.get("choices")
-        choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+        choice = first_choice(answer)
         message = choice.get("message")
         if not isinstance(message, dict):
             said = json.dumps(answer)[:300]

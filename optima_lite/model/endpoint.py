@@ -157,6 +157,8 @@ class Endpoint:
         self._lines.add(line)
         try:
             line.connect()
+            if self._stopped.is_set():  # in between, so that nobody has hung up this one
+                raise _Again("it was stopped")
             line.sock.settimeout(self.seconds)
             line.request("POST", url.path.rstrip("/") + path, data, self._headers())
             with line.getresponse() as reply:
@@ -221,6 +223,12 @@ class Endpoint:
                 raise ConfigError(what, where="key_env", hint=f"export {self.key_env}=... in this terminal alone")
             headers["Authorization"] = f"Bearer {key}"
         return headers
+
+
+def first_choice(answer: Answer) -> dict[str, Any]:
+    """What an answer of OpenAI's API says first; nothing of an answer that is none."""
+    choices = answer.get("choices")
+    return choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
 
 
 def _words(found: bytes) -> str:

@@ -68,7 +68,9 @@ def check(
         yield Finding("plugin", Status.OK, code.told(recipe.uses))
     model = _model(loaded, machine)
     yield model
-    needs = [*data_findings(recipe), *look_up_findings(recipe), *demonstration_findings(recipe), *_prompts(recipe)]
+    here = vram is None
+    needs = [*data_findings(recipe, here=here), *look_up_findings(recipe, here=here)]
+    needs += [*demonstration_findings(recipe), *_prompts(recipe)]
     needs += [*_judge(recipe), *_extras(recipe, machine), *elsewhere.findings(recipe, machine, plan)]
     yield from needs
     let_segments_grow(os.environ)  # torch reads it when the card is first looked at, and the probe needs it
@@ -77,7 +79,7 @@ def check(
     yield _run_folder(loaded.recipe, folder)
     if model.status is Status.PROBLEM:
         return
-    probe = probe and vram is None
+    probe = probe and here
     yield from _forecast(recipe, machine, vram=vram, probe=probe)
     if probe and all(need.status is not Status.PROBLEM for need in needs):
         yield from _time(recipe, machine, plan, gpus)

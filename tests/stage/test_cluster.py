@@ -147,7 +147,8 @@ def test_reinforcement_by_both_learns_the_same(tmp_path: Path) -> None:
     differing = {name for name in one if two[name] != one[name]}
     assert differing <= {f"iteration_00/4_adapter/{name}" for name in (WEIGHTS, "training.json", "README.md")}
     weights, others = (load(run[f"iteration_00/4_adapter/{WEIGHTS}"]) for run in (one, two))
-    assert all((weights[name] - others[name]).abs().max() < 1e-5 for name in weights)
+    furthest = max(float((weights[name] - others[name]).abs().max()) for name in weights)
+    assert furthest < 1e-4, "a tenth of a step"
     facts = json.loads(one["iteration_00/4_adapter/training.json"])
     assert facts["steps"] > 1 and json.loads(two["iteration_00/4_adapter/training.json"]) == pytest.approx(
         facts, abs=1e-4

@@ -23,6 +23,7 @@ from optima_lite.stage import preflight
 from optima_lite.stage.cast import assemble
 from optima_lite.stage.findings import Finding, Status
 from optima_lite.stage.preflight import check
+from optima_lite.tasks import benchmarks
 from support import SMALL, call
 
 
@@ -275,3 +276,17 @@ def test_advice_on_a_model_of_millions_of_positions_comes_at_once(monkeypatch: p
         phases = planned(recipe, Machine(), LLAMA3["8b"], setup, row_tokens=tokens, room=20 * 2**30)[1]
         assert all(phase.total <= 20 * 2**30 for phase in phases) is fits
     assert len(asked) < 20
+
+
+def test_the_hub_is_not_asked_about_a_card_that_is_not_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Memory is foretold from anywhere, with no problem where there is no network."""
+
+    def asked(*what: Any) -> None:
+        raise AssertionError(what)
+
+    monkeypatch.setattr(benchmarks, "_downloaded", asked)
+    hotpotqa = load_recipe("hotpotqa")
+    found = list(check(hotpotqa, plan(hotpotqa.recipe), machine=Machine(), folder=tmp_path / "r", vram=24, probe=False))
+    assert Finding("data", Status.NOTE, "hotpotqa comes from the Hugging Face hub, which was not asked") in found
+    assert Status.PROBLEM not in {one.status for one in found}
+    assert any(one.subject == "memory to sft" for one in found)
