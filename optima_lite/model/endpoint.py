@@ -232,7 +232,8 @@ def first_choice(answer: Answer) -> dict[str, Any]:
 
 
 def _words(found: bytes) -> str:
-    """What a server says for itself: the message of an error in one of the usual forms, else how its answer begins."""
+    """What a server says for itself, as a part of a sentence: the message of an error in one of the usual forms, else
+    how its answer begins."""
     try:
         error = json.loads(found)
         for key in ("error", "message", "detail"):
@@ -240,4 +241,4 @@ def _words(found: bytes) -> str:
     except (ValueError, RecursionError):
         error = None
     said = error if isinstance(error, str) else found.decode("utf-8", "replace")
-    return "".join(c for c in " ".join(said[:_LONGEST_WORDS].split()) if c.isprintable())
+    return "".join(c for c in " ".join(said[:_LONGEST_WORDS].split()) if c.isprintable()).rstrip(".")
