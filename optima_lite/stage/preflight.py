@@ -85,7 +85,8 @@ def check(
         yield from _time(recipe, machine, plan, gpus)
     elif gpus:
         known = _resting(plan, machine.cluster, workers=gpus, turns=_turns(recipe))
-        what = "not known: what is wanting above must be there, and fit, before a short talk can tell it"
+        wanting = "what is wanting above must be there, and fit, before a short talk can tell it"
+        what = f"not known: {wanting if probe else 'a short talk tells it, which this check leaves out'}"
         yield Finding(_time_of(gpus), Status.NOTE, what + known, "docs/cluster.md has an 8B's time, on assumed rates")
 
 

@@ -57,7 +57,9 @@ done = set()
 
 def workers():
     below = psutil.Process().children(recursive=True)
-    return [one for one in below if one.name().startswith("ray::Worker")]
+    titles = {one: "".join(one.cmdline()) for one in below}
+    found = [one for one in below if titles[one].startswith("ray::Worker")]
+    return sorted(found, key=lambda one: "." not in titles[one])  # those at work, such as "ray::Worker.do", first
 
 def strike(kind):
     there = workers()

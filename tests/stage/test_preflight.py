@@ -202,6 +202,13 @@ def test_a_model_that_is_not_here_yet_is_forecast_by_its_name(
     assert f": weights {weights}, " in sft.detail
 
 
+def test_how_many_workers_would_have_work_is_told_without_a_talk() -> None:
+    loaded = load_recipe("quickstart", overrides=["training.questions=256", "sampling.rollouts=8"])
+    findings = check(loaded, plan(loaded.recipe), machine=Machine(), folder=Path("runs/r"), probe=False, gpus=1024)
+    told = found(findings, "time, 1024 workers").detail
+    assert told.startswith("not known: ") and told.endswith("; with a chunk of 64 no more than 32 ever have work")
+
+
 def test_a_file_with_few_held_out_questions_is_a_note(loaded: LoadedRecipe) -> None:
     rows = [f'{{"question": "What is {i}?", "answers": "{i}", "context": []}}\n' for i in range(60)]
     Path("rows.jsonl").write_text("".join(rows))
