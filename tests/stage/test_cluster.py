@@ -36,7 +36,7 @@ REINFORCE = (
     SMALL.replace("iterations: 2, questions: 4", "iterations: 1, questions: 6")
     .replace("selection: {min_reward: -9}\n", "")
     .replace(", epochs: 1, batch_size: 4, learning_rate: 2e-3, warmup_ratio: 0", "")
-    + "method: reinforce\nreinforce: {batch_size: 8, learning_rate: 1e-3}\n"
+    + "method: reinforce\nreinforce: {batch_size: 2, learning_rate: 1e-3}\n"
 )
 # As a recipe of `method: prompts`, with prompts that the model writes.
 PROMPTS = (
