@@ -1,7 +1,8 @@
-"""optima-lite: teach LLM agents to solve more and say less, on one GPU.
+"""optima-lite: train a team of LLM agents to solve more and say less, on one GPU.
 
-From Python: `train`, `open_run`, `load` (then `Team.ask`), `evaluate` and `search` (docs/python.md). The command line
-is `optima-lite --help`. Nothing heavy is imported before one of them is used.
+From Python: `train`, `open_run`, `load` (then `Team.ask`), `evaluate` and `search` (docs/python.md), which take and
+give `OpenedRun`, `Team`, `EvalRow` and `Question`. The command line is `optima-lite --help`. Nothing heavy is imported
+before one of them is used.
 """
 
 from __future__ import annotations
@@ -10,12 +11,32 @@ TYPE_CHECKING = False  # that of `typing` would cost its import, during which th
 if TYPE_CHECKING:
     from .api import evaluate, load, open_run, search, train
     from .errors import OptimaError
-    from .records import Question
+    from .records import EvalRow, Question
+    from .runs.opened import OpenedRun
+    from .stage.asking import Team
 
     __version__: str
 
-__all__ = ["OptimaError", "Question", "__version__", "evaluate", "load", "open_run", "search", "train"]
-_HOMES = {"OptimaError": "errors", "Question": "records"}
+__all__ = [
+    "EvalRow",
+    "OpenedRun",
+    "OptimaError",
+    "Question",
+    "Team",
+    "__version__",
+    "evaluate",
+    "load",
+    "open_run",
+    "search",
+    "train",
+]
+_HOMES = {
+    "EvalRow": "records",
+    "OpenedRun": "runs.opened",
+    "OptimaError": "errors",
+    "Question": "records",
+    "Team": "stage.asking",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -42,9 +42,9 @@ def train(
 ) -> dict[str, Any]:
     """Run a recipe as `optima-lite train` does, or carry on with its run, and return the content of summary.json.
 
-    recipe: a file, or a shipped recipe's name. overrides: settings such as "training.iterations=4". run: the run
-    folder, when it is not to be named after the recipe. Raises an `OptimaError` for anything that can be mended from
-    outside; the same call resumes.
+    recipe: a file, or a shipped recipe's name. overrides: settings such as "training.iterations=4". variants: names of
+    the recipe's own, such as "minute". run: the run folder, when it is not to be named after the recipe. Raises an
+    `OptimaError` for anything that can be mended from outside; the same call resumes.
     """
     loaded = load_recipe(recipe, overrides=overrides, variants=variants)
     machine = _machine(config)
@@ -100,21 +100,36 @@ def evaluate(
     task: str | Path | None = None,
     transfer: Transfer | None = None,
     steps: int | None = None,
+    spoken_by: str | None = None,
     config: Config = None,
     observe: Observer | None = None,
 ) -> list[EvalRow]:
     """A line of the table sampled, and one greedy, on the held-out questions; the run's records stay as they are.
 
     questions, seed: None: the recipe's. task: a recipe whose task, team, prompts and sampling are used instead of the
-    run's own. transfer, steps: as in `load`. Raises as `load`, and ConfigError for that recipe.
+    run's own. transfer, steps: as in `load`. spoken_by: a speaker of the machine file, for two more lines: the team as
+    it speaks it, every role; what it says is kept in the run. Raises as `load`, ConfigError for that recipe and for a
+    speaker that there is not, and RunError for a team that it cannot speak, for a server that does not answer, and for
+    a ceiling.
     """
     other = None if task is None else load_recipe(task).recipe
-    opened, handed = open_run(run, config=config), _handing_on(transfer, steps)
-    cast, number = _recalled(opened, iteration, _machine(config), other=other, handing_on=handed)
+    opened, handed, tell = open_run(run, config=config), _handing_on(transfer, steps), observe or silent
+    machine, named = _machine(config), [spoken_by] if spoken_by else []
+    from .runs.progress import Note
+
+    def notify(text: str) -> None:
+        tell(Note(text))
+
+    _hush()
+    from .stage.cast import spoken_elsewhere
+    from .stage.elsewhere import require_speakers
     from .stage.evaluate import evaluate_again
 
+    require_speakers(named, machine, where="spoken_by")
+    cast, number = _recalled(opened, iteration, machine, other=other, handing_on=handed, notify=notify)
     name = "untrained" if number is None else f"iteration_{number}"
-    return evaluate_again(cast, name=name, questions_wanted=questions, seed=seed, observe=observe or silent)
+    others = [spoken_elsewhere(cast, one, machine=machine, run=opened.source, notify=notify) for one in named]
+    return evaluate_again(cast, name=name, questions_wanted=questions, seed=seed, observe=tell, others=others)
 
 
 def search(

@@ -138,7 +138,8 @@ class Request:
 class Reply:
     """What a model elsewhere has said to a request. key: of the request, all that it was told included. ended: why it
     said no more, in its server's word. prompt_tokens, completion_tokens: as its server has counted them, or by our
-    tokenizer where it did not. model: as its server calls it."""
+    tokenizer where it did not. model: as its server calls it. refused: why its server did not let it say anything, in
+    the server's words; unset, and not stored, where it did."""
 
     key: str
     text: str
@@ -146,11 +147,12 @@ class Reply:
     prompt_tokens: int
     completion_tokens: int
     model: str = ""
+    refused: str | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def finished(self) -> bool:
-        """Whether it has come to its end: nothing has cut it."""
-        return self.ended not in ("length", "content_filter")
+        """Whether it has come to its end: nothing has refused or cut it."""
+        return not self.refused and self.ended not in ("length", "content_filter")
 
 
 @dataclass(frozen=True, slots=True)

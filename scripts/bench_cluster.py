@@ -79,11 +79,10 @@ def foretold(one: Measured, workers: int) -> tuple[float, float]:
 
 def measured(recipe: Recipe, cluster: Cluster, *, count: int, chunk: int, kill_after: float | None) -> Measured:
     """So many questions, by the workers of a cluster. kill_after: seconds until one of them is killed."""
-    with clustered(
-        recipe, machine=Machine(cluster=cluster), settle=lambda key, decide: decide(), notify=print
-    ) as workers:
-        workers.gather()
-        workers.complete()
+    how: dict[str, Any] = {"settle": lambda key, decide: decide(), "settled": {}, "notify": print}
+    with clustered(recipe, machine=Machine(cluster=cluster), **how) as workers:
+        for _ in workers.coming():
+            pass
         return _work(workers, recipe, count=count, chunk=chunk, kill_after=kill_after)
 
 

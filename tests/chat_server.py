@@ -10,8 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Body = dict[str, Any]
-Answer = Callable[[Body, int], str | Body | bytes | int]
-"""What was asked, and how many requests came before -> a text, an answer, its bytes, or a status."""
+Answer = Callable[[Body, int], str | Body | bytes | int | tuple[int, bytes]]
+"""What was asked, and how many requests came before -> a text, an answer, its bytes, a status, or that with bytes."""
 
 
 class ChatServer(ThreadingHTTPServer):
@@ -48,11 +48,11 @@ class _Handler(BaseHTTPRequestHandler):
             with self.server.lock:
                 self.server.now -= 1
 
-    def _answer(self, found: str | Body | bytes | int) -> None:
-        if isinstance(found, str):
-            found = completion(found)
-        data = json.dumps(found).encode() if isinstance(found, dict) else found if isinstance(found, bytes) else b""
-        self.send_response(found if isinstance(found, int) else 200)
+    def _answer(self, found: str | Body | bytes | int | tuple[int, bytes]) -> None:
+        status, said = found if isinstance(found, tuple) else (found, b"") if isinstance(found, int) else (200, found)
+        said = completion(said) if isinstance(said, str) else said
+        data = said if isinstance(said, bytes) else json.dumps(said).encode()
+        self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         with suppress(OSError):  # who asked may have gone

@@ -136,7 +136,8 @@ LEVELS = {
         },
         {"crew"},
         {"helper", "pace", "worker"},
-        {"cluster", "preflight"},
+        {"preflight", "staff"},
+        {"cluster"},
         {"baselines", "hiring", "stage", "survey", "transfers"},
         {"judge", "taught"},
         {"dialogues"},
@@ -373,7 +374,10 @@ def test_pure_modules_are_light() -> None:
 
 
 OUTSIDE = {"ray", "torch.distributed", "http.client", "http.server", "urllib.request"}
-OF_A_CLUSTER = {"stage/cluster", "stage/joining", "stage/survey", "model/chat", "model/endpoint", "model/remote"}
+OF_A_CLUSTER = {
+    *("stage/cluster", "stage/joining", "stage/staff", "stage/survey"),
+    *("model/chat", "model/endpoint", "model/remote"),
+}
 
 
 def test_a_cluster_and_a_server_are_only_imported_where_one_is_named() -> None:

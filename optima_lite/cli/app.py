@@ -21,7 +21,7 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 
 app = typer.Typer(
     name=PROGRAM,
-    help="Teach two LLM agents to solve more and say less, on one GPU (or, with the bundled tiny model, on none).",
+    help="Train a team of LLM agents to solve more and say less, on one GPU; with the bundled tiny model, on none.",
     epilog="Exit codes: 0 done; 1 a training self-check failed; 2 a mistake that the message tells how to mend; 130 "
     "stopped by Ctrl-C. Begin with: optima-lite train quickstart",
     no_args_is_help=True,

@@ -57,7 +57,7 @@ def report(run: RunFolderArgument, config: ConfigOption = None, as_json: AsJson 
         machine = machine_of(config)
         folder = open_run(run, machine)
         if not as_json:
-            console_of(machine).print(overview(folder))
+            console_of(machine).print(overview(folder, machine.speakers))
             return
         steps = {
             "imitations": imitations(folder),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -41,7 +41,7 @@ def evaluate(
     samples: Annotated[int, typer.Option(min=1, help="With --baselines: samples of the majority vote.")] = 8,
     train_single: Annotated[
         bool,
-        typer.Option("--train-single", help="With --baselines: first train the single agent as the pair was, once."),
+        typer.Option("--train-single", help="With --baselines: first train the single agent as the team was, once."),
     ] = False,
     spoken_by: Annotated[
         str | None,
@@ -74,17 +74,18 @@ def evaluate(
             import_libraries()
             from ..runs.progress import Note
             from ..stage.cast import recall, spoken_elsewhere
+            from ..stage.elsewhere import require_speakers
 
             def notify(text: str) -> None:
                 observe(Note(text))
 
-            handed = handing_on(transfer, steps)
-            cast = recall(folder, machine=machine, iteration=number, other=other, handing_on=handed)
+            handed, named = handing_on(transfer, steps), [spoken_by] if spoken_by else []
+            require_speakers(named, machine, where="--spoken-by")
+            cast = recall(folder, machine=machine, iteration=number, other=other, handing_on=handed, notify=notify)
             if train_single:
                 from ..methods.train import train_alone
 
                 train_alone(cast, folder, observe=observe)
-            named = [spoken_by] if spoken_by else []
             others = [spoken_elsewhere(cast, one, machine=machine, run=folder, notify=notify) for one in named]
             if baselines:
                 from ..stage.baselines import compare
@@ -95,20 +96,22 @@ def evaluate(
             else:
                 from ..stage.evaluate import evaluate_again
 
-                teams = {name: cast} | {f"spoken_by_{one.name}": replace(cast, team=one.agents) for one in others}
-                rows = []
-                for label, one in teams.items():
-                    rows += evaluate_again(one, name=label, questions_wanted=questions, seed=seed, observe=observe)
+                rows = evaluate_again(
+                    cast, name=name, questions_wanted=questions, seed=seed, observe=observe, others=others
+                )
         from ..records import to_json
         from ..runs.evaluation_view import baseline_table, evaluation_table, remarks
+        from ..runs.spoken_view import spoken_lines
         from ..runs.step_view import verdict_lines
+        from ..runs.summary import elsewhere
 
         if not as_json:
             console.print(baseline_table(found) if baselines else evaluation_table(rows))
-            for remark in [*remarks([one.row for one in found] if baselines else rows), *verdict_lines(folder)]:
+            told = remarks([one.row for one in found] if baselines else rows)
+            for remark in [*told, *verdict_lines(folder), *spoken_lines(folder, machine.speakers)]:
                 console.print(remark)
         elif baselines:
-            print(json.dumps({"baselines": to_json(found)}), flush=True)
+            print(json.dumps({"baselines": to_json(found), **elsewhere(folder)}), flush=True)
 
 
 def scale(

@@ -51,7 +51,7 @@ def serve(
     config: ConfigOption = None,
 ) -> None:
     """Answer as OpenAI's chat completions do: the team, each of its roles, the single agent. What no flag says is taken
-    from [serve] of the machine file. A key that clients must show stands in OPTIMA_LITE_API_KEY."""
+    from the machine file's section serve. A key that clients must show stands in OPTIMA_LITE_API_KEY."""
     with errors():
         machine = machine_of(config)
         origins = tuple(origin) if origin else None
@@ -70,7 +70,7 @@ def serve(
         number = iteration_number(found, iteration)
         for needed in ("fastapi", "prometheus_client", "uvicorn"):
             if find_spec(needed) is None:
-                raise ConfigError(f"serving needs the package {needed}", hint='pip install "optima-lite[serve]"')
+                raise ConfigError(f"serving needs the package {needed}", hint="in the clone: pip install '.[serve]'")
         from ..serve.address import Limits, bound, limits_of
 
         limits = limits_of(how.host, Limits(how.waiting, how.body << 10, how.seconds, how.origin))

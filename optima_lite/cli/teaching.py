@@ -14,11 +14,15 @@ from rich.markup import escape
 
 from ..errors import DataError, OptimaError
 from .arguments import ConfigOption, Overrides, Variant, load
-from .console import console_of, errors, import_libraries
+from .console import console_of, errors, import_libraries, progress
 
 if TYPE_CHECKING:
     from ..stage.importing import Imported
 
+_HINTS = {  # where nothing can be used, by what most of its rows want
+    "unknown role": "--roles says who is who, such as --roles user=Alice,assistant=Bob (docs/teacher.md)",
+    "not JSON": "a JSON object a line, in UTF-8; a list of objects in brackets is none",
+}
 _SHOWN = 20  # refused rows that are told one by one; all of them are in the file of the refused
 
 
@@ -66,8 +70,16 @@ def import_(
         from ..runs.demonstrations import write_demonstrations
         from ..stage.importing import import_file
 
-        found = import_file(file, loaded.recipe, machine=machine, roles=mapped, licence=licence.strip(), source=source)
         console = console_of(machine)
+        with progress(console, quiet=not console.is_terminal, as_json=False) as observe:
+            found = import_file(
+                *(file, loaded.recipe),
+                machine=machine,
+                roles=mapped,
+                licence=licence.strip(),
+                source=source,
+                observe=observe,
+            )
         if found.rows:
             write_demonstrations(path, found.rows)
             console.print(f"wrote {escape(str(path))}: {len(found.rows):,} demonstrations", soft_wrap=True)
@@ -75,8 +87,9 @@ def import_(
             console.print(f"{found.unread:,} messages of these are nobody's, such as system prompts: not read")
         _tell_refused(console, found, path)
         if not found.rows:
-            hint = "--roles says who is who, such as --roles user=Alice,assistant=Bob (docs/teacher.md)"
-            raise DataError("none of its rows can be used", where=file, hint=hint)
+            most = next(iter(found.counts), "")
+            hint = _HINTS.get(most, "docs/teacher.md tells what a row needs")
+            raise DataError("none of its rows can be used" if most else "holds no row", where=file, hint=hint)
 
 
 def _mapped(stated: list[str]) -> dict[str, str]:
@@ -91,6 +104,8 @@ def _mapped(stated: list[str]) -> dict[str, str]:
 def _require_places(file: Path, path: Path, *, force: bool) -> None:
     if not os.path.isfile(file):
         raise DataError("no such file", where=file)
+    if not os.path.getsize(file):
+        raise DataError("is empty", where=file)
     if os.path.exists(path) and (not force or os.path.samefile(path, file)):
         raise OptimaError("exists already", where=path, hint="--force to replace it, or --output OTHER")
 

@@ -1,4 +1,4 @@
-"""`train`: a recipe, from the untrained pair to the final table."""
+"""`train`: a recipe, from the untrained team to the final table."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from .early import refuse_early
 if TYPE_CHECKING:
     from ..runs.progress import Timing
     from ..settings.config import LoadedRecipe
+    from ..settings.machine import Machine
 
 
 def train(
@@ -36,7 +37,7 @@ def train(
     report_to: ReportTo = None,
     profile: Annotated[bool, typer.Option("--profile", help="Tell and keep where the time went.")] = False,
 ) -> None:
-    """Run a recipe from the untrained pair to the final table; the same command resumes."""
+    """Run a recipe from the untrained team to the final table; the same command resumes."""
     command = shlex.join([program(), *sys.argv[1:]])
     with errors(go_on=command):
         from ..model.second import begun
@@ -61,7 +62,7 @@ def train(
             run_loop(loaded, machine=machine, folder=folder, observe=fan_out(observe, timings, tracked), second=second)
         if profile:
             _show_profile(console, folder, timings.rows(), seconds=time.monotonic() - started, as_json=as_json)
-        _show_result(console, folder, as_json=as_json)
+        _show_result(console, folder, machine, as_json=as_json)
 
 
 def _is_finished(folder: Path, loaded: LoadedRecipe) -> bool:
@@ -83,7 +84,7 @@ def _announce(console: Console, loaded: LoadedRecipe, folder: Path, *, quiet: bo
         console.print(f"finished already in {escape(str(folder))}")
 
 
-def _show_result(console: Console, folder: Path, *, as_json: bool) -> None:
+def _show_result(console: Console, folder: Path, machine: Machine, *, as_json: bool) -> None:
     from ..runs.folder import read_run
     from ..runs.report import result
 
@@ -91,7 +92,7 @@ def _show_result(console: Console, folder: Path, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"summary": run.read_json("summary.json")}), flush=True)
         return
-    console.print(result(run))
+    console.print(result(run, machine.speakers))
     name = shlex.quote(str(folder))
     typed = shlex.quote(program())
     ways = f"\nGo on with:  {typed} chat {name} --sample 3\n             {typed} report {name}"

@@ -20,7 +20,7 @@ from ..team.dialogue import taken
 Place = tuple[str, str, int]
 """Where a message stands in a workflow: its role, its step, and how often that step was taken before."""
 
-_FLOOR = 1e-4  # beside the standard deviation, so that a group of almost equal rewards is not blown up
+_FLOOR = 1e-4  # beside the standard deviation, as published; differences far above it count alike, however small
 _EQUAL = 1e-9  # rewards as near as this are the same number, computed in another order
 
 

@@ -100,7 +100,7 @@ def format_share(dialogue: Dialogue, *, settings: RewardSettings, roles: Sequenc
 def require(settings: RewardSettings) -> None:
     """Raises ConfigError when the reward needs a library that is not installed."""
     if settings.format_weight and not schemas.installed():
-        hint = 'pip install "optima-lite[schema]", or set reward.format_weight=0'
+        hint = "in the clone: pip install '.[schema]', or set reward.format_weight=0"
         raise ConfigError("reward.format_weight needs the library jsonschema, which is not installed", hint=hint)
 
 

@@ -21,7 +21,7 @@ from ..model.policy import Policy
 from ..settings.reinforce import ReinforceSettings
 from .episodes import Episode
 from .grpo import EpisodeTrainer
-from .sft import Steps, adapter_weights, arguments, restore_adapter, session
+from .sft import Steps, adapter_weights, arguments, flaw, restore_adapter, session
 from .value import ValueHead
 
 
@@ -86,7 +86,8 @@ def reinforce(
         restore_adapter(model, exact)
         value_error = trainer.recall(head=head, seed=seed)
         trainer.train()
-        guard.look(trainer.measure())
+        if not guard.reason:
+            guard.look(trainer.measure())
         logs = [entry for entry in trainer.state.log_history if "approximate_kl" in entry]
     if guard.reason and notify:
         notify(f"the step was stopped early: {guard.reason}; the last adapter before that is kept")
@@ -107,21 +108,14 @@ def reinforce(
 def check(episodes: Sequence[Episode], policy: Policy) -> None:
     """Before the first step: something to learn, its worth for each message, no second beginning-of-text, no padding,
     room in the model. A message that was cut has no turn end to be learnt. Raises TrainingError."""
-    bos = policy.tokenizer.bos_token_id
     for i, episode in enumerate(episodes):
-        row, problem = episode.row, None
+        row, problem = episode.row, flaw(episode.row.ids, policy)
         if not row.spans or any(end <= start for start, end in row.spans):
             problem = "no token to learn from"
         elif not len(row.spans) == len(episode.rewards) == len(episode.advantages):
             problem = "another number of messages than of rewards"
         elif not all(map(math.isfinite, (*episode.rewards, *episode.advantages))):
             problem = "a reward that is no number"
-        elif bos is not None and row.ids[:2] == (bos, bos):
-            problem = "two beginning-of-text tokens"
-        elif policy.pad_id in row.ids:
-            problem = "padding inside the text"
-        elif len(row.ids) > policy.max_length:
-            problem = f"{len(row.ids)} tokens, more than the model's {policy.max_length}"
         if problem:
             raise TrainingError(f"episode {i} has {problem}", hint="this is a defect; please report it")
 
@@ -156,8 +150,6 @@ class _Guard(TrainerCallback):
 
     def look(self, found: dict[str, float]) -> None:
         """Takes the adapter back where it has gone astray; after the last step it is looked at once more."""
-        if self.reason:
-            return
         limit, floor = self.settings.max_kl, self.settings.min_entropy * self._first_entropy
         if not all(map(math.isfinite, found.values())):
             self.reason = "the loss was no number"

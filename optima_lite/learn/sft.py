@@ -108,28 +108,34 @@ def check(rows: Sequence[Rendered], policy: Policy) -> None:
     supervised turn end in each span (unless it is a stream's), no padding, and fits the model. Raises TrainingError
     naming the first row that does not.
     """
-    bos = policy.tokenizer.bos_token_id
     for i, row in enumerate(rows):
-        problem = None
+        problem = flaw(row.ids, policy)
         if not any(end > start for start, end in row.spans):
             problem = "no token to learn from"
-        elif bos is not None and row.ids[:2] == (bos, bos):
-            problem = "two beginning-of-text tokens"
-        elif not row.in_steps and any(row.ids[end - 1] not in policy.end_ids for _, end in row.spans):
+        elif not problem and not row.in_steps and any(row.ids[end - 1] not in policy.end_ids for _, end in row.spans):
             problem = "an own turn whose end is not learnt"
-        elif policy.pad_id in row.ids:
-            problem = "padding inside the text"
-        elif len(row.ids) > policy.max_length:
-            problem = f"{len(row.ids)} tokens, more than the model's {policy.max_length}"
         if problem:
             raise TrainingError(f"training row {i} has {problem}", hint="this is a defect; please report it")
+
+
+def flaw(ids: Sequence[int], policy: Policy) -> str | None:
+    """What is wrong with the tokens of any row to learn from; None if nothing is."""
+    bos = policy.tokenizer.bos_token_id
+    if bos is not None and tuple(ids[:2]) == (bos, bos):
+        return "two beginning-of-text tokens"
+    if policy.pad_id in ids:
+        return "padding inside the text"
+    if len(ids) > policy.max_length:
+        return f"{len(ids)} tokens, more than the model's {policy.max_length}"
+    return None
 
 
 @contextmanager
 def session(policy: Policy) -> Iterator[PeftModel]:
     """The model as trainers may have it; whatever they leave behind is undone, so that rounds do not add up.
 
-    Restores: adapters, forward, hooks, dropout, gradient checkpointing, gradients, padding side, evaluation mode.
+    Restores: adapters, forward, hooks, dropout, gradient checkpointing, gradients, padding side, evaluation mode, and
+    that nobody has prepared the model: else who trained alone would be left out of a group that trains later on.
     """
     model, tokenizer = policy.model, policy.tokenizer
     base = model.get_base_model()
@@ -155,6 +161,7 @@ def session(policy: Policy) -> Iterator[PeftModel]:
                 for current, old in zip((module._forward_hooks, module._forward_pre_hooks), known, strict=True):
                     for handle in [handle for handle in current if handle not in old]:
                         del current[handle]
+            model.__dict__.pop("_is_accelerate_prepared", None)
             base.gradient_checkpointing_disable()
             for parameter in model.parameters():
                 parameter.grad = None

@@ -51,6 +51,8 @@ def _reinforcement(recipe: Recipe, *, roles: int) -> Iterator[PhaseStarted]:
             yield from optima.imitation(recipe, iteration)
         else:
             yield from optima.dialogues(recipe, iteration)
+            count = recipe.training.questions * recipe.sampling.rollouts
+            yield PhaseStarted("pay", iteration, count, "rewards", ("pay",))
             steps = planned_steps(episodes, recipe.reinforce)
             yield PhaseStarted("reinforce", iteration, steps, "steps", ("train",))
         step = "imitate" if iteration < recipe.reinforce.imitations else "reinforce"

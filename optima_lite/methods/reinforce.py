@@ -12,16 +12,20 @@ into the run folder and is read from there when they exist; so the same command 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..learn import rl
 from ..learn.episodes import Episode, episodes, paid
+from ..learn.rollout import Speakers
 from ..learn.value import ValueHead
-from ..model.policy import Policy, places
+from ..model.policy import Policy
 from ..records import Payment, Question, Rollouts
 from ..runs.folder import IMITATED, stage_name
+from ..runs.progress import Advance
+from ..settings.sections import RewardSettings
+from ..stage.cast import Cast
 from ..stage.dialogues import rewarded, sampled
 from ..stage.judge import Judge
 from ..stage.lesson import Lesson
@@ -54,21 +58,27 @@ def reinforce(stage: Stage, iteration: int, *, before: Path | None) -> Path:
     return _train(stage, iteration, scored, payments, _heads(stage, before or stage.cast.start))
 
 
+@dataclass(frozen=True)
+class Paying:
+    """A job: what each message of ranked dialogues was worth; see `episodes.paid`."""
+
+    speakers: Speakers
+    settings: RewardSettings
+
+    def do(self, cast: Cast, items: Sequence[Rollouts], advance: Advance) -> list[Payment]:
+        """See `crew.Job`. Credit by messages tests every program that a team has written on its way."""
+        agents = cast.agents(self.speakers)
+        payments = [paid(agents, group, settings=self.settings) for group in items]
+        advance(sum(len(group.dialogues) for group in items))
+        return payments
+
+
 def _pay(stage: Stage, iteration: int, scored: Sequence[Rollouts]) -> Sequence[Payment]:
     """What each message was worth, and how much more than its like."""
-    recipe, team = stage.cast.recipe, stage.cast.team
-
-    def work(chunk: Sequence[Rollouts]) -> list[Payment]:
-        return [paid(team, group, settings=recipe.reward) for group in chunk]
-
-    size = max(1, stage.cast.chunk // recipe.sampling.rollouts)
-    payments = stage.run.chunks(
-        stage_name(iteration, "3_payments"), Payment, scored, size=size, work=partial(map, work)
-    )
-    if all(payment.flat == payment.groups for payment in payments) and recipe.reinforce.advantage == "group":
-        why = "all dialogues about a question were worth the same"
-        stage.note(f"iteration {iteration}: {why}, whichever the question, so nothing is trained")
-    return payments
+    recipe, each = stage.cast.recipe, stage.cast.recipe.sampling.rollouts
+    job, name = Paying(stage.cast.team.speakers, recipe.reward), stage_name(iteration, "3_payments")
+    with stage.phase("pay", iteration=iteration, total=len(scored) * each, unit="rewards", parts=("pay",)) as advance:
+        return stage.made(name, Payment, scored, job=job, each=each, advance=advance)
 
 
 def _train(
@@ -81,11 +91,18 @@ def _train(
     """Each adapter on the messages of its roles; without any that tell something it stays as it is."""
     recipe, team = stage.cast.recipe, stage.cast.team
     settings = recipe.reinforce
+    flat = settings.advantage == "value"  # whether messages of groups without spread are learnt from, too
     learning = settings.roles or team.workflow.names
     rows: dict[str, list[Episode]] = {adapter: [] for adapter in team.workflow.adapters}
     for group, payment in zip(scored, payments, strict=True):
-        for adapter, episode in episodes(team, group, payment, roles=learning, flat=settings.advantage == "value"):
+        for adapter, episode in episodes(team, group, payment, roles=learning, flat=flat):
             rows[adapter].append(episode)
+
+    for adapter in (name for name, own in rows.items() if not own):
+        speakers = [role.name for role in team.workflow.roles if role.adapter == adapter and role.name in learning]
+        if speakers:
+            why = "all of their messages about a question were worth the same" if not flat else "they said nothing"
+            stage.note(f"iteration {iteration}: {' and '.join(speakers)} learnt nothing: {why}, whichever the question")
 
     def learn(policy: Policy, own: Sequence[Episode], **how: Any) -> rl.ReinforceFacts:
         temperature = recipe.sampling.temperature
@@ -107,6 +124,6 @@ def _heads(stage: Stage, before: Path | None) -> dict[str, ValueHead]:
     names = stage.cast.team.workflow.adapters
     rate, hidden = settings.value_learning_rate, policy.shape.hidden
     heads = {name: ValueHead(hidden, learning_rate=rate, device=policy.device) for name in names}
-    for name, place in places(before, names).items() if before else ():
+    for name, place in policy.places(before).items() if before else ():
         heads[name].load(place)
     return heads

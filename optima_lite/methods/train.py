@@ -1,8 +1,7 @@
 """What a run of any method has in common: the folder, the agents, where they begin, and the table of how they do.
 
-`method` in the recipe says who improves the agents in between: `optima` by imitation and preference (`optima/loop`),
-`reinforce` by rewards for each message.
-`prompts` by a choice among prompts (`prompts/loop`).
+`method` in the recipe says who improves the agents in between: `optima` (imitation and preference), `reinforce`
+(rewards for each message), `prompts` (a choice among prompts), `market` (who is in the team).
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from ..stage.baselines import ALONE
 from ..stage.cast import Cast, Spoken, spoken_elsewhere, workflows
 from ..stage.crew import Alone
 from ..stage.doctor import versions
-from ..stage.elsewhere import SPOKEN_ELSEWHERE, models, named, require_same_models, taken
+from ..stage.elsewhere import SPOKEN_ELSEWHERE, models, named, require_keys, require_same_models
 from ..stage.hiring import hired
 from ..stage.preflight import require
 from ..stage.stage import Stage, require_something_right
@@ -79,12 +78,21 @@ def train(
             observe(Note(SAMPLED_ELSEWHERE))
         names = named(recipe)
         if names:
+            if not run.read_json("summary.json"):
+                require_keys(names, machine)
             now = models(names, machine)
             require_same_models(run.settle("speakers", lambda: now), now, where=run.folder)
             observe(Note(f"{', '.join(f'{name} is {model}' for name, model in now.items())}: {SPOKEN_ELSEWHERE}"))
         start = begin(run, recipe, machine=machine, notify=lambda text: observe(Note(text)))
         with hired(
-            recipe, machine=machine, settle=run.settle, observe=observe, start=start, second=second, run=run.folder
+            recipe,
+            machine=machine,
+            settle=run.settle,
+            settled=run.manifest,
+            observe=observe,
+            start=start,
+            second=second,
+            run=run.folder,
         ) as crew:
             cast = crew.cast
             stage = Stage(cast, run, observe, crew, _teacher(cast, machine, run, observe))
@@ -96,8 +104,6 @@ def train(
                 stage.evaluate(cast.single, held_out, "single_agent", greedy=greedy)
             require_something_right(run, recipe)
             _improve(stage, held_out)
-            for sentence in taken(run.folder, machine) if names else ():
-                stage.note(sentence)
 
 
 def _teacher(cast: Cast, machine: Machine, run: Run, observe: Observer) -> Spoken | None:

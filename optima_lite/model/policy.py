@@ -171,9 +171,13 @@ class Policy:
         """Replaces weights by those in a folder: the first adapter's where they lie in the folder itself, as those of
         an agent alone do, else each one's by those in the folder of its name in there. Raises ModelError when they are
         missing or do not fit."""
-        alone = (folder / _WEIGHTS).is_file() or len(self.names) == 1
-        for name, place in places(folder, self.names[:1] if alone else self.names).items():
+        for name, place in self.places(folder).items():
             self.load_one(name, place)
+
+    def places(self, folder: Path) -> dict[str, Path]:
+        """Where in a folder the weights of which adapters lie; see `load_adapter`."""
+        alone = (folder / _WEIGHTS).is_file()
+        return places(folder, self.names[:1] if alone else self.names)
 
     def load_one(self, name: str, folder: Path) -> None:
         """Replaces the weights of one adapter by those in a folder, and wears it. Raises as `load_adapter`."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import RunError
 from .decoding import Row
-from .endpoint import Endpoint
+from .endpoint import Answer, Endpoint, first_choice
 from .generate import Generator
 from .policy import Policy
 from .sampling import Sampling
@@ -73,11 +73,9 @@ class Remote(Generator):
             "skip_special_tokens": False,
         }
 
-    def _said(self, answer: dict[str, Any], row: Row) -> list[int]:
+    def _said(self, answer: Answer, row: Row) -> list[int]:
         """The ids of an answer, checked. Raises RunError for anything else than what may have been sampled."""
-        choices = answer.get("choices")
-        choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
-        said: Any = choice.get("token_ids")
+        said: Any = first_choice(answer).get("token_ids")
         problem = None
         if said is None:
             problem = "no token ids"
@@ -93,7 +91,7 @@ class Remote(Generator):
             problem = "tokens after the end of the turn"
         if problem is None:
             return list(said)
-        hint = "a server of this very model that knows return_token_ids, such as vLLM's (docs/servers.md)"
+        hint = "a server of this very model that knows return_token_ids, such as vLLM's (docs/server.md)"
         raise RunError(f"the server answered with {problem}", where="server", hint=hint)
 
     @property

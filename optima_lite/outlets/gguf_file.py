@@ -34,7 +34,7 @@ def require(folder: Path) -> None:
     try:
         import gguf  # noqa: F401
     except ModuleNotFoundError as error:
-        raise ConfigError("GGUF files need the package gguf", hint="pip install 'optima-lite[export]'") from error
+        raise ConfigError("GGUF files need the package gguf", hint="in the clone: pip install '.[export]'") from error
     config, tokenizer = _json(folder / "config.json"), _json(folder / "tokenizer.json")
     elsewhere = "--as merged, and llama.cpp's convert_hf_to_gguf.py on that folder"
     if config.get("model_type") != "llama":

@@ -17,6 +17,7 @@ from ..records import Rollouts
 from .cells import table_of
 from .evaluations import evaluation_stage, evaluations, undone_remark
 from .folder import RunFolder
+from .replies import replies_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class Compared:
 
     Every low and high is an end of a 95 % interval, None where there is none. shared: those questions. The changes are
     None for the first run itself, and where no question is shared. remark: what to know, such as an undone step.
+    elsewhere_tokens: read and said by models elsewhere in all commands of the run, by their own count.
     """
 
     run: str
@@ -43,6 +45,7 @@ class Compared:
     tokens_change_low: float | None = None
     tokens_change_high: float | None = None
     remark: str = ""
+    elsewhere_tokens: int = 0
 
 
 def compare(runs: Sequence[RunFolder], *, decoding: str = "sampled") -> list[Compared]:
@@ -68,7 +71,12 @@ def _last(run: RunFolder, decoding: str) -> tuple[Compared, dict[str, tuple[floa
     asked = {one.question.id: (one.rewards[0].task, one.dialogues[0].tokens) for one in groups if one.rewards}
     remark = undone_remark(run, int(row.name.removeprefix("iteration_")))
     low, high = row.score_low, row.score_high
-    line = Compared(run.folder.name, row.name, decoding, row.questions, row.score, low, high, row.tokens, remark=remark)
+    taken = sum(replies.prompt_tokens + replies.completion_tokens for replies in replies_in(run.folder).values())
+    line = Compared(
+        *(run.folder.name, row.name, decoding, row.questions, row.score, low, high, row.tokens),
+        remark=remark,
+        elsewhere_tokens=taken,
+    )
     return line, asked
 
 
@@ -94,9 +102,10 @@ def comparison_table(lines: Sequence[Compared]) -> Table:
     for line in lines:
         about = f"\n  {line.evaluation} {line.decoding} ({line.questions})"
         remark = f"\n  {line.remark}" if line.remark else ""
+        taken = f"\n  {line.elsewhere_tokens:,} tokens elsewhere" if line.elsewhere_tokens else ""
         few = f"\n  {line.shared} shared" if line.shared not in (None, line.questions) else ""
         table.add_row(
-            Text.assemble(line.run, (about, "dim"), (remark, "yellow"), (few, "yellow")),
+            Text.assemble(line.run, (about, "dim"), (taken, "dim"), (remark, "yellow"), (few, "yellow")),
             _with_bounds(f"{line.score:.3f}", line.score_low, line.score_high, ".2f"),
             f"{line.tokens:.1f}",
             _change(line.score_change, line.score_change_low, line.score_change_high, "+.3f", "+.2f"),

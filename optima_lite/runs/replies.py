@@ -22,7 +22,7 @@ class Replies:
     """The replies of one speaker, by their keys; those in `path` are read first. Several threads may ask and add.
 
     A line that a kill has cut short is left where it is, and counts as never written. prompt_tokens, completion_tokens:
-    of all replies.
+    of all replies. refusals: what the server has said in those that are one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,6 +30,7 @@ class Replies:
         self._lock = threading.Lock()
         self._found: dict[str, Reply] = {}
         self.prompt_tokens = self.completion_tokens = 0
+        self.refusals: list[str] = []
         stored = read_bytes(path)
         self._torn = bool(stored) and not stored.endswith(b"\n")
         for line in stored.split(b"\n"):
@@ -64,6 +65,7 @@ class Replies:
             self._found[reply.key] = reply
             self.prompt_tokens += reply.prompt_tokens
             self.completion_tokens += reply.completion_tokens
+            self.refusals += [reply.refused] if reply.refused else []
 
 
 def replies_in(run: Path) -> dict[str, Replies]:

@@ -5,9 +5,12 @@ Nothing that the run has stored is computed again.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from ..settings.machine import Speaker
 from .chosen import PASTE
 from .dialogue_view import printable, typical_pair
 from .evaluation_view import Curve, evaluation_table, gain_table, remarks
@@ -29,8 +32,8 @@ from .steps import imitations, preferences, reinforcements
 from .summary import work
 
 
-def overview(run: RunFolder) -> RenderableType:
-    """Everything that `optima-lite report` shows."""
+def overview(run: RunFolder, speakers: Mapping[str, Speaker] | None = None) -> RenderableType:
+    """Everything that `optima-lite report` shows. speakers: of the machine file, for their prices."""
     rows = evaluations(run)
     imitated, preferred, reinforced = imitations(run), preferences(run), reinforcements(run)
     variants = "".join(f", {variant}" for variant in run.manifest.get("variants", ()))
@@ -59,17 +62,18 @@ def overview(run: RunFolder) -> RenderableType:
         ]
     parts += verdict_lines(run)
     parts += [part for table in market_parts(run) for part in (Text(""), table)]
-    parts += spoken_lines(run)
+    parts += spoken_lines(run, speakers)
     pair, line = typical_pair(run, rows), work_line(run)
     parts += [Text(""), pair] if pair else []
     parts += [Text(""), line] if line else []
     return Group(*parts)
 
 
-def result(run: RunFolder) -> RenderableType:
-    """What `optima-lite train` ends with: the table, the gain, and how the pair talked before and after."""
+def result(run: RunFolder, speakers: Mapping[str, Speaker] | None = None) -> RenderableType:
+    """What `optima-lite train` ends with: the table, the gain, and how the pair talked before and after. speakers: as
+    in `overview`."""
     rows = evaluations(run)
-    said = [*remarks(rows), *verdict_lines(run), *spoken_lines(run)]
+    said = [*remarks(rows), *verdict_lines(run), *spoken_lines(run, speakers)]
     evaluated = Group(evaluation_table(rows, undone_remarks(run)), *said)
     search = prompt_search(run)
     told = Group(*search_parts(search)) if search else None

@@ -9,17 +9,19 @@ from ..records import Rollouts, to_json
 from .evaluations import evaluations
 from .folder import STARTED, RunFolder, stage_name
 from .market import Trade, trades
+from .replies import replies_in
 from .searches import prompt_search
 from .steps import Imitation, Preference, Reinforcement, imitations, preferences, reinforcements
 
 
 def summary(run: RunFolder) -> dict[str, Any]:
-    """The content of summary.json; what is not known is None.
+    """The content of summary.json; what is not known is None, and what nobody did is left out.
 
     adapter: the one in force, relative to the run folder; None untrained. seconds: time spent in all phases, over all
     starts. work: see `work`. training_tokens: tokens sampled for training, plus the trainer's tokens times its epochs;
     None unless every step that has begun, and one in every iteration, has stored both. validation_tokens: sampled to
-    judge the steps.
+    judge the steps. elsewhere: what each model elsewhere has said, read and refused in all commands of the run, its
+    tokens by its own count, which are among no others.
     """
     timings, trained = run.timings(), run.trained()
     adapter = run.adapter(trained[-1]) if trained else None
@@ -32,7 +34,22 @@ def summary(run: RunFolder) -> dict[str, Any]:
         "training_tokens": next(reversed(training_tokens(run).values()), None),
         "validation_tokens": next(reversed(validation_tokens(run).values()), 0),
         "evaluations": [to_json(row) for row in evaluations(run)],
+        **elsewhere(run),
     }
+
+
+def elsewhere(run: RunFolder) -> dict[str, dict[str, dict[str, int]]]:
+    """What models elsewhere have taken, by their names; see `summary`."""
+    took = {
+        name: {
+            "messages": len(replies) - len(replies.refusals),
+            "refused": len(replies.refusals),
+            "prompt_tokens": replies.prompt_tokens,
+            "completion_tokens": replies.completion_tokens,
+        }
+        for name, replies in replies_in(run.folder).items()
+    }
+    return {"elsewhere": took} if took else {}
 
 
 def work(run: RunFolder) -> dict[str, int] | None:

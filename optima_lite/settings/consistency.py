@@ -67,10 +67,27 @@ def _of_learning(recipe: Values, stated: Collection[str]) -> Iterator[tuple[str,
     for name in others if isinstance(others, Mapping) else ():
         if name in (recipe["reinforce"]["roles"] or ()):
             yield "reinforce.roles", f"names {name}, whom {others[name]} speaks for, so that it learns nothing"
-    if recipe["method"] == "reinforce" and recipe["sampling"]["top_p"] < 1:
-        yield "sampling.top_p", "must be 1 with method: reinforce, whose ratios are of the whole distribution"
+    if recipe["method"] == "reinforce":
+        yield from _of_rewards(recipe)
     if recipe["schedule"] == "idpo" and recipe["training"]["iterations"] < 2:
         yield "schedule", "idpo prefers from the second iteration on; training.iterations must be at least 2"
+
+
+def _of_rewards(recipe: Values) -> Iterator[tuple[str, str]]:
+    """What reinforcement cannot learn from."""
+    reward, how = recipe["reward"], recipe["reinforce"]
+    if recipe["sampling"]["top_p"] < 1:
+        yield "sampling.top_p", "must be 1 with method: reinforce, whose ratios are of the whole distribution"
+    if recipe["sampling"]["rollouts"] < 2 and how["advantage"] == "group":
+        yield "sampling.rollouts", "must be 2 or more where reinforce.advantage compares the runs of a question"
+    if reward["readability"] == "inverse" and reward["readability_weight"]:
+        what = "has no upper bound: reinforcement climbs it by saying what is foreseeable, right or wrong"
+        yield "reward.readability", f"inverse {what}; capped and relative are for method: reinforce"
+    if how["ratio"] == "sequence" and reward["credit"] not in ("trajectory", "split"):
+        what = (
+            f"gives all that an agent says one ratio, which averages away what reward.credit {reward['credit']} tells"
+        )
+        yield "reinforce.ratio", f"sequence {what}"
 
 
 def _of_start(recipe: Values) -> Iterator[tuple[str, str]]:

@@ -267,7 +267,7 @@ class _Reading:
         if shape.schema_ is not None and shape.parse != "json":
             self.wrong((*here, "schema"), "is read with parse: json only")
         if shape.schema_ and not schemas.installed():
-            self.wrong((*here, "schema"), 'needs the library jsonschema: pip install "optima-lite[schema]"')
+            self.wrong((*here, "schema"), "needs the library jsonschema: pip install '.[schema]' in the clone")
         if shape.schema_ and (problem := schemas.problem(shape.schema_)):
             self.wrong((*here, "schema"), f"is no JSON schema: {problem}")
         return Step(

@@ -101,6 +101,9 @@ class Speaker(Section):
     max_cost: Annotated[float, Field(gt=0, le=1_000_000)] | None = Field(
         None, description="What it may cost in one run"
     )
+    max_refused: Count = Field(
+        8, description="Requests that it may refuse one after the other, such as by a filter; one more ends the run"
+    )
 
     @field_validator("omit", mode="before")
     @classmethod
@@ -230,7 +233,8 @@ def _example_toml() -> str:
     models, _ = keys.pop("models"), keys.pop("speakers")
     lines = [
         "# The machine that optima-lite runs on; what a run learns is in the recipe. Every line is optional and shows",
-        f"# the default. Read from --config, else ./{MACHINE_FILE}, else ~/.config/optima_lite/{MACHINE_FILE}.",
+        "# the default, or an example where there is none.",
+        f"# Read from --config, else ./{MACHINE_FILE}, else ~/.config/optima_lite/{MACHINE_FILE}.",
     ]
     tables = {
         "cluster": "Where one machine is not enough",
@@ -243,8 +247,10 @@ def _example_toml() -> str:
     lines += ["", f"# {models.description}", "# [models]", '# llama3 = "~/models/Meta-Llama-3-8B-Instruct"']
     for name, what in tables.items():
         lines += ["", f"# {what} (docs/{name}.md)", f"# [{name}]"]
-        known = [key for key in tabled[name] if key.default != "null"]
-        lines += [f"# {key.path.removeprefix(name + '.')} = {key.default}  # {key.description}" for key in known]
+        for key in tabled[name]:
+            short = key.path.removeprefix(f"{name}.")
+            value = _EXAMPLES.get(short) if key.default == "null" else key.default
+            lines += [f"# {short} = {value}  # {key.description}"] if value else []
     lines += [
         "",
         "# Models elsewhere that roles may be spoken by, by names of yours (docs/speakers.md)",

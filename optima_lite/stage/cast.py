@@ -48,6 +48,11 @@ Settle = Callable[[str, Callable[[], int]], int]
 """The value of a named limit: what a run has settled on before, else what the callable decides."""
 
 
+LIMITS = (
+    *("threads", "max_batch_tokens", "max_cache_bytes", "batches_fail", "cache_fails"),
+    *("micro_batch", "training_threads", "chunk", "parts"),
+)
+"""The limits that are settled, by their names in the manifest."""
 CHUNK = 400  # dialogues written at a time
 SMALL_CHUNK = 1200  # by a model that has said them in seconds
 _SMALL = 20_000_000  # parameters up to which a model keeps no more than one core busy
@@ -280,7 +285,7 @@ def spoken_elsewhere(
     if team.auctioned or team.stream:
         what = "the agents of a market" if team.auctioned else "a team whose messages fall into steps"
         raise RunError(f"{what} cannot be spoken by {name}, who says whole messages in turn", where=run.folder)
-    require_speakers([name], machine, where="--spoken-by")
+    require_speakers([name], machine, where="spoken_by")
     agents = replace(cast.team, workflow=spoken(team, name))
     if name not in agents.elsewhere:  # else it is the same one, whose ceilings are on all that it says
         agents = replace(agents, elsewhere=_elsewhere(agents, machine, run.folder, notify))
@@ -302,11 +307,12 @@ def recall(
     iteration: int | None,
     other: Recipe | None = None,
     handing_on: HandingOn | None = None,
+    notify: Callable[[str], None] = lambda text: None,
 ) -> Cast:
     """The agents of a run as they stood after an iteration, or untrained for None.
 
     other: a recipe whose task they meet instead, with its protocol, prompts, sampling, evaluation and plugin; the run's
-    plugin then has no say in the reward.
+    plugin then has no say in the reward. notify: as in `assemble`.
 
     Raises RunError for an iteration that has not been trained, ConfigError for a manifest of another version, for a
     plugin that is not what or where it was, and for a team that cannot hand its messages on as wanted.
@@ -340,7 +346,7 @@ def recall(
         require_same_models(run.manifest.get("speakers") or {}, models(names, machine), where=run.folder)
     start = run.folder / STARTED
     begun = start if start.is_dir() else None
-    cast = assemble(recipe, machine=machine, settle=settled, start=begun, run=run.folder)
+    cast = assemble(recipe, machine=machine, settle=settled, notify=notify, start=begun, run=run.folder)
     if adapter is not None:
         cast.policy.load_adapter(adapter)
     return replace(cast, team=agents_after(cast, run, iteration))

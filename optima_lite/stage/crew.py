@@ -26,9 +26,11 @@ class Job(Protocol[Made]):
 
 
 class Crew(Protocol):
-    """Those who do the work of a run, with the agents as they stand. cast: as this process has them."""
+    """Those who do the work of a run, with the agents as they stand."""
 
-    cast: Cast
+    @property
+    def cast(self) -> Cast:
+        """The agents, as this process has them."""
 
     def map(self, job: Job[Made], pieces: Sequence[Sequence[Any]], advance: Advance) -> Iterator[list[Made]]:
         """What the job makes of each piece, in their order."""

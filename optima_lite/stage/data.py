@@ -15,14 +15,19 @@ from ..settings.recipe import Recipe
 from ..settings.task import SPLITS
 from ..settings.workflow import QUESTION, TASK
 from ..statistics import FEWEST
+from ..tasks.benchmarks import BENCHMARKS
 from ..tasks.questions import ALL, facts, questions
 from ..team.prompts import sights
 from .cast import workflows
 from .findings import Finding, Status
 
 
-def data_findings(recipe: Recipe) -> Iterator[Finding]:
-    """The size of every split, and what is too little of it; a file that is not named yet is a note, not a problem."""
+def data_findings(recipe: Recipe, *, here: bool = True) -> Iterator[Finding]:
+    """The size of every split, and what is too little of it; a file that is not named yet is a note, not a problem.
+    here: whether the run is to be on this machine; else nothing is asked of the hub."""
+    if not here and _of_the_hub(recipe):
+        yield Finding("data", Status.NOTE, f"{recipe.task.name} comes from the Hugging Face hub, which was not asked")
+        return
     if recipe.task.name == "jsonl" and recipe.task.path is None:
         yield Finding("data", Status.NOTE, "no file yet", "add task.path=FILE.jsonl to the command")
         return
@@ -53,8 +58,10 @@ def data_findings(recipe: Recipe) -> Iterator[Finding]:
         yield Finding(subject, Status.NOTE if few or short else Status.OK, detail + each, hint)
 
 
-def look_up_findings(recipe: Recipe) -> Iterator[Finding]:
-    """How much there is to look facts up in, where that is more than the question's own."""
+def look_up_findings(recipe: Recipe, *, here: bool = True) -> Iterator[Finding]:
+    """How much there is to look facts up in, where that is more than the question's own. here: see `data_findings`."""
+    if not here and _of_the_hub(recipe):
+        return
     for index in sorted({*workflows(recipe)[0].indexes} - {QUESTION}):
         try:
             found = len(facts(recipe.task, index))
@@ -63,6 +70,10 @@ def look_up_findings(recipe: Recipe) -> Iterator[Finding]:
             yield Finding("facts to look up", Status.PROBLEM, what, error.hint)
         else:
             yield Finding("facts to look up", Status.OK, f"{found:,} in {_where(index)}")
+
+
+def _of_the_hub(recipe: Recipe) -> bool:
+    return recipe.task.name in BENCHMARKS and recipe.task.path is None
 
 
 def demonstration_findings(recipe: Recipe) -> Iterator[Finding]:

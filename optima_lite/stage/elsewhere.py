@@ -12,7 +12,7 @@ from ..errors import ConfigError, DataError, RunError
 from ..learn.elsewhere import Ask, Elsewhere
 from ..model.hub import NotHere
 from ..runs.progress import PhaseStarted
-from ..runs.replies import SPOKEN, replies_in
+from ..runs.replies import SPOKEN
 from ..settings.layers import near_names
 from ..settings.machine import MACHINE_FILE, Machine, Speaker
 from ..settings.recipe import Recipe
@@ -39,6 +39,16 @@ def require_speakers(names: Iterable[str], machine: Machine, *, where: str = "te
             near = near_names(name, [*machine.speakers])
             hint = f'add to {MACHINE_FILE}: [speakers.{name}] with url = "..." and model = "..."; {near}'
             raise ConfigError(f"there is no speaker {name} in {MACHINE_FILE}", where=where, hint=hint)
+
+
+def require_keys(names: Iterable[str], machine: Machine) -> None:
+    """Raises ConfigError for a speaker whose key is not in the environment."""
+    for name in names:
+        variable = machine.speakers[name].key_env
+        if variable and not os.environ.get(variable):
+            what = f"the environment variable {variable} is to hold the key of {name}, and is empty"
+            where, hint = f"speakers.{name}.key_env", f"export {variable}=... in this terminal alone"
+            raise ConfigError(what, where=where, hint=hint)
 
 
 def require_same_models(stored: Mapping[str, Any], now: Mapping[str, Any], *, where: Path) -> None:
@@ -100,11 +110,10 @@ def findings(recipe: Recipe, machine: Machine, plan: Sequence[PhaseStarted]) -> 
         speaker, roles = machine.speakers[name], [role.name for role in team.roles if role.spoken_by == name]
         does = [f"speaks for {' and '.join(roles)}"] * bool(roles) + ["teaches"] * (name == recipe.teacher.speaker)
         yield Finding(f"speaker {name}", Status.OK, f"{speaker.model} at {speaker.url} {' and '.join(does)}")
-        if speaker.key_env and not os.environ.get(speaker.key_env):
-            what = f"the environment variable {speaker.key_env} is to hold its key, and is empty"
-            yield Finding(
-                f"key of {name}", Status.PROBLEM, what, f"export {speaker.key_env}=... in this terminal alone"
-            )
+        try:
+            require_keys([name], machine)
+        except ConfigError as error:
+            yield Finding(f"key of {name}", Status.PROBLEM, error.what, error.hint)
         if roles:
             yield _bill(name, speaker, recipe, team, _dialogues(plan, _TALKS))
         if name == recipe.teacher.speaker:
@@ -137,12 +146,3 @@ def _bill(name: str, speaker: Speaker, recipe: Recipe, team: Workflow, talks: in
     what = f"at most about {requests:,} messages in {talks:,} dialogues, {read:,} tokens read and {said:,} said"
     what += f", which cost {cost:,.2f}" * bool(cost) + "; its ceiling may end the run before" * over
     return Finding(f"asked of {name}", Status.NOTE if over else Status.OK, what)
-
-
-def taken(run: Path, machine: Machine) -> Iterator[str]:
-    """What each speaker has taken in a run, in a sentence."""
-    for name, replies in replies_in(run).items():
-        read, said = replies.prompt_tokens, replies.completion_tokens
-        cost = machine.speakers[name].cost(read, said) if name in machine.speakers else 0.0
-        price = f", which cost {cost:.4g}" if cost else ""
-        yield f"{name} has said {len(replies):,} messages: {read:,} tokens read and {said:,} said{price}"

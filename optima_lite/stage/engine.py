@@ -29,7 +29,7 @@ def require_engine(recipe: Recipe, machine: Machine) -> None:
         raise ConfigError(what, where="cluster.trainers", hint="a number that divides it")
     if find_spec("ray") is None:
         what = 'cluster.engine "ray" needs the extra ray'
-        raise ConfigError(what, where="optima_lite.toml", hint="pip install 'optima-lite[ray]'")
+        raise ConfigError(what, where="optima_lite.toml", hint="in the clone: pip install '.[ray]'")
 
 
 def _kept_in_a_process(recipe: Recipe) -> str | None:

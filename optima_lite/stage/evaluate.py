@@ -18,7 +18,7 @@ from ..settings.recipe import Recipe
 from ..settings.sections import RewardSettings
 from ..tasks.answers import Scoring, hotpot_f1
 from ..tasks.questions import questions
-from .cast import Cast
+from .cast import Cast, Spoken
 
 
 @dataclass(frozen=True)
@@ -145,28 +145,36 @@ def table_row(
 
 
 def evaluate_again(
-    cast: Cast, *, name: str, questions_wanted: int | None, seed: int | None, observe: Observer
+    cast: Cast,
+    *,
+    name: str,
+    questions_wanted: int | None,
+    seed: int | None,
+    observe: Observer,
+    others: Sequence[Spoken] = (),
 ) -> list[EvalRow]:
-    """The pair's row sampled and its row greedy, on the recipe's held-out questions; nothing is stored."""
+    """The team's row sampled and its row greedy, on the recipe's held-out questions, and both of the others; no row is
+    stored. others: the team as models elsewhere speak it."""
     recipe = cast.recipe
     drawn = questions(recipe.task, "held_out", questions_wanted or recipe.evaluation.questions, seed=0)
     fitted, _ = cast.fit(cast.team, drawn)
 
-    def row(decoding: str) -> EvalRow:
-        label, parts = f"evaluate {name} {decoding}", parts_of(len(cast.team.workflow.roles))
+    def row(name: str, agents: Agents, decoding: str) -> EvalRow:
+        label, parts = f"evaluate {name} {decoding}", parts_of(len(agents.workflow.roles))
         with phase(observe, label, iteration=None, total=len(fitted), unit="questions", parts=parts) as advance:
             job = Examination(
-                cast.team.speakers,
-                sampling=cast.sampling(cast.team, greedy=decoding == "greedy"),
+                agents.speakers,
+                sampling=cast.sampling(agents, greedy=decoding == "greedy"),
                 seed=recipe.seed if seed is None else seed,
                 settings=recipe.reward,
             )
             pieces = Pieces(fitted, [range(len(fitted))]).split(cast.parts)
-            examined = [made for piece in pieces for made in job.do(cast, piece, advance)]
-        agents = cast.team
+            talking = replace(cast, team=agents)
+            examined = [made for piece in pieces for made in job.do(talking, piece, advance)]
         agrees = agents.workflow.agrees
         found = summarise(examined, name=name, decoding=decoding, scoring=agents.scoring, agrees=agrees)
         observe(Evaluated(found))
         return found
 
-    return [row("sampled"), row("greedy")]
+    teams = {name: cast.team} | {f"spoken_by_{one.name}": one.agents for one in others}
+    return [row(label, agents, decoding) for label, agents in teams.items() for decoding in DECODINGS]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ..model.second import Second
 from ..runs.progress import Note, Observer, phase
@@ -21,13 +22,15 @@ def hired(
     *,
     machine: Machine,
     settle: Settle,
+    settled: Mapping[str, Any],
     observe: Observer,
     start: Path | None,
     second: Second | None = None,
     run: Path | None = None,
 ) -> Iterator[Crew]:
-    """Who does the work of a run in the `with` block. run: its folder. second: a process that was begun already. The
-    others are those of `cast.assemble`, and so are the errors; RunError where there is no cluster as wanted."""
+    """Who does the work of a run in the `with` block. settled: what the run has settled on before. run: its folder.
+    second: a process that was begun already. The others are those of `cast.assemble`, and so are the errors; RunError
+    where there is no cluster as wanted."""
 
     def notify(text: str) -> None:
         observe(Note(text))
@@ -41,7 +44,7 @@ def hired(
         return
     from .cluster import clustered
 
-    with clustered(recipe, machine=machine, settle=settle, notify=notify, start=start) as workers:
+    with clustered(recipe, machine=machine, settle=settle, settled=settled, notify=notify, start=start) as workers:
         with phase(observe, "load", iteration=None, total=1, unit="models") as advance:
             workers.gather()
             advance(1)

@@ -11,11 +11,12 @@ from ..errors import ConfigError
 from ..learn.teaching import retold
 from ..records import Origin, Question, Rollouts
 from ..runs.demonstrations import sha256_of
+from ..runs.progress import Observer, phase, silent
 from ..settings.machine import Machine
 from ..settings.recipe import Recipe
 from ..settings.workflow import Workflow
 from ..tasks.apart import KeptApart
-from ..tasks.jsonl import identity
+from ..tasks.jsonl import count_lines, identity
 from ..tasks.trajectories import AS_QUESTION, LEFT_OUT, Roles, Trajectory, Unfit, trajectories
 from .cast import Cast, outline, workflows
 
@@ -48,7 +49,14 @@ class Imported:
 
 
 def import_file(
-    path: Path, recipe: Recipe, *, machine: Machine, roles: Roles, licence: str, source: str | None
+    path: Path,
+    recipe: Recipe,
+    *,
+    machine: Machine,
+    roles: Roles,
+    licence: str,
+    source: str | None,
+    observe: Observer = silent,
 ) -> Imported:
     """Every row of a file for the team and the model of a recipe.
 
@@ -64,14 +72,18 @@ def import_file(
     importer = _Importer(outline(recipe, machine=machine, settled=_SETTLED), KeptApart(recipe))
     origin = Origin(path.name, licence, source, sha256=sha256_of(path))
     found = Imported()
-    for one in trajectories(path, known, recipe.task):
-        try:
-            if isinstance(one, Unfit):
-                raise one
-            found.rows.append(importer.row(one, replace(origin, line=one.line)))
-            found.unread += one.unread
-        except Unfit as unfit:
-            found.refused.append(Refused(one.line, unfit.why, unfit.what))
+    with phase(observe, "import", iteration=None, total=count_lines(path), unit="lines") as advance:
+        told = 0
+        for one in trajectories(path, known, recipe.task):
+            try:
+                if isinstance(one, Unfit):
+                    raise one
+                found.rows.append(importer.row(one, replace(origin, line=one.line)))
+                found.unread += one.unread
+            except Unfit as unfit:
+                found.refused.append(Refused(one.line, unfit.why, unfit.what))
+            advance(one.line - told)
+            told = one.line
     return found
 
 

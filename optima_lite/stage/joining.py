@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from ..errors import RunError
 from ..model.resources import cores
@@ -21,8 +22,8 @@ _ANSWER = 10.0  # seconds in which somebody must answer at an address
 @contextmanager
 def joined(cluster: Cluster) -> Iterator[None]:
     """This process belongs to the cluster in the `with` block. Raises RunError where there is none."""
-    _connect(cluster)
     try:
+        _connect(cluster)
         yield
     finally:
         ray.shutdown()
@@ -44,7 +45,7 @@ def _connect(cluster: Cluster) -> None:
     except Exception as error:
         # Where its processes take longer than half a minute to begin, Ray raises an `Exception` and nothing narrower.
         slow = type(error) is Exception and "timed out" in str(error)
-        if slow or isinstance(error, ConnectionError | RuntimeError | ValueError):
+        if slow or isinstance(error, OSError | RayError | RuntimeError | ValueError):
             raise _unreachable(error, slow=slow) from error
         raise
 
@@ -63,8 +64,14 @@ def _listens(address: str) -> None:
 
 def _unreachable(error: Exception, *, slow: bool) -> RunError:
     what = f"no Ray cluster can be reached: {str(error).split('. ')[0].splitlines()[0][:300]}"
-    ways = 'cluster.address = "local" begins one on this machine; `ray start --head` one for several'
-    hint = "the same command when this machine is less busy" if slow else ways
+    hint = 'cluster.address = "local" begins one on this machine; `ray start --head` one for several'
+    if slow:
+        hint = "the same command when this machine is less busy"
+    elif "authentication token" in f"{error} {error.__context__}".lower():
+        what = "this Ray cluster is guarded by a token, and has not been shown it"
+        hint = (
+            "RAY_AUTH_MODE=token in the environment, and ~/.ray/auth_token of the cluster's first machine on this one"
+        )
     return RunError(what, where="cluster.address", hint=hint)
 
 
@@ -77,10 +84,27 @@ def _gpus(cluster: Cluster) -> float:
 
 def wanted(cluster: Cluster) -> int:
     """How many workers there should be now."""
-    if cluster.workers != "auto":
-        return cluster.workers
-    resources, gpus = ray.cluster_resources(), _gpus(cluster)
-    return max(1, int(resources.get("GPU", 0) / gpus) if gpus else int(resources.get("CPU", 1)))
+    return max(1, room(cluster)) if cluster.workers == "auto" else cluster.workers
+
+
+def room(cluster: Cluster) -> int:
+    """How many workers the nodes have room for, each of which takes a core, and its GPUs on one node."""
+    gpus = _gpus(cluster)
+
+    def on(node: Mapping[str, float]) -> int:
+        cores, cards = int(node.get("CPU", 0)), node.get("GPU", 0)
+        if not gpus:
+            return cores
+        return min(cores, int(cards / gpus) if gpus >= 1 else int(cards) * int(1 / gpus))
+
+    return sum(on(node["Resources"]) for node in ray.nodes() if node["Alive"])
+
+
+def needs(cluster: Cluster) -> str:
+    """What a worker takes, and what there is, in words."""
+    gpus, there = _gpus(cluster), ray.cluster_resources()
+    each = f"a core{f' and {gpus:g} GPU' * bool(gpus)}{'s' * (gpus > 1)}"
+    return f"whose nodes have {there.get('CPU', 0):g} cores and {there.get('GPU', 0):g} GPUs; a worker takes {each}"
 
 
 def actor_of(worker: type, cluster: Cluster) -> Any:

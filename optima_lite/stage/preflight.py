@@ -68,7 +68,9 @@ def check(
         yield Finding("plugin", Status.OK, code.told(recipe.uses))
     model = _model(loaded, machine)
     yield model
-    needs = [*data_findings(recipe), *look_up_findings(recipe), *demonstration_findings(recipe), *_prompts(recipe)]
+    here = vram is None
+    needs = [*data_findings(recipe, here=here), *look_up_findings(recipe, here=here)]
+    needs += [*demonstration_findings(recipe), *_prompts(recipe)]
     needs += [*_judge(recipe), *_extras(recipe, machine), *elsewhere.findings(recipe, machine, plan)]
     yield from needs
     let_segments_grow(os.environ)  # torch reads it when the card is first looked at, and the probe needs it
@@ -77,13 +79,15 @@ def check(
     yield _run_folder(loaded.recipe, folder)
     if model.status is Status.PROBLEM:
         return
-    probe = probe and vram is None
+    probe = probe and here
     yield from _forecast(recipe, machine, vram=vram, probe=probe)
     if probe and all(need.status is not Status.PROBLEM for need in needs):
         yield from _time(recipe, machine, plan, gpus)
     elif gpus:
-        what = "not known: what is wanting above must be there, and fit, before a short talk can tell it"
-        yield Finding(_time_of(gpus), Status.NOTE, what, "docs/cluster.md has an 8B's time, on assumed rates")
+        known = _resting(plan, machine.cluster, workers=gpus, turns=_turns(recipe))
+        wanting = "what is wanting above must be there, and fit, before a short talk can tell it"
+        what = f"not known: {wanting if probe else 'a short talk tells it, which this check leaves out'}"
+        yield Finding(_time_of(gpus), Status.NOTE, what + known, "docs/cluster.md has an 8B's time, on assumed rates")
 
 
 def require(recipe: Recipe, *, machine: Machine) -> None:
@@ -190,10 +194,14 @@ def _time(recipe: Recipe, machine: Machine, plan: Sequence[PhaseStarted], gpus: 
     stored = f"{pace.stored / 2**20:,.0f} MiB to store"
     yield Finding("time", Status.OK, f"about {duration(pace.seconds or 0.0)} here, and {stored}, by {spoke}")
     if gpus:
-        # One evaluation of prompts after the other: which is next depends on all before.
-        turns = {"search": recipe.prompt_search.evaluations - 1} if recipe.method == "prompts" else {}
-        detail = shared_out(pace.phases, machine.cluster, workers=gpus, turns=turns)
+        detail = shared_out(pace.phases, machine.cluster, workers=gpus, turns=_turns(recipe))
         yield Finding(_time_of(gpus), Status.OK, detail)
+
+
+def _turns(recipe: Recipe) -> Mapping[str, int]:
+    """In how many parts, one after the other, a phase has its work: which prompts are next to be tried depends on how
+    all before have done."""
+    return {"search": recipe.prompt_search.evaluations - 1} if recipe.method == "prompts" else {}
 
 
 def _time_of(workers: int) -> str:
@@ -208,26 +216,38 @@ def shared_out(
     turns: Mapping[str, int],
 ) -> str:
     """How long the phases of a plan would take so many workers, each as fast as this machine, in words. phases: with
-    the seconds that they take one. turns: in how many parts, one after the other, a phase has its work."""
-    chunk, most = cluster.dialogues or 64, 1
+    the seconds that they take one. turns: see `_turns`."""
     alone: dict[str, float] = {}
     together: dict[str, float] = {}
     for one, whole in phases:
-        name = one.phase.split()[0]
-        times = max(1, turns.get(name, 1))
-        pieces = max(1, -(-one.total // (times * chunk))) if one.unit in _SHARED_OUT else 1
+        name, (times, pieces) = one.phase.split()[0], _cut_up(one, cluster, turns)
         seconds = times * simulate([whole / times / pieces] * pieces, workers, Circumstances(), Random(0)).seconds
         if one.unit == "steps":
             seconds = whole / min(workers, cluster.trainers)
         alone[name], together[name] = alone.get(name, 0.0) + whole, together.get(name, 0.0) + seconds
-        most = max(most, pieces)
     parts = ", ".join(f"{name} {duration(together[name])} of {duration(alone[name])}" for name in alone if alone[name])
     whole_run = f"about {duration(sum(together.values()))}"
     if workers == 1:
         return f"{whole_run}, as here; --gpus 2 and more tell what others would add"
-    resting = f"; with a chunk of {chunk} no more than {most} ever have work" * (workers > most)
-    told = f"{whole_run} instead of {duration(sum(alone.values()))}, each as fast as this machine, {chunk} dialogues"
-    return f"{told} a piece: {parts}{resting}"
+    told = f"{whole_run} instead of {duration(sum(alone.values()))}, each as fast as this machine"
+    chunk, resting = _chunk(cluster), _resting([one for one, _ in phases], cluster, workers=workers, turns=turns)
+    return f"{told}, {chunk} dialogues a piece: {parts}{resting}"
+
+
+def _resting(plan: Sequence[PhaseStarted], cluster: Cluster, *, workers: int, turns: Mapping[str, int]) -> str:
+    """How many of so many workers ever have work, where not all do; it takes no rates to tell."""
+    most = max(pieces for _, pieces in (_cut_up(one, cluster, turns) for one in plan))
+    return f"; with a chunk of {_chunk(cluster)} no more than {most} ever have work" * (workers > most)
+
+
+def _cut_up(one: PhaseStarted, cluster: Cluster, turns: Mapping[str, int]) -> tuple[int, int]:
+    """In how many parts, one after the other, a phase has its work, and how many pieces each has."""
+    times = max(1, turns.get(one.phase.split()[0], 1))
+    return times, max(1, -(-one.total // (times * _chunk(cluster)))) if one.unit in _SHARED_OUT else 1
+
+
+def _chunk(cluster: Cluster) -> int:
+    return cluster.dialogues or 64
 
 
 _SHARED_OUT = ("dialogues", "questions")  # units of phases that workers share

@@ -50,7 +50,7 @@ def write_csv(rows: Sequence[ScalingRow], path: Path) -> None:
 def require_plot() -> None:
     """Raises ConfigError when the library that draws is not installed."""
     if find_spec("matplotlib") is None:
-        hint = 'pip install "optima-lite[plot]", or --no-png for the table and the CSV alone'
+        hint = "in the clone: pip install '.[plot]', or --no-png for the table and the CSV alone"
         raise ConfigError("the picture needs the library matplotlib, which is not installed", hint=hint)
 
 

@@ -54,7 +54,7 @@ class Adapters:
 @dataclass(frozen=True)
 class Standing:
     """What a worker says of itself when it is ready. weights: a digest of what the model's files are. notes: what the
-    user should know."""
+    user should know. wrong: what keeps it from ever being ready."""
 
     host: str
     pid: int
@@ -63,6 +63,7 @@ class Standing:
     settled: Mapping[str, int]
     notes: tuple[str, ...]
     seconds: float
+    wrong: OptimaError | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Worker:
         """The number of the process."""
         return os.getpid()
 
-    def ready(self, given: Given) -> Standing | OptimaError:
+    def ready(self, given: Given) -> Standing:
         """Loads the model."""
         begun = time.monotonic()
         try:
@@ -106,7 +107,7 @@ class Worker:
                     start=start,
                 )
         except OptimaError as error:
-            return error
+            return Standing(platform.node(), os.getpid(), versions(), "", {}, (), time.monotonic() - begun, error)
         self._cast = cast = replace(cast, start=None)  # from here on adapters come along with the work
         weights = digest(found(recipe.model.name, machine=given.machine))
         notes, seconds = tuple(self._notes), time.monotonic() - begun

@@ -191,7 +191,7 @@ def require(metric: Metric, *, allow_code: bool = False) -> None:
     if metric in CODE_METRICS:
         code.require(allowed=allow_code)
     if not installed(metric):
-        hint = 'pip install "optima-lite[math]", or set task.metric=numeric where all answers are numbers'
+        hint = "in the clone: pip install '.[math]', or set task.metric=numeric where all answers are numbers"
         raise ConfigError("task.metric math needs the library math-verify, which is not installed", hint=hint)
 
 

@@ -78,7 +78,7 @@ def all_passed(answer: str | None, tests: Sequence[str]) -> float:
     return float(bool(answer) and all(outcome(answer or "", test).verdict is Verdict.PASSED for test in tests))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=65_536)  # more than an iteration writes; an outcome is a line
 def outcome(answer: str, test: str) -> Outcome:
     """How a solution ended in one test; each is run once in a process."""
     before, _, checks = test.partition(SOLUTION)

@@ -231,6 +231,15 @@ def lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise DataError(f"cannot be read: {error.strerror}", where=path) from error
 
 
+def count_lines(path: Path) -> int:
+    """How many lines a file has. Raises DataError for a file that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return sum(some.count(b"\n") for some in iter(partial(file.read, 1 << 20), b"")) + 1
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", where=path) from error
+
+
 def row_of(path: Path, line: int, raw: bytes) -> Row:
     """The row in a line of a file. Raises DataError, with file and line, where there is none."""
     if len(raw) > _LONGEST_LINE:

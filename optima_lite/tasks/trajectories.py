@@ -63,7 +63,7 @@ def _row(path: Path, line: int, raw: bytes) -> Row:
     try:
         return row_of(path, line, raw)
     except DataError as error:
-        raise Unfit("not JSON", error.what) from error
+        raise Unfit("not JSON", error.what.removeprefix("not JSON: ")) from error
 
 
 def _trajectory(row: Row, roles: Roles, task: TaskSettings) -> Trajectory:

@@ -34,7 +34,7 @@ def test_what_cannot_be_served_is_told(run: Path, monkeypatch: pytest.MonkeyPatc
     assert wrong.code == 2 and "command line: origin: must be origins" in wrong.err
     monkeypatch.setattr("optima_lite.cli.serving.find_spec", lambda name: None)
     bare = call("serve", run, "--iteration", "untrained")
-    assert bare.code == 2 and "optima-lite[serve]" in bare.err
+    assert bare.code == 2 and "pip install '.[serve]'" in bare.err
 
 
 def test_the_machine_file_says_what_no_flag_does(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

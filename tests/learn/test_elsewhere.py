@@ -114,6 +114,7 @@ def test_messages_side_by_side_of_one_role_are_one(cast: Cast) -> None:
         ("  ACCEPT \n", "ACCEPT", True, None),
         ("", "", True, 1),
         (Reply("k", "", "length", 1, 1), "", False, 1),
+        (Reply("k", "", "", 0, 0, refused="status 400: a filter"), "", False, 1),
         (Reply("k", "ACCEPT", "length", 1, 1), "ACCEPT", False, None),
         ("one two three " * 7000, None, False, 12),
     ],
@@ -233,6 +234,23 @@ def test_a_talk_that_reached_a_ceiling_goes_on_with_the_same_words(cast: Cast, t
         assert talk() == group and len(server.asked) == 6
         said = {turn.text for dialogue in group.dialogues for turn in dialogue.turns if turn.spoken_by}
         assert said == {f"no {number} REVISE" for number in range(6)}
+
+
+def test_a_dialogue_of_which_a_request_is_refused_ends_there_and_the_others_go_on(cast: Cast, tmp_path: Path) -> None:
+    """As one that was cut: no answer, nothing of it selected; a run that goes on finds the same, and asks no more."""
+    with chat_server(lambda body, number: (400, b"a filter") if number == 1 else "no REVISE") as server:
+
+        def talk() -> Rollouts:
+            speaker = Speaker(url=server.url, model="m", at_once=1)
+            chat = Chat("gpt", speaker, kept=Replies(tmp_path / "gpt.jsonl"), count=len)
+            team = replace(cast.team, workflow=critic_elsewhere(), elsewhere=Elsewhere({"gpt": chat.ask}))
+            return sample(team, [QUESTION], rollouts=3, sampling=HOW, seed=(0, 0))[0]
+
+        group = talk()
+        assert [len(dialogue.turns) for dialogue in group.dialogues] == [4, 2, 4]
+        refused = group.dialogues[1]
+        assert (refused.ending, refused.answer) == (Ending.TRUNCATED, None) and refused.turns[1].spoken_by == "gpt"
+        assert talk() == group and len(server.asked) == 5
 
 
 def test_a_dialogue_of_our_own_is_stored_as_ever() -> None:

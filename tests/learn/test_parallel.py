@@ -87,8 +87,8 @@ def test_on_a_card_the_same_is_learnt_from_fewer_positions(kind: str, monkeypatc
         weights, facts = trained(kind, watch=positions.append)
         found.append((weights, facts, sum(positions)))
     (one, facts, as_drawn), (other, others, sorted_) = found
-    assert sorted_ < 0.9 * as_drawn and others == pytest.approx(facts, abs=1e-4)
-    assert max(abs(a - b).max() for a, b in zip(one, other, strict=True)) < 1e-5
+    assert sorted_ < 0.95 * as_drawn and others == pytest.approx(facts, abs=1e-4)
+    assert max(abs(a - b).max() for a, b in zip(one, other, strict=True)) < 1e-4, "a tenth of a step"
 
 
 def batched(order: Iterable[int], size: int) -> list[list[int]]:

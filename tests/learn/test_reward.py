@@ -244,7 +244,7 @@ def test_a_missing_library_is_said_before_anything_runs(monkeypatch: pytest.Monk
         require(RewardSettings(format_weight=0.5, schemas={"Alice": FACT}))
     assert str(caught.value) == (
         "reward.format_weight needs the library jsonschema, which is not installed\n"
-        '  try: pip install "optima-lite[schema]", or set reward.format_weight=0'
+        "  try: in the clone: pip install '.[schema]', or set reward.format_weight=0"
     )
 
 

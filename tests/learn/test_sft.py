@@ -225,6 +225,7 @@ def traces(policy: Policy) -> dict[str, Any]:
         "dropout": {name: m.p for name, m in modules.items() if isinstance(m, torch.nn.Dropout)},
         "training": [name for name, m in modules.items() if m.training],
         "checkpointing": [name for name, m in modules.items() if getattr(m, "gradient_checkpointing", False)],
+        "prepared": hasattr(policy.model, "_is_accelerate_prepared"),
         "gradients": [name for name, p in policy.model.named_parameters() if p.grad is not None],
         "trainable": [name for name, p in policy.model.named_parameters() if p.requires_grad],
         "types": {p.dtype for p in policy.model.parameters()},

@@ -167,12 +167,15 @@ def test_kills_change_nothing(run: Finished, tmp_path: Path) -> None:
         ("reinforce.gae_lambda=0.9", "reinforce.gae_lambda: is read with reinforce.advantage: value"),
         ("reinforce.kl_to=base", "reinforce.kl_to: is read where reinforce.kl_weight is above 0"),
         ("sampling.top_p=0.9", "sampling.top_p: must be 1 with method: reinforce"),
+        ("sampling.rollouts=1", "sampling.rollouts: must be 2 or more where reinforce.advantage compares the runs"),
+        ("reward.readability=inverse", "reward.readability: inverse has no upper bound"),
+        ("reinforce.ratio=sequence reward.credit=difference", "reinforce.ratio: sequence gives all that an agent"),
         ("reinforce.roles=[Carol]", "reinforce.roles: names Carol, who has no part in the team"),
     ],
 )
 def test_settings_that_reinforcement_would_not_read_are_refused(override: str, why: str, tmp_path: Path) -> None:
     (tmp_path / "bare.yaml").write_text("model: {name: tiny}\ntask: {name: world}\nmethod: reinforce\n")
-    outcome = call("check", tmp_path / "bare.yaml", override)
+    outcome = call("check", tmp_path / "bare.yaml", *override.split(" "))
     assert outcome.code == 2 and why in " ".join(outcome.err.split()), outcome.err
 
 

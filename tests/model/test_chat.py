@@ -70,20 +70,69 @@ def test_nothing_is_asked_twice_whoever_asks(tmp_path: Path) -> None:
 
 
 def test_what_was_answered_before_a_failure_is_kept(tmp_path: Path) -> None:
-    """A refusal ends it; what is under way is still heard, and is not asked for again."""
+    """An error ends it; what is under way is still heard, and is not asked for again."""
 
     def refuses_the_third(body: dict[str, Any], number: int) -> str | int:
-        return 400 if body["seed"] == 2 else "fine"
+        return 403 if body["seed"] == 2 else "fine"
 
     asked = [request(key=k) for k in range(9)]
     with chat_server(refuses_the_third) as server:
-        with pytest.raises(RunError, match="status 400"):
+        with pytest.raises(RunError, match="status 403"):
             chat(server, tmp_path, at_once=2).ask(asked)
         kept = len(Replies(tmp_path / "spoken" / "gpt.jsonl"))
         assert kept == len(server.asked) - 1
         server.answer = lambda body, number: "fine"
         assert len(chat(server, tmp_path, at_once=2).ask(asked)) == 9
         assert len(server.asked) == 10
+
+
+TOO_LONG = json.dumps({"error": {"message": "maximum context length\nis 8", "type": "invalid_request"}}).encode()
+
+
+def test_a_request_that_is_refused_by_itself_is_answered_by_that(tmp_path: Path) -> None:
+    """Stored before it is used, told with its count and the server's words, and not asked again."""
+
+    def refuses(body: dict[str, Any], number: int) -> str | tuple[int, bytes]:
+        return ((400, 413, 422)[body["seed"] % 3], TOO_LONG) if body["seed"] in (0, 4, 8) else "fine"
+
+    asked, notes = [request(key=k) for k in range(9)], list[str]()
+    with chat_server(refuses) as server:
+        replies = chat(server, tmp_path, notes, at_once=1, max_refused=1).ask(asked)
+        words = [f"status {status}: maximum context length is 8" for status in (400, 413, 422)]
+        assert [reply.refused for reply in replies if reply.refused] == words
+        assert [reply.finished for reply in replies] == [k not in (0, 4, 8) for k in range(9)]
+        assert notes == [
+            "gpt has refused 3 of 9 requests; their dialogues end there as ones that were cut: they score 0, and "
+            f"nobody learns from them. In the server's words: {words[-1]}"
+        ]
+        server.answer = lambda body, number: 404
+        assert chat(server, tmp_path).ask(asked) == replies and len(server.asked) == 9
+    stored = [json.loads(line) for line in (tmp_path / "spoken" / "gpt.jsonl").read_text().splitlines()]
+    assert sum("refused" in line for line in stored) == 3, "and the others are stored as ever"
+
+
+@pytest.mark.parametrize("before", [0, 5])
+def test_one_that_refuses_everything_ends_it_and_nothing_of_that_is_stored(tmp_path: Path, before: int) -> None:
+    """Whether it has answered before, or never: so a wrong name, or an empty account, costs no dialogue."""
+    asked = [request(key=k) for k in range(30)]
+    with chat_server(lambda body, number: "fine" if number < before else (400, b"no credit")) as server:
+        with pytest.raises(RunError, match=r"gpt has refused 4 requests one after the other: status 400: no credit"):
+            chat(server, tmp_path, at_once=1, max_refused=3).ask(asked)
+        assert len(server.asked) <= before + 6
+        assert len(Replies(tmp_path / "spoken" / "gpt.jsonl")) == before
+        server.answer = lambda body, number: "fine"
+        assert not any(reply.refused for reply in chat(server, tmp_path).ask(asked))
+
+
+def test_the_first_request_of_all_is_refused(tmp_path: Path) -> None:
+    """Alone it ends the run, among others it does not; at the end of a run that was answered neither."""
+    with chat_server(lambda body, number: (400, b"no such model") if body["seed"] < 2 else "fine") as server:
+        with pytest.raises(RunError, match="gpt has answered nothing yet, and refused what it was asked: status 400"):
+            chat(server, tmp_path).ask([request(key=0)])
+        assert not (tmp_path / "spoken").exists()
+        first, second = chat(server, tmp_path).ask([request(key=0), request(key=2)])
+        assert first.refused and second.text == "fine"
+        assert chat(server, tmp_path).ask([request(key=1)])[0].refused
 
 
 @pytest.mark.parametrize(

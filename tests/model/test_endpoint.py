@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -128,6 +129,28 @@ def test_what_may_be_better_next_time_is_tried_again(serve: Any, reply: Reply, t
 @pytest.mark.parametrize("reply", [drips, silent])
 def test_an_answer_that_does_not_end_is_not_waited_for(serve: Any, reply: Reply) -> None:
     assert endpoint(serve(reply, FINE), seconds=0.2).post("/x", {}) == {"fine": True}
+
+
+def test_nobody_waits_for_answers_after_an_interruption(serve: Any) -> None:
+    """Ctrl-C, while one answer has come and the others let wait for minutes."""
+    answered: list[int] = []
+
+    def late(line: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        if body["number"] == 0:
+            FINE(line, body)
+            return
+        line.server.over.wait(10)  # type: ignore[attr-defined]
+        answered.append(1)
+
+    def interrupts(number: int, answer: object) -> None:
+        while len(server.asked) < 3:
+            time.sleep(0.001)
+        raise KeyboardInterrupt
+
+    server = serve(late)
+    with pytest.raises(KeyboardInterrupt):
+        endpoint(server, seconds=60).each("/x", [{"number": number} for number in range(9)], interrupts)
+    assert not answered
 
 
 def test_a_busy_server_says_how_long_to_wait(serve: Any) -> None:

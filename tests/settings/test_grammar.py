@@ -276,7 +276,7 @@ def test_a_schema_needs_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("optima_lite.settings.schemas.LIBRARY", "no_such_library")
     text = SIDE.replace("then: [left, right]", "parse: json, schema: {type: object}, then: [left, right]")
     assert (
-        'steps.one.schema: needs the library jsonschema: pip install "optima-lite[schema]"'
+        "steps.one.schema: needs the library jsonschema: pip install '.[schema]' in the clone"
         in mistakes(tmp_path, text)[0]
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import get_args
 
@@ -20,6 +21,10 @@ from optima_lite.tasks.answers import extract, score
 from optima_lite.team.talks import solo, team_of
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import settings_page  # noqa: E402
+
 RECIPES = shipped_recipes()
 CASES = [(name, variant) for name in RECIPES for variant in (None, *load_recipe(name).available)]
 BENCHMARKS = get_args(BenchmarkName)
@@ -142,3 +147,7 @@ def test_the_tiny_model_is_told_what_it_learned_with(name: str, variant: str | N
 
 def test_recipes_are_data_only() -> None:
     assert {path.name for path in (ROOT / "recipes").iterdir() if path.suffix == ".py"} == {"__init__.py"}
+
+
+def test_the_page_of_settings_is_that_of_the_schema() -> None:
+    assert settings_page.PAGE.read_text(encoding="utf-8") == settings_page.page(), "python scripts/settings_page.py"

@@ -214,7 +214,7 @@ def test_scale_says_what_it_lacks_before_it_computes(
     assert outcome.code == 2 and f"{tmp_path / 'nowhere'}: there is no such folder" in outcome.err
     monkeypatch.setattr("optima_lite.stage.scaling_view.find_spec", lambda name: None)
     outcome = call("scale", finished.folder)
-    assert outcome.code == 2 and 'pip install "optima-lite[plot]"' in outcome.err
+    assert outcome.code == 2 and "pip install '.[plot]'" in outcome.err
 
 
 def test_a_run_meets_the_task_of_another_recipe(finished: Finished, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_every_row_is_used_or_refused_with_its_line_and_its_reason(recipe: Path)
         4: "wrong order: message 2 is Alice's, and the team's step `second` is Bob's",
         5: "no answer: no field answers, and without it there is no score",
         6: "held out: its question is among the held-out questions, and a run would learn what judges it",
-        7: "not JSON: not JSON: Expecting value at column 15",
+        7: "not JSON: Expecting value at column 15",
         8: "unknown role: message 1 is by narrator, who has no part in the team",
         9: "too long: message 1 has 100,001 tokens, and a message has 24 at most",
         10: "special token: message 1 spells <|eot_id|>",
@@ -121,6 +121,21 @@ def test_every_row_is_used_or_refused_with_its_line_and_its_reason(recipe: Path)
 def test_what_the_command_needs_to_know(recipe: Path, options: tuple[str, ...], said: str) -> None:
     Path("talks.jsonl").write_text("{}\n")
     done = call("import", "talks.jsonl", *options)
+    assert done.code == 2 and said in done.err
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        ("", "talks.jsonl: is empty"),
+        ("\n\n", "talks.jsonl: holds no row"),
+        ("[\n{\n", "none of its rows can be used\n  try: a JSON object a line, in UTF-8"),
+        ("{}\n", "none of its rows can be used\n  try: docs/teacher.md tells what a row needs"),
+    ],
+)
+def test_a_file_of_which_nothing_can_be_used(recipe: Path, held: str, said: str) -> None:
+    Path("talks.jsonl").write_text(held)
+    done = call("import", "talks.jsonl", "--recipe", recipe, "--licence", "unknown")
     assert done.code == 2 and said in done.err
 
 

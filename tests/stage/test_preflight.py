@@ -23,6 +23,7 @@ from optima_lite.stage import preflight
 from optima_lite.stage.cast import assemble
 from optima_lite.stage.findings import Finding, Status
 from optima_lite.stage.preflight import check
+from optima_lite.tasks import benchmarks
 from support import SMALL, call
 
 
@@ -62,7 +63,7 @@ def test_a_missing_extra_is_found_before_anything_runs(
         check(maths, plan(maths.recipe), machine=Machine(), folder=tmp_path / "r", probe=False), "extra math"
     )
     assert metric.status is Status.PROBLEM and "math-verify, which is not installed" in metric.detail
-    assert metric.hint is not None and metric.hint.startswith('pip install "optima-lite[math]"')
+    assert metric.hint is not None and metric.hint.startswith("in the clone: pip install '.[math]'")
     with pytest.raises(ConfigError, match="math-verify"):
         preflight.require(maths.recipe, machine=Machine())
 
@@ -201,6 +202,13 @@ def test_a_model_that_is_not_here_yet_is_forecast_by_its_name(
     assert f": weights {weights}, " in sft.detail
 
 
+def test_how_many_workers_would_have_work_is_told_without_a_talk() -> None:
+    loaded = load_recipe("quickstart", overrides=["training.questions=256", "sampling.rollouts=8"])
+    findings = check(loaded, plan(loaded.recipe), machine=Machine(), folder=Path("runs/r"), probe=False, gpus=1024)
+    told = found(findings, "time, 1024 workers").detail
+    assert told.startswith("not known: ") and told.endswith("; with a chunk of 64 no more than 32 ever have work")
+
+
 def test_a_file_with_few_held_out_questions_is_a_note(loaded: LoadedRecipe) -> None:
     rows = [f'{{"question": "What is {i}?", "answers": "{i}", "context": []}}\n' for i in range(60)]
     Path("rows.jsonl").write_text("".join(rows))
@@ -275,3 +283,17 @@ def test_advice_on_a_model_of_millions_of_positions_comes_at_once(monkeypatch: p
         phases = planned(recipe, Machine(), LLAMA3["8b"], setup, row_tokens=tokens, room=20 * 2**30)[1]
         assert all(phase.total <= 20 * 2**30 for phase in phases) is fits
     assert len(asked) < 20
+
+
+def test_the_hub_is_not_asked_about_a_card_that_is_not_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Memory is foretold from anywhere, with no problem where there is no network."""
+
+    def asked(*what: Any) -> None:
+        raise AssertionError(what)
+
+    monkeypatch.setattr(benchmarks, "_downloaded", asked)
+    hotpotqa = load_recipe("hotpotqa")
+    found = list(check(hotpotqa, plan(hotpotqa.recipe), machine=Machine(), folder=tmp_path / "r", vram=24, probe=False))
+    assert Finding("data", Status.NOTE, "hotpotqa comes from the Hugging Face hub, which was not asked") in found
+    assert Status.PROBLEM not in {one.status for one in found}
+    assert any(one.subject == "memory to sft" for one in found)

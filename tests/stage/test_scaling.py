@@ -135,5 +135,5 @@ def test_a_missing_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         require_plot()
     assert str(error.value) == (
         "the picture needs the library matplotlib, which is not installed\n"
-        '  try: pip install "optima-lite[plot]", or --no-png for the table and the CSV alone'
+        "  try: in the clone: pip install '.[plot]', or --no-png for the table and the CSV alone"
     )

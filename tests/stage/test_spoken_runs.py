@@ -15,6 +15,7 @@ import pytest
 
 pytest.importorskip("torch")
 
+import optima_lite
 from chat_server import Body, ChatServer, chat_server, completion
 from optima_lite.errors import ConfigError, RunError
 from optima_lite.learn.elsewhere import Elsewhere
@@ -92,7 +93,12 @@ def test_a_run_that_reaches_its_ceiling_goes_on_where_it_is_raised(server: ChatS
     run = read_run(cut / "run")
     assert run.manifest["speakers"] == {"gpt": "model-1"}
     told = call("report", cut / "run", *config)
-    assert f"gpt (model-1) has spoken for Critic, by its own count {asked} messages" in " ".join(told.out.split())
+    took = f"{asked} messages, {100 * asked:,} tokens read and {10 * asked:,} said by its own count."
+    assert f"gpt (model-1) has spoken for Critic: {took}" in " ".join(told.out.split())
+    read = {"messages": asked, "refused": 0, "prompt_tokens": 100 * asked, "completion_tokens": 10 * asked}
+    assert run.read_json("summary.json")["elsewhere"] == {"gpt": read}
+    compared = call("compare", cut / "run", whole / "run", "--json", *config)
+    assert [line["elsewhere_tokens"] for line in compared.events] == [110 * asked] * 2
     assert all(KEY.encode() not in path.read_bytes() for path in (cut / "run").rglob("*") if path.is_file())
     assert KEY not in printed + told.out + told.err
     turns = [
@@ -121,6 +127,10 @@ def test_what_else_is_done_with_such_a_run(server: ChatServer, tmp_path: Path) -
     asked = len(server.asked)
     config = prepared(tmp_path, server, at_once=4, max_total_tokens=1)
     assert call("eval", tmp_path / "run", "--questions", "2", "--spoken-by", "gpt", "--quiet", *config).code == 0
+    rows = optima_lite.evaluate(tmp_path / "run", questions=2, spoken_by="gpt", config=config[1])
+    assert [row.name for row in rows] == ["iteration_0"] * 2 + ["spoken_by_gpt"] * 2
+    again = call("eval", tmp_path / "run", "--questions", "2", "--spoken-by", "gpt", "--json", *config)
+    assert [one["row"]["tokens"] for one in again.events if one["event"] == "evaluated"] == [row.tokens for row in rows]
     assert len(server.asked) == asked, "what it has said to these questions is known"
     config = prepared(tmp_path, server, at_once=4)
     found = call("eval", tmp_path / "run", "--baselines", "--spoken-by", "gpt", "--questions", "2", "--json", *config)
@@ -144,7 +154,7 @@ def test_check_says_what_will_be_asked_and_asks_nothing(
     assert details["time"]["detail"] == "not known: it is for gpt to say how soon they answer"
     monkeypatch.delenv("KEY_OF_A_TEST")
     found = call("check", tmp_path / "team.yaml", CRITIC, "--no-probe", *config)
-    assert "KEY_OF_A_TEST is to hold its key, and is empty" in " ".join(found.out.split())
+    assert "KEY_OF_A_TEST is to hold the key of gpt, and is empty" in " ".join(found.out.split())
     unknown = call("train", tmp_path / "team.yaml", "team.spoken_by.Critic=gtp", "--run", tmp_path / "run", *config)
     assert unknown.code == ConfigError.exit_code and not (tmp_path / "run").exists()
     assert (

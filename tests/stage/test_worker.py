@@ -11,7 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from optima_lite.errors import ConfigError, ModelError, OptimaError  # noqa: E402
+from optima_lite.errors import ConfigError, ModelError  # noqa: E402
 from optima_lite.learn.sft import fine_tune  # noqa: E402
 from optima_lite.methods.prompts.choices import Embedding, Writing  # noqa: E402
 from optima_lite.model.embedding import embeddings  # noqa: E402
@@ -19,7 +19,7 @@ from optima_lite.model.render import Rendered  # noqa: E402
 from optima_lite.runs.folder import IMITATED  # noqa: E402
 from optima_lite.settings.config import load_recipe  # noqa: E402
 from optima_lite.settings.machine import Cluster, Machine  # noqa: E402
-from optima_lite.stage.cast import Cast, outline  # noqa: E402
+from optima_lite.stage.cast import LIMITS, Cast, outline  # noqa: E402
 from optima_lite.stage.crew import Alone, done  # noqa: E402
 from optima_lite.stage.dialogues import Ranking, Talk  # noqa: E402
 from optima_lite.stage.engine import require_engine  # noqa: E402
@@ -52,6 +52,7 @@ def test_a_worker_does_what_one_process_does_with_the_adapter_that_comes_along(c
     """And a driver without weights fits, renders and describes the work as one that has them."""
     worker, standing = ready(cast)
     assert standing.settled == cast.settled and not standing.notes
+    assert {*cast.settled} <= {*LIMITS}, "what a run has settled on is told to its first worker by these names"
     driver = outline(cast.recipe, machine=MACHINE, settled=standing.settled)
     assert driver.policy.device.type == "meta"
     asked = questions(cast.recipe.task, "train", 3, seed=0)
@@ -94,7 +95,7 @@ def test_what_the_user_can_mend_comes_back_as_a_value(cast: Cast) -> None:
     assert isinstance(sent(found), ModelError) and "damaged or not whole" in sent(found).what
     assert isinstance(worker.do(BEGUN, talk, []), Done), "and it goes on"
     named = cast.recipe.to_dict() | {"model": {"name": "./nowhere"}}
-    assert isinstance(Worker().ready(Given(named, MACHINE, None, {}, None)), OptimaError)
+    assert isinstance(sent(Worker().ready(Given(named, MACHINE, None, {}, None))).wrong, ModelError)
 
 
 def test_limits_that_were_settled_are_not_settled_again(cast: Cast) -> None:

@@ -132,7 +132,7 @@ def test_a_missing_library_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         answers.math("1", ["1"])
     assert str(caught.value) == (
         "task.metric math needs the library math-verify, which is not installed\n"
-        '  try: pip install "optima-lite[math]", or set task.metric=numeric where all answers are numbers'
+        "  try: in the clone: pip install '.[math]', or set task.metric=numeric where all answers are numbers"
     )
 
 
