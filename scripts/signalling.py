@@ -27,7 +27,7 @@ from optima_lite.model.checkpoint import bundled
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "signalling"))
 from game import MARKED, SYMBOLS
 
-STEPS, BATCH = 200, 32
+STEPS, BATCH = 400, 32
 SPREAD = 0.5  # of the logits of a whim: its favourite of four symbols is then said four times of ten
 SYSTEMS = ("Alice", "Bob", "Solo")
 TEMPLATE = (  # as short as a chat can be
@@ -53,7 +53,7 @@ def write(out: Path, *, seed: int = 0, spread: float = SPREAD) -> None:
         num_key_value_heads=4,
         max_position_embeddings=256,
         rope_parameters={"rope_type": "default", "rope_theta": 1000.0},
-        initializer_range=0.125,  # of default weights hardly anything of a symbol would reach the last token
+        initializer_range=0.25,  # large enough for a symbol to reach the last token, and to be said for sure there
         tie_word_embeddings=False,
         **ends,
     )

@@ -19,7 +19,6 @@ import signalling
 import optima_lite
 
 RECIPE = Path(__file__).parents[1] / "examples" / "signalling" / "signalling.yaml"
-FIRMLY = "reinforce.kl_weight=0.2"  # where roles have adapters of their own
 LINES = {
     "shared": (),  # as the recipe stands
     "partial": ("team.adapters={Sender: mouth, Left: ears, Right: ears}",),
@@ -44,7 +43,7 @@ def main() -> None:
         for seed in map(int, given.seeds.split(",")):
             held, settled = played(given.model, line, seed, given.folder / f"{line}-seed{seed}")
             before, after = score(held, "untrained"), score(held, "iteration_29")
-            last, greedy = score(settled, "iteration_39"), score(settled, "iteration_39", "greedy")
+            last, greedy = score(settled, "iteration_24"), score(settled, "iteration_24", "greedy")
             spent = held["seconds"] + settled["seconds"]
             found = " | ".join(f"{one:.2f}" for one in (before, after, last, greedy))
             print(f"| {line:<9} | {seed} | {found} | {spent:.0f} |", flush=True)
@@ -53,8 +52,7 @@ def main() -> None:
 def played(model: Path, line: str, seed: int, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The summaries of the run that is held to the base, and of the one that goes on without."""
     how = (*LINES[line], f"model.name={model.resolve()}", f"seed={seed}")
-    firmly = (FIRMLY,) if LINES[line] else ()
-    held = optima_lite.train(RECIPE, overrides=(*how, *firmly), run=folder / "held")
+    held = optima_lite.train(RECIPE, overrides=how, run=folder / "held")
     begun = f"start={(folder / 'held').resolve()}"
     return held, optima_lite.train(RECIPE, overrides=(*how, begun), variants=("settled",), run=folder / "settled")
 

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 Table = NDArray[np.float64]
 
-SYMBOLS, QUESTIONS, ROLLOUTS, BATCHES = 4, 24, 8, 3
-LEARNING_RATE, FLOOR = 0.2, 1e-4
+SYMBOLS, QUESTIONS, ROLLOUTS, BATCHES = 4, 48, 8, 8
+HELD_RATE, SETTLED_RATE, FLOOR = 0.2, 0.08, 1e-4  # of learning; logits
 SENDER, RECEIVERS = "Sender", ("Left", "Right")
 
 
@@ -32,9 +32,9 @@ class Line:
 
     name: str
     whims: float = 0.5
-    hold: float = 0.1
+    hold: float = 0.3
     held: int = 30
-    iterations: int = 40
+    iterations: int = 55
     learn: tuple[str, ...] = (SENDER, *RECEIVERS)
 
 
@@ -70,7 +70,7 @@ def played(line: Line, seed: int) -> tuple[bool, float]:
     tables = {role: draw.normal(0, line.whims, (SYMBOLS, SYMBOLS)) for role in (SENDER, *RECEIVERS)}
     base = {role: shares(table) for role, table in tables.items()}
     for iteration in range(line.iterations):
-        hold = line.hold if iteration < line.held else 0.0
+        hold, rate = (line.hold, HELD_RATE) if iteration < line.held else (0.0, SETTLED_RATE)
         moments = {role: (np.zeros((SYMBOLS, SYMBOLS)), np.zeros((SYMBOLS, SYMBOLS))) for role in line.learn}
         for step, batch in enumerate(dialogues(tables, draw), start=1):
             for role in line.learn:
@@ -80,7 +80,7 @@ def played(line: Line, seed: int) -> tuple[bool, float]:
                 np.add.at(uphill, (told, said), advantages)
                 uphill -= odds * np.bincount(told, weights=advantages, minlength=SYMBOLS)[:, None]
                 uphill = uphill / len(told) - hold * (odds - base[role]) / SYMBOLS
-                tables[role] += LEARNING_RATE * adam(moments[role], uphill, step)
+                tables[role] += rate * adam(moments[role], uphill, step)
     said = tables[SENDER].argmax(1)
     agreed = all((tables[role].argmax(1)[said] == np.arange(SYMBOLS)).all() for role in RECEIVERS)
     right = (shares(tables[SENDER]) @ shares(tables[RECEIVERS[-1]])).trace() / SYMBOLS
