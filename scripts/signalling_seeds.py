@@ -3,9 +3,10 @@
     python scripts/signalling_seeds.py MODEL [--seeds 0,1,2,3,4] [--lines shared,partial] [--folder runs/signalling]
 
 MODEL is where scripts/signalling.py wrote one; it is written if it is not there. Each line is the recipe
-examples/signalling/signalling.yaml and then its variant `settled`, both kept under --folder, so that a second call only
-reads them. Out: the share of right answers to 100 questions, sampled, before, after each of the two, and greedy at the
-end; chance is a quarter.
+examples/signalling/signalling.yaml, begun anew from where it has ended until all agree (greedy, all are right) or four
+rounds are over, and then its variant `settled`. Where one side alone learns, who never agree, there is one round. All
+runs are kept under --folder, so that a second call only reads them. Out: rounds; the share of right answers to 100
+questions, sampled, before, after the last round and at the end, and greedy at the end; chance is a quarter.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ import signalling
 import optima_lite
 
 RECIPE = Path(__file__).parents[1] / "examples" / "signalling" / "signalling.yaml"
-LINES = {
+ROUNDS = 4
+MAPS = {
     "shared": (),  # as the recipe stands
     "partial": ("team.adapters={Sender: mouth, Left: ears, Right: ears}",),
     "separate": ("team.adapters=separate",),
+}
+LINES = MAPS | {
     "sender": ("team.adapters=separate", "reinforce.roles=[Sender]"),
     "receivers": ("team.adapters=separate", "reinforce.roles=[Left, Right]"),
 }
@@ -38,23 +42,29 @@ def main() -> None:
     given = parser.parse_args()
     if not given.model.exists():
         signalling.write(given.model)
-    print(f"| {'learning':<9} | seed | before | held | settled | settled, greedy | seconds |")
+    print(f"| {'learning':<9} | seed | rounds | before | held | settled | settled, greedy | seconds |")
     for line in given.lines.split(","):
         for seed in map(int, given.seeds.split(",")):
-            held, settled = played(given.model, line, seed, given.folder / f"{line}-seed{seed}")
-            before, after = score(held, "untrained"), score(held, "iteration_29")
+            *held, settled = played(given.model, line, seed, given.folder / f"{line}-seed{seed}")
+            before, after = score(held[0], "untrained"), score(held[-1], "iteration_29")
             last, greedy = score(settled, "iteration_24"), score(settled, "iteration_24", "greedy")
-            spent = held["seconds"] + settled["seconds"]
+            spent = sum(one["seconds"] for one in (*held, settled))
             found = " | ".join(f"{one:.2f}" for one in (before, after, last, greedy))
-            print(f"| {line:<9} | {seed} | {found} | {spent:.0f} |", flush=True)
+            print(f"| {line:<9} | {seed} | {len(held)} | {found} | {spent:.0f} |", flush=True)
 
 
-def played(model: Path, line: str, seed: int, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The summaries of the run that is held to the base, and of the one that goes on without."""
-    how = (*LINES[line], f"model.name={model.resolve()}", f"seed={seed}")
-    held = optima_lite.train(RECIPE, overrides=how, run=folder / "held")
-    begun = f"start={(folder / 'held').resolve()}"
-    return held, optima_lite.train(RECIPE, overrides=(*how, begun), variants=("settled",), run=folder / "settled")
+def played(model: Path, line: str, seed: int, folder: Path) -> list[dict[str, Any]]:
+    """The summaries of the rounds that are held to the base, and of the run that goes on without."""
+    how, found, begun = (*LINES[line], f"model.name={model.resolve()}"), [], ()
+    for number in range(ROUNDS if line in MAPS else 1):
+        run, drawn = folder / f"held{number or ''}", f"seed={seed + 100 * number}"
+        found.append(optima_lite.train(RECIPE, overrides=(*how, drawn, *begun), run=run))
+        begun = (f"start={run.resolve()}",)
+        if score(found[-1], "iteration_29", "greedy") == 1:
+            break
+    settled = folder / "settled"
+    last = optima_lite.train(RECIPE, overrides=(*how, f"seed={seed}", *begun), variants=("settled",), run=settled)
+    return [*found, last]
 
 
 def score(summary: dict[str, Any], name: str, decoding: str = "sampled") -> float:
