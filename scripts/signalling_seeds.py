@@ -3,10 +3,11 @@
     python scripts/signalling_seeds.py MODEL [--seeds 0,1,2,3,4] [--lines shared,partial] [--folder runs/signalling]
 
 MODEL is where scripts/signalling.py wrote one; it is written if it is not there. Each line is the recipe
-examples/signalling/signalling.yaml, begun anew from where it has ended until all agree (greedy, all are right) or four
-rounds are over, and then its variant `settled`. Where one side alone learns, who never agree, there is one round. All
-runs are kept under --folder, so that a second call only reads them. Out: rounds; the share of right answers to 100
-questions, sampled, before, after the last round and at the end, and greedy at the end; chance is a quarter.
+examples/signalling/signalling.yaml; until all agree (greedy, all are right) or four rounds are over, its variant
+`loosened` and the recipe again, each from where the last has ended; and then its variant `settled`. Where one side
+alone learns, who never agree, there is one round. All runs are kept under --folder, so that a second call only reads
+them. Out: rounds; the share of right answers to 100 questions, sampled, before, after the last round and at the end,
+and greedy at the end; chance is a quarter.
 """
 
 from __future__ import annotations
@@ -55,16 +56,22 @@ def main() -> None:
 
 def played(model: Path, line: str, seed: int, folder: Path) -> list[dict[str, Any]]:
     """The summaries of the rounds that are held to the base, and of the run that goes on without."""
-    how, found, begun = (*LINES[line], f"model.name={model.resolve()}"), [], ()
-    for number in range(ROUNDS if line in MAPS else 1):
-        run, drawn = folder / f"held{number or ''}", f"seed={seed + 100 * number}"
-        found.append(optima_lite.train(RECIPE, overrides=(*how, drawn, *begun), run=run))
+    how, found = (*LINES[line], f"model.name={model.resolve()}"), list[dict[str, Any]]()
+    begun: tuple[str, ...] = ()
+
+    def goes_on(run: Path, drawn: int, *variants: str) -> dict[str, Any]:
+        nonlocal begun
+        told = optima_lite.train(RECIPE, overrides=(*how, f"seed={drawn}", *begun), variants=variants, run=run)
         begun = (f"start={run.resolve()}",)
+        return told
+
+    for number in range(ROUNDS if line in MAPS else 1):
+        if number:
+            goes_on(folder / f"loosened{number}", seed + 100 * number, "loosened")
+        found.append(goes_on(folder / f"held{number or ''}", seed + 100 * number))
         if score(found[-1], "iteration_29", "greedy") == 1:
             break
-    settled = folder / "settled"
-    last = optima_lite.train(RECIPE, overrides=(*how, f"seed={seed}", *begun), variants=("settled",), run=settled)
-    return [*found, last]
+    return [*found, goes_on(folder / "settled", seed, "settled")]
 
 
 def score(summary: dict[str, Any], name: str, decoding: str = "sampled") -> float:
