@@ -3,11 +3,11 @@
     python scripts/signalling_seeds.py MODEL [--seeds 0,1,2,3,4] [--lines shared,partial] [--folder runs/signalling]
 
 MODEL is where scripts/signalling.py wrote one; it is written if it is not there. Each line is the recipe
-examples/signalling/signalling.yaml; until all agree (greedy, all are right) or four rounds are over, its variant
-`loosened` and the recipe again, each from where the last has ended; and then its variant `settled`. Where one side
-alone learns, who never agree, there is one round. All runs are kept under --folder, so that a second call only reads
-them. Out: rounds; the share of right answers to 100 questions, sampled, before, after the last round and at the end,
-and greedy at the end; chance is a quarter.
+examples/signalling/signalling.yaml and then its variant `settled`. Where they do not agree in the end (greedy, not all
+are right), another round follows, four at most: the recipe's run is loosened by the variant of that name, held again
+and settled again. Where one side alone learns, who never agree, there is one round. All runs are kept under --folder,
+so that a second call only reads them. Out: rounds; the share of right answers to 100 questions, sampled, before, after
+the last hold and at the end, and greedy at the end; chance is a quarter.
 """
 
 from __future__ import annotations
@@ -46,32 +46,33 @@ def main() -> None:
     print(f"| {'learning':<9} | seed | rounds | before | held | settled | settled, greedy | seconds |")
     for line in given.lines.split(","):
         for seed in map(int, given.seeds.split(",")):
-            *held, settled = played(given.model, line, seed, given.folder / f"{line}-seed{seed}")
-            before, after = score(held[0], "untrained"), score(held[-1], "iteration_29")
+            runs = played(given.model, line, seed, given.folder / f"{line}-seed{seed}")
+            *_, held, settled = runs
+            before, after = score(runs[0], "untrained"), score(held, "iteration_29")
             last, greedy = score(settled, "iteration_24"), score(settled, "iteration_24", "greedy")
-            spent = sum(one["seconds"] for one in (*held, settled))
+            spent = sum(one["seconds"] for one in runs)
             found = " | ".join(f"{one:.2f}" for one in (before, after, last, greedy))
-            print(f"| {line:<9} | {seed} | {len(held)} | {found} | {spent:.0f} |", flush=True)
+            print(f"| {line:<9} | {seed} | {len(runs) // 3 + 1} | {found} | {spent:.0f} |", flush=True)
 
 
 def played(model: Path, line: str, seed: int, folder: Path) -> list[dict[str, Any]]:
-    """The summaries of the rounds that are held to the base, and of the run that goes on without."""
+    """The summaries of all runs: two of the first round, three of each other one, the settled one last."""
     how, found = (*LINES[line], f"model.name={model.resolve()}"), list[dict[str, Any]]()
-    begun: tuple[str, ...] = ()
 
-    def goes_on(run: Path, drawn: int, *variants: str) -> dict[str, Any]:
-        nonlocal begun
-        told = optima_lite.train(RECIPE, overrides=(*how, f"seed={drawn}", *begun), variants=variants, run=run)
-        begun = (f"start={run.resolve()}",)
-        return told
+    def run(name: str, drawn: int, *variants: str, after: str | None = None) -> None:
+        begun = (f"start={(folder / after).resolve()}",) if after else ()
+        told = (*how, f"seed={drawn}", *begun)
+        found.append(optima_lite.train(RECIPE, overrides=told, variants=variants, run=folder / name))
 
     for number in range(ROUNDS if line in MAPS else 1):
+        now, before, drawn = str(number or ""), str(number - 1 or ""), seed + 100 * number
         if number:
-            goes_on(folder / f"loosened{number}", seed + 100 * number, "loosened")
-        found.append(goes_on(folder / f"held{number or ''}", seed + 100 * number))
-        if score(found[-1], "iteration_29", "greedy") == 1:
+            run(f"loosened{now}", drawn, "loosened", after=f"held{before}")
+        run(f"held{now}", drawn, after=f"loosened{now}" if number else None)
+        run(f"settled{now}", seed, "settled", after=f"held{now}")
+        if score(found[-1], "iteration_24", "greedy") == 1:
             break
-    return [*found, goes_on(folder / "settled", seed, "settled")]
+    return found
 
 
 def score(summary: dict[str, Any], name: str, decoding: str = "sampled") -> float:
