@@ -71,7 +71,7 @@ def test_a_recipe_s_own_fields_come_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "why", "what"),
     [
-        (b'{"messages": [', "not JSON", "not JSON: Expecting value at column 15"),
+        (b'{"messages": [', "not JSON", "Expecting value at column 15"),
         (b"\xff\xfe", "not JSON", "not UTF-8 text"),
         ([1], "not JSON", "a list where a JSON object is needed"),
         (GIVEN, "no messages", "has neither messages nor conversations; its keys are question, answer, contexts"),
